@@ -139,8 +139,17 @@ def read(path: Path) -> Record:
         raise FirstTokenError(f"The record {path} cannot be read ({error}); {remedy}.") from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         found = data.get("schema") if isinstance(data, dict) else None
-        raise FirstTokenError(f"The record {path} has schema {found}, this version reads schema {SCHEMA}; {remedy}.")
-    kinds = {"claim": str, "model": str, "parameters": dict, "values": dict, "provenance": dict, "version": int}
+        raise FirstTokenError(
+            f"The record {path} has schema {found}, this version reads schema {SCHEMA}; {remedy}."
+        )
+    kinds = {
+        "claim": str,
+        "model": str,
+        "parameters": dict,
+        "values": dict,
+        "provenance": dict,
+        "version": int,
+    }
     bad = [name for name, kind in kinds.items() if not isinstance(data.get(name), kind)]
     unknown = sorted(set(data) - set(Record.__dataclass_fields__))
     if bad or unknown:
@@ -185,7 +194,9 @@ def git_state() -> JSON:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
+            done = subprocess.run(
+                ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -197,7 +208,11 @@ def git_state() -> JSON:
 def environment() -> JSON:
     """Package versions and the machine, as far as they can change a number."""
     packages = ("torch", "transformers", "numpy", "gguf")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or platform.machine()
+    )
     return {
         "packages": {name: metadata.version(name).split("+")[0] for name in packages},
         "python": platform.python_version(),
@@ -249,7 +264,12 @@ def reuse_or_measure(
             except FirstTokenError as error:
                 print(f"{error} It is measured again now.")
                 continue
-            if asked == (old.parameters, old.provenance.get("texts"), old.version, _identity(old.provenance["model"])):
+            if asked == (
+                old.parameters,
+                old.provenance.get("texts"),
+                old.version,
+                _identity(old.provenance["model"]),
+            ):
                 return old
 
     start = time.perf_counter()
@@ -263,7 +283,9 @@ def reuse_or_measure(
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     verdict = judge(values) if judge else None
-    record = Record(claim, model.slug, dict(_normal(parameters)), values, provenance, version, variant, verdict)
+    record = Record(
+        claim, model.slug, dict(_normal(parameters)), values, provenance, version, variant, verdict
+    )
     write(record)
     return record
 
