@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import ARCHITECTURES, OUTSIDE, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from firsttoken.attention import AttentionCall, attend, attend_chunked, plain_scores
 from firsttoken.errors import FirstTokenError
 from firsttoken.probe import probe
+from tiny import ARCHITECTURES, OUTSIDE, tiny_model
 
 LENGTH = 17
 
@@ -136,9 +136,7 @@ def test_hook_forbids_a_key() -> None:
         model(ids)
     expected = maps[0].clone()
     expected[..., 1:, 0] = 0
-    torch.testing.assert_close(
-        p.attention_per_key[0], expected / expected.sum(-1, keepdim=True), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(p.attention_per_key[0], expected / expected.sum(-1, keepdim=True), atol=1e-5, rtol=0)
 
 
 def test_restores_the_model_even_after_an_error() -> None:

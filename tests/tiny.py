@@ -21,9 +21,7 @@ COMMON: dict[str, Any] = dict(
     bos_token_id=1,
     eos_token_id=2,
 )
-MOE: dict[str, Any] = dict(
-    num_experts=4, num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=16
-)
+MOE: dict[str, Any] = dict(num_experts=4, num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
 OLD: dict[str, Any] = dict(
     n_embd=32, n_layer=4, n_head=4, n_positions=256, vocab_size=97, bos_token_id=1, eos_token_id=2
 )

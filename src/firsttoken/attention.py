@@ -169,9 +169,7 @@ def _cuda_efficient(call: AttentionCall) -> tuple[Tensor, Tensor]:
             padded = F.pad(additive(part.mask).to(part.query.dtype), (0, -shape[-1] % 16))
             bias = padded[..., : shape[-1]].expand(shape)
             empty = ~part.mask.any(-1)
-        output, lse, *_ = kernel(
-            part.query, part.key, part.value, bias, True, 0.0, part.causal, scale=part.scale
-        )
+        output, lse, *_ = kernel(part.query, part.key, part.value, bias, True, 0.0, part.causal, scale=part.scale)
         output, lse = (
             output[..., :width],
             lse[..., : part.query.shape[2]].float(),
@@ -194,9 +192,7 @@ def _backend(device: str, dtype: torch.dtype, unmasked: bool, width: int) -> _Ba
     if device == "cpu":
         candidates = [_cpu_flash]
     elif device == "cuda":
-        candidates = (
-            [_cuda_flash, _cuda_efficient] if half and unmasked and width <= 256 else [_cuda_efficient]
-        )
+        candidates = [_cuda_flash, _cuda_efficient] if half and unmasked and width <= 256 else [_cuda_efficient]
     else:
         return None
     for candidate in candidates:

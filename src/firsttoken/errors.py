@@ -23,9 +23,7 @@ def explain_out_of_memory(remedy: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or _ALLOCATION_FAILED.search(
-            str(error)
-        )
+        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or _ALLOCATION_FAILED.search(str(error))
         if not is_memory:
             raise
         raise FirstTokenError(f"Out of memory: {remedy}.") from error

@@ -99,9 +99,7 @@ class LanguageModel:
         if bos == "never" or (bos == "auto" and not self.prepends_bos):
             return []
         if self.tokenizer.bos_token_id is None:
-            raise FirstTokenError(
-                f"{self.name} has no BOS token in its tokenizer; use bos='auto' or 'never'."
-            )
+            raise FirstTokenError(f"{self.name} has no BOS token in its tokenizer; use bos='auto' or 'never'.")
         return [self.tokenizer.bos_token_id]
 
 
@@ -144,9 +142,7 @@ def load(
     if path.is_dir():
         return _folder(name, path, settings)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise FirstTokenError(
-            f"There is no folder {name}; give a folder that holds config.json and safetensors."
-        )
+        raise FirstTokenError(f"There is no folder {name}; give a folder that holds config.json and safetensors.")
     return _hub(name, settings)
 
 
@@ -158,9 +154,7 @@ def _device(device: str) -> str:
     if kind not in there:
         raise FirstTokenError(f"device must be auto, cpu, cuda or mps, not {device!r}.")
     if not there[kind]:
-        hint = (
-            " (the installed torch is a CPU build)" if kind == "cuda" and torch.version.cuda is None else ""
-        )
+        hint = " (the installed torch is a CPU build)" if kind == "cuda" and torch.version.cuda is None else ""
         raise FirstTokenError(f"This machine has no usable {kind} device{hint}; use device='auto' or 'cpu'.")
     return device
 
@@ -300,10 +294,7 @@ def _explain(names: set[str], text: str, error: Exception) -> str:
             "this model is gated; accept its licence on its hub page, then run `hf auth login` or set HF_TOKEN "
             "to a token of that account."
         )
-    if (
-        "RepositoryNotFoundError" in names
-        or "is not a local folder and is not a valid model identifier" in text
-    ):
+    if "RepositoryNotFoundError" in names or "is not a local folder and is not a valid model identifier" in text:
         return "there is no such model on the hub, and no such bundled name, folder or .gguf file; check the spelling."
     if names & {"HFValidationError"}:
         return "this is neither a bundled name, a folder, a .gguf file nor a hub id such as org/model."

@@ -236,9 +236,7 @@ def columns(call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
     batch, _, queries, _ = call.query.shape
     length = call.key.shape[2]
     if keys.numel() and (keys.min() < 0 or keys.max() >= length):
-        raise FirstTokenError(
-            f"The probe was asked for key {int(keys.max())}, but the input has {length} tokens."
-        )
+        raise FirstTokenError(f"The probe was asked for key {int(keys.max())}, but the input has {length} tokens.")
     if keys.dim() == 1:
         chosen = call.key[:, :, keys]
     else:

@@ -139,9 +139,7 @@ def read(path: Path) -> Record:
         raise FirstTokenError(f"The record {path} cannot be read ({error}); {remedy}.") from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         found = data.get("schema") if isinstance(data, dict) else None
-        raise FirstTokenError(
-            f"The record {path} has schema {found}, this version reads schema {SCHEMA}; {remedy}."
-        )
+        raise FirstTokenError(f"The record {path} has schema {found}, this version reads schema {SCHEMA}; {remedy}.")
     kinds = {
         "claim": str,
         "model": str,
@@ -194,9 +192,7 @@ def git_state() -> JSON:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(
-                ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20
-            )
+            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -208,11 +204,7 @@ def git_state() -> JSON:
 def environment() -> JSON:
     """Package versions and the machine, as far as they can change a number."""
     packages = ("torch", "transformers", "numpy", "gguf")
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else platform.processor() or platform.machine()
-    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
         "packages": {name: metadata.version(name).split("+")[0] for name in packages},
         "python": platform.python_version(),
@@ -283,9 +275,7 @@ def reuse_or_measure(
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     verdict = judge(values) if judge else None
-    record = Record(
-        claim, model.slug, dict(_normal(parameters)), values, provenance, version, variant, verdict
-    )
+    record = Record(claim, model.slug, dict(_normal(parameters)), values, provenance, version, variant, verdict)
     write(record)
     return record
 

@@ -101,9 +101,7 @@ def texts_from(source: str, *, limit: int = 170) -> list[str]:
         found = _from_hub(source, limit)
     found = [text.strip() for text in found if text.strip()][:limit]
     if not found:
-        raise FirstTokenError(
-            f"{source} holds no text; give a file, a folder of .txt files or a data set with text."
-        )
+        raise FirstTokenError(f"{source} holds no text; give a file, a folder of .txt files or a data set with text.")
     return found
 
 
