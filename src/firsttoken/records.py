@@ -244,7 +244,7 @@ def reuse_or_measure(
     """
     if reference is None:
         reference = not os.environ.get("FIRSTTOKEN_MEASURE_HERE")
-    asked = (_normal(parameters), texts, version, _normal(_identity(model.provenance())))
+    asked = (_normal(parameters), texts, version, _identity(_normal(model.provenance())))
     if not fresh:
         name = f"{model.slug}--{variant}.json" if variant else f"{model.slug}.json"
         for store in (local_store(), reference_store()) if reference else (local_store(),):
