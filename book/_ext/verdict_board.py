@@ -1,0 +1,93 @@
+"""The directive `{verdict-board}`: every claim, what the paper reports, what was measured here, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from docutils import nodes
+from result_role import result_node
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+from firsttoken.claims import CLAIMS, Claim
+from firsttoken.errors import FirstTokenError
+from firsttoken.quote import NOT_MEASURED_YET, estimate, fill
+from firsttoken.records import Record, all_records
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = {"claim": 28, "paper": 26, "here": 26, "verdict": 12, "chapter": 8}
+
+
+class VerdictBoard(SphinxDirective):
+    def run(self) -> list[nodes.Node]:
+        group = nodes.tgroup(cols=len(COLUMNS))
+        group += [nodes.colspec(colwidth=width, stub=name == "claim") for name, width in COLUMNS.items()]
+        group += nodes.thead("", self.row([nodes.paragraph(name, name)] for name in COLUMNS))
+        group += nodes.tbody("", *(self.row(self.cells(claim)) for claim in CLAIMS))
+        return [nodes.table("", group, classes=["verdict-board", "colwidths-given"])]
+
+    def row(self, cells: Iterable[list[nodes.Node]]) -> nodes.row:
+        return nodes.row("", *(nodes.entry("", *content) for content in cells))
+
+    def cells(self, claim: Claim) -> list[list[nodes.Node]]:
+        records = [record for record in all_records(claim.id) if not record.variant]
+        return [
+            [text(claim.statement)],
+            [text(fill(claim.paper))],
+            self.measured(claim, records),
+            verdicts(records),
+            [self.chapter(claim)],
+        ]
+
+    def measured(self, claim: Claim, records: Sequence[Record]) -> list[nodes.Node]:
+        if not records:
+            return [text(NOT_MEASURED_YET, "not-measured")]
+        lines: list[nodes.Node] = [text(f"{claim.headline_name}:")]
+        for record in records:
+            try:
+                if claim.headline not in record.values:
+                    known = ", ".join(record.values)
+                    raise FirstTokenError(f"{claim.id}/{record.filename} has only {known}, not {claim.headline}.")
+                number = result_node(estimate(record.values[claim.headline], claim.format))
+            except FirstTokenError as error:
+                logger.warning("%s", error, location=self.get_location(), type="result")
+                continue
+            lines.append(nodes.paragraph("", "", nodes.literal("", record.model), nodes.Text(" "), number))
+        return lines
+
+    def chapter(self, claim: Claim) -> nodes.Node:
+        target = f"book/chapters/{claim.chapter}"
+        if target not in self.env.found_docs:
+            return text("to come", "not-measured")
+        words = nodes.inline("", claim.chapter.replace("_", " "))
+        link = addnodes.pending_xref(
+            "", words, refdomain="std", reftype="doc", reftarget=f"/{target}", refexplicit=True, refwarn=True
+        )
+        link["refdoc"] = self.env.docname
+        return nodes.paragraph("", "", link)
+
+
+def text(content: str, *classes: str) -> nodes.paragraph:
+    return nodes.paragraph("", "", nodes.inline(content, content, classes=list(classes)))
+
+
+def verdicts(records: Sequence[Record]) -> list[nodes.Node]:
+    """One verdict a record, with the model's name where there are several."""
+    found = [record for record in records if record.verdict]
+    if not found:
+        return [text(NOT_MEASURED_YET, "not-measured")]
+    lines: list[nodes.Node] = []
+    for record in found:
+        status = record.verdict.status if record.verdict else ""
+        badge = nodes.inline(status, status, classes=["verdict", f"verdict-{nodes.make_id(status)}"])
+        name = [nodes.Text(" "), nodes.literal("", record.model)] if len(found) > 1 else []
+        lines.append(nodes.paragraph("", "", badge, *name))
+    return lines
+
+
+def setup(app: Sphinx) -> dict[str, object]:
+    app.add_directive("verdict-board", VerdictBoard)
+    return {"version": "1", "parallel_read_safe": True}

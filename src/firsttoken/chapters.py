@@ -1,0 +1,242 @@
+"""The chapters: which there are, what parameters they take, and how one is run.
+
+A chapter is `notebooks/<name>.ipynb`, without outputs. Running it executes a copy with papermill and puts
+the result into `book/chapters/` in one step at the end, so that a run that fails, is interrupted or is killed
+leaves the published page as it was. A failed run is kept in `.failed/` beside the pages, never published.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from firsttoken.errors import FirstTokenError
+from firsttoken.records import ROOT, slug, write_atomically
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a chapter, as declared in the notebook's `parameters` cell."""
+
+    name: str
+    type: str  # the annotation, or the type of the default where there is none
+    default: str  # as Python source
+    help: str
+
+    def parse(self, text: str) -> Any:
+        """The value that `text`, typed on a command line, means for the declared type."""
+        kind, _, optional = (part.strip() for part in self.type.partition("|"))
+        if optional == "None" and text.lower() in ("none", "null", ""):
+            return None
+        try:
+            if kind == "str":
+                return text
+            if kind == "bool":
+                return {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}[text.lower()]
+            if kind in ("int", "float"):
+                return int(text) if kind == "int" else float(text)
+            return yaml.safe_load(text)
+        except (KeyError, ValueError, yaml.YAMLError) as error:
+            raise FirstTokenError(f"The parameter {self.name} is of type {self.type}; '{text}' is not.") from error
+
+
+def chapters(root: Path = ROOT) -> list[str]:
+    """The names of all chapters: first those in the table of contents, in its order, then any others."""
+    present = {path.stem for path in (root / "notebooks").glob("*.ipynb")}
+    contents = (root / "_toc.yml").read_text(encoding="utf-8") if (root / "_toc.yml").exists() else ""
+    listed = re.findall(r"^\s*- file: book/chapters/(\S+)", contents, re.MULTILINE)
+    return [name for name in listed if name in present] + sorted(present - set(listed))
+
+
+def source(chapter: str, root: Path = ROOT) -> Path:
+    """The notebook of a chapter; an unknown name is an error that offers the nearest one."""
+    if chapter not in (known := chapters(root)):
+        raise FirstTokenError(f"There is no chapter {chapter}{_nearest(chapter, known)}.")
+    return root / "notebooks" / f"{chapter}.ipynb"
+
+
+def parameters(chapter: str, root: Path = ROOT) -> dict[str, Parameter]:
+    """The parameters that a chapter declares: the assignments of its cell tagged `parameters`.
+
+    Read here and not by papermill, which overlooks annotations such as `str | None`.
+    """
+    cells = nbformat.read(source(chapter, root), as_version=4).cells
+    code = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    lines = code.splitlines()
+    found = {}
+    for node in ast.parse(code).body:
+        target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
+        value = getattr(node, "value", None)
+        if not isinstance(target, ast.Name) or value is None:
+            continue
+        kind = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else _type(value)
+        _, _, comment = lines[(node.end_lineno or 1) - 1][node.end_col_offset or 0 :].partition("#")
+        found[target.id] = Parameter(target.id, kind, ast.unparse(value), comment.strip())
+    return found
+
+
+def _type(default: ast.expr) -> str:
+    try:
+        return type(ast.literal_eval(default)).__name__
+    except ValueError:
+        return "str"
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"; did you mean {near[0]}?"[:-1] if near else f"; known are {', '.join(known) or 'none'}"
+
+
+def choose(asked: Mapping[str, str], names: Sequence[str], root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """For each chapter the values, parsed, of those parameters in `asked` that it declares.
+
+    A parameter that none of the chapters declares is an error, and so is a value of the wrong type.
+    """
+    declared = {name: parameters(name, root) for name in names}
+    for key in asked:
+        if not any(key in of_chapter for of_chapter in declared.values()):
+            known = sorted({name for of_chapter in declared.values() for name in of_chapter})
+            raise FirstTokenError(f"{', '.join(names)}: there is no parameter {key}{_nearest(key, known)}.")
+    return {
+        name: {key: of_chapter[key].parse(text) for key, text in asked.items() if key in of_chapter}
+        for name, of_chapter in declared.items()
+    }
+
+
+def run_chapter(chapter: str, values: Mapping[str, Any], out: Path | None = None, root: Path = ROOT) -> Path:
+    """Execute a chapter and publish it at `out` (by default `book/chapters/<chapter>.ipynb`) if it succeeds.
+
+    Raises:
+        FirstTokenError: the chapter or a parameter is unknown, or a cell failed. What ran until then is in
+            the folder `.failed` beside `out`, and the message says where.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    notebook = source(chapter, root)
+    known = parameters(chapter, root)
+    for key in values:
+        if key not in known:
+            raise FirstTokenError(f"{chapter}: there is no parameter {key}{_nearest(key, list(known))}.")
+    out = out or root / "book" / "chapters" / f"{chapter}.ipynb"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _remove_partials(out)
+    partial = out.parent / f".{out.stem}.{os.getpid()}.partial.ipynb"
+    failed = out.parent / ".failed" / out.name
+    start = time.perf_counter()
+    print(f"{chapter}: running", flush=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(partial),
+            parameters=dict(values),
+            kernel_name="python3",
+            cwd=str(notebook.parent),
+            progress_bar=sys.stderr.isatty(),
+            autosave_cell_every=0,
+            start_timeout=120,
+            # Each kernel would warn that it listens on a local port, and complain of being stopped.
+            extra_arguments=["--log-level=CRITICAL"],
+        )
+    except PapermillExecutionError as error:
+        if error.ename == "KeyboardInterrupt":
+            raise KeyboardInterrupt from None
+        _keep_aside(partial, failed)
+        # A sentence written for the user stands alone; for anything else the notebook has the traceback.
+        cause = error.evalue if error.ename == "FirstTokenError" else f"{error.ename}: {error.evalue}"
+        raise FirstTokenError(f"{chapter} failed: {cause} (as far as it ran: {failed})") from error
+    except DeadKernelError as error:
+        _keep_aside(partial, failed)
+        raise FirstTokenError(
+            f"{chapter} failed: its Python process was ended from outside, most often for want of memory; "
+            f"try a smaller model or fewer passages (as far as it ran: {failed})."
+        ) from error
+    else:
+        write_atomically(out, _without_paths(partial, notebook, root))
+        failed.unlink(missing_ok=True)
+    finally:
+        partial.unlink(missing_ok=True)
+    print(f"{chapter}: done in {time.perf_counter() - start:.0f} s -> {out}", flush=True)
+    return out
+
+
+def run_chapters(jobs: Sequence[tuple[str, Mapping[str, Any], Path | None]], root: Path = ROOT) -> list[Path]:
+    """Run several chapters; one that fails leaves the others, and the error at the end names all failures."""
+    done: list[Path] = []
+    failures: list[str] = []
+    for chapter, values, out in jobs:
+        try:
+            done.append(run_chapter(chapter, values, out, root))
+        except FirstTokenError as error:
+            print(f"{chapter}: failed", flush=True)
+            failures.append(str(error))
+    if failures:
+        raise FirstTokenError("\n".join(failures))
+    return done
+
+
+def report(model: str, names: Sequence[str] = (), asked: Mapping[str, str] | None = None, root: Path = ROOT) -> Path:
+    """Run every chapter that has a parameter `model` for one model, into `book/models/<slug>/`.
+
+    The folder becomes part of the book at the next build. A chapter that fails leaves the others.
+
+    Args:
+        model: anything that the chapters' `model` parameter accepts.
+        names: only these chapters.
+        asked: further parameters, as text, each given to the chapters that declare it.
+    """
+    chosen = [name for name in names or chapters(root) if "model" in parameters(name, root)]
+    if not chosen:
+        raise FirstTokenError("None of these chapters has a parameter model, so there is nothing to report.")
+    folder = root / "book" / "models" / slug(model)
+    values = choose({**(asked or {}), "model": model}, chosen, root)
+    position = {name: i for i, name in enumerate(chapters(root), 1)}
+    jobs = [(name, values[name], folder / f"{position[name]:02d}-{name}.ipynb") for name in chosen]
+    try:
+        run_chapters(jobs, root)
+    finally:
+        if pages := sorted(folder.glob("[0-9]*.ipynb")):
+            lines = "\n".join(f"- [](./{page.name})" for page in pages)
+            text = f"The chapters of this book, run for `{model}` with `firsttoken report {model}`."
+            write_atomically(folder / "index.md", f"# {model}\n\n{text}\n\n{lines}\n")
+    return folder
+
+
+def _keep_aside(partial: Path, failed: Path) -> None:
+    if partial.exists():
+        failed.parent.mkdir(exist_ok=True)
+        os.replace(partial, failed)
+
+
+def _remove_partials(out: Path) -> None:
+    """Remove what killed runs of this page left; a run that is still alive keeps its file."""
+    for old in out.parent.glob(f".{out.stem}.*.partial.ipynb"):
+        try:
+            os.kill(int(old.name.split(".")[-3]), 0)
+        except ProcessLookupError:
+            old.unlink(missing_ok=True)
+        except (PermissionError, ValueError):
+            continue
+
+
+def _without_paths(executed: Path, notebook: Path, root: Path) -> str:
+    """The executed notebook as text; papermill notes absolute paths, which are nobody's business."""
+    content = nbformat.read(executed, as_version=4)
+    content.metadata.papermill.update(
+        input_path=notebook.relative_to(root).as_posix(), output_path=None, environment_variables={}
+    )
+    return str(nbformat.writes(content)) + "\n"

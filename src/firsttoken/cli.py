@@ -1,0 +1,102 @@
+"""The command line: `firsttoken run | build | report | chapters`.
+
+Each command is a function `command_<name>(args)`; a `FirstTokenError` in it becomes one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from firsttoken import build, chapters
+from firsttoken.errors import FirstTokenError
+
+
+def command_run(args: argparse.Namespace) -> None:
+    """Execute chapters into the book."""
+    if bool(args.chapter) == args.all:
+        raise FirstTokenError(f"Name the chapters to run, or give --all; there are {', '.join(chapters.chapters())}.")
+    names = chapters.chapters() if args.all else args.chapter
+    values = chapters.choose(_asked(args), names)
+    chapters.run_chapters([(name, values[name], None) for name in names])
+
+
+def command_build(args: argparse.Namespace) -> None:
+    """Build the static book and say where it is."""
+    print(f"Open {build.build(quiet=args.quiet)}")
+
+
+def command_report(args: argparse.Namespace) -> None:
+    """Run the chapters for another model, into a part of its own."""
+    folder = chapters.report(args.model, args.chapter, dict(args.parameters))
+    print(f"{folder}: in the book after `firsttoken build`")
+
+
+def command_chapters(args: argparse.Namespace) -> None:
+    """List the chapters, their state and their parameters."""
+    for line in build.summary().splitlines():
+        print(line)
+        for parameter in chapters.parameters(line.split()[0]).values():
+            note = f"  # {parameter.help}" if parameter.help else ""
+            print(f"    {parameter.name}: {parameter.type} = {parameter.default}{note}")
+
+
+def _asked(args: argparse.Namespace) -> dict[str, str]:
+    return {**dict(args.parameters), **({"model": args.model} if args.model else {})}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser, with one subparser for each command."""
+    top = argparse.ArgumentParser(prog="firsttoken", description="An executable book on attention sinks.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: object) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        sub.set_defaults(function=function)
+        return sub
+
+    def add_parameters(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "-p",
+            dest="parameters",
+            nargs=2,
+            metavar=("KEY", "VALUE"),
+            action="append",
+            default=[],
+            help="a parameter of the chapters; may be given several times",
+        )
+
+    run = add("run", command_run)
+    run.add_argument("chapter", nargs="*", metavar="CHAPTER")
+    run.add_argument("--all", action="store_true", help="every chapter")
+    run.add_argument("--model", help="short for -p model MODEL")
+    add_parameters(run)
+
+    add("build", command_build).add_argument("-q", "--quiet", action="store_true", help="only warnings")
+
+    report = add("report", command_report)
+    report.add_argument("model", metavar="MODEL", help="hub id, folder, .gguf file or bundled name")
+    report.add_argument("chapter", nargs="*", metavar="CHAPTER", help="only these chapters")
+    add_parameters(report)
+
+    add("chapters", command_chapters)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 is success, 2 a `FirstTokenError` or bad usage, 130 an interruption."""
+    args = parser().parse_args(arguments)
+    try:
+        args.function(args)
+    except FirstTokenError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted; nothing unfinished was published.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

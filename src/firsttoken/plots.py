@@ -1,0 +1,178 @@
+"""Figures and tables that work in both themes of the book, on a phone, offline and for a screen reader.
+
+A chapter ends a cell with one of three calls:
+
+* `figure(draw, alt)`       a matplotlib or seaborn figure, drawn once for each theme;
+* `interactive(fig, alt)`   a plotly figure, stored as its specification and drawn by the book's own script;
+* `table(rows, columns, caption)`   an HTML table that scrolls inside its own box.
+
+Each returns a `Display`, which also looks right in JupyterLab.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import plotly.graph_objects as go
+from cycler import cycler
+from matplotlib.figure import Figure
+
+from firsttoken.errors import FirstTokenError
+
+# Apart for the common forms of colour blindness, and at least 3:1 against both page backgrounds (tested).
+PALETTE = ("#783cf0", "#e0760b", "#29a38f", "#c2280a", "#436b94", "#c46cf0")
+NEUTRAL = "#7f7f7f"
+BACKGROUNDS = {"light": "#ffffff", "dark": "#121212"}
+# Matplotlib and plotly both know it; it is monotonic in lightness, so it also works in grey.
+COLORMAP = "viridis"
+
+_FIXED = {"smollm2-135m": PALETTE[0], "gemma3-270m": PALETTE[1]}
+_INK = {"light": "#222222", "dark": "#dddddd"}
+_GRID = {"light": "#d5d5d5", "dark": "#444444"}
+
+
+def model_color(slug: str) -> str:
+    """The colour of a model, the same in every figure of the book and in every run."""
+    others = [color for color in PALETTE if color not in _FIXED.values()]
+    return _FIXED.get(slug, others[zlib.crc32(slug.encode()) % len(others)])
+
+
+@dataclass(frozen=True)
+class Display:
+    """Something to show at the end of a notebook cell: HTML, a plain-text stand-in, other formats."""
+
+    html: str
+    text: str
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        return {"text/html": self.html, "text/plain": self.text, **self.more}
+
+
+def _required(alt: str) -> str:
+    if not alt.strip():
+        raise FirstTokenError("This figure has no description; pass `alt`, one sentence saying what it shows.")
+    return " ".join(alt.split())
+
+
+def _rc(theme: str) -> Any:
+    ink, grid = _INK[theme], _GRID[theme]
+    axes = ("axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+    clear = ("figure.facecolor", "axes.facecolor", "savefig.facecolor", "legend.facecolor")
+    return {
+        **dict.fromkeys(("text.color", "legend.labelcolor", *axes), ink),
+        **dict.fromkeys(clear, "none"),
+        "axes.edgecolor": grid,
+        "grid.color": grid,
+        "legend.edgecolor": grid,
+        "axes.prop_cycle": cycler(color=PALETTE),
+        "image.cmap": COLORMAP,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "font.size": 10,
+        # Glyphs as outlines: an SVG inside <img> cannot use the page's fonts.
+        "svg.fonttype": "path",
+        # Without a fixed salt, the ids inside the SVG differ from run to run.
+        "svg.hashsalt": "firsttoken",
+    }
+
+
+def _save(fig: Figure, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if form == "svg" else {"Software": None}
+    fig.savefig(buffer, format=form, bbox_inches="tight", metadata=metadata, **options)
+    return buffer.getvalue()
+
+
+def figure(draw: Callable[[Any], object], alt: str, **subplots: Any) -> Display:
+    """Draw a static figure in both themes.
+
+    Args:
+        draw: called once per theme with what `plt.subplots` returned as axes (one, or an array of them). It
+            must not fix text or background colours, and must draw the same thing each time.
+        alt: what the figure shows, for those who cannot see it; required.
+        **subplots: passed to `plt.subplots`, for example `nrows`, `figsize`, `sharex`.
+    """
+    alt = _required(alt)
+    images: list[str] = []
+    png = b""
+    for theme in BACKGROUNDS:
+        with mpl.rc_context(_rc(theme)):
+            fig, axes = plt.subplots(**{"layout": "constrained", **subplots})
+            try:
+                draw(axes)
+                svg = base64.b64encode(_save(fig, "svg")).decode()
+                if theme == "light":
+                    png = _save(fig, "png", dpi=150, facecolor="white")
+            finally:
+                plt.close(fig)
+        # Outside the book there is no stylesheet to choose a theme: show the light one, on white.
+        alone = "background:#fff" if theme == "light" else "display:none"
+        images.append(
+            f'<img class="only-{theme} themed" style="{alone}" alt="{escape(alt)}" '
+            f'src="data:image/svg+xml;base64,{svg}">'
+        )
+    return Display("".join(images), f"[figure] {alt}", {"image/png": base64.b64encode(png).decode()})
+
+
+def interactive(fig: go.Figure, alt: str, height: int = 420) -> Display:
+    """Show a plotly figure; in the book it is drawn by `plotly-lazy.js`, from files of the book itself.
+
+    Colours of text, grid and background follow the page's theme, so the figure must not set them. Its
+    template is dropped for the same reason: set the colours of traces yourself (`COLORMAP`, `model_color`).
+
+    Args:
+        alt: what the figure shows; required. It is also the text shown where no script runs.
+        height: in pixels, on every screen width.
+    """
+    alt = _required(alt)
+    spec = json.loads(fig.to_json() or "{}")
+    spec["layout"] = {**spec.get("layout", {}), "height": height}
+    spec["layout"].pop("template", None)
+    # "</" would end the script element early.
+    data = json.dumps(spec, separators=(",", ":"), sort_keys=True).replace("</", "<\\/")
+    html = (
+        f'<div class="plotly-lazy themed" role="figure" aria-label="{escape(alt)}" style="min-height:{height}px">'
+        f'<p class="plotly-alone">{escape(alt)}</p><script type="application/json">{data}</script></div>'
+    )
+    return Display(html, f"[interactive figure] {alt}", {"application/vnd.plotly.v1+json": spec})
+
+
+_NUMBER = re.compile(r"[-+−<>≈ ]*\d[\d., ]*(e[-+]?\d+)?\s*%?")
+
+
+def table(rows: Sequence[Sequence[object]], columns: Sequence[str], caption: str) -> Display:
+    """Show a table; every cell is text and is escaped, and the first cell of a row is its header.
+
+    Args:
+        rows: one sequence of cells for each row, as long as `columns`.
+        caption: what the table lists; shown above it and read out as its name; required.
+    """
+    caption = _required(caption)
+    if bad := [row for row in rows if len(row) != len(columns)]:
+        raise FirstTokenError(f"The table '{caption}' has {len(columns)} columns, but a row with {len(bad[0])} cells.")
+
+    def cell(position: int, value: object) -> str:
+        text = str(value)
+        number = ' class="number"' if _NUMBER.fullmatch(text) else ""
+        return f"<td{number}>{escape(text)}</td>" if position else f'<th scope="row">{escape(text)}</th>'
+
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
+    body = "".join(f"<tr>{''.join(cell(i, value) for i, value in enumerate(row))}</tr>" for row in rows)
+    html = (
+        f'<div class="table-scroll themed" role="region" aria-label="{escape(caption)}" tabindex="0">'
+        f'<table class="table"><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+    text = "\n".join(" | ".join(map(str, row)) for row in (columns, *rows))
+    return Display(html, f"{caption}\n{text}")

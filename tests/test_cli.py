@@ -1,0 +1,78 @@
+"""The command line: one line for what went wrong, exit codes, parameters as typed."""
+
+from __future__ import annotations
+
+import pytest
+
+from firsttoken import build, chapters, cli
+from firsttoken.errors import FirstTokenError
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Two chapters with declared parameters, and what would be run of them."""
+    declared = {
+        "alpha": {
+            "model": chapters.Parameter("model", "str", '"m"', ""),
+            "n": chapters.Parameter("n", "int", "1", ""),
+        },
+        "beta": {"fresh": chapters.Parameter("fresh", "bool", "False", "")},
+    }
+    run: list = []
+    monkeypatch.setattr(chapters, "chapters", lambda root=None: list(declared))
+    monkeypatch.setattr(chapters, "parameters", lambda name, root=None: declared[name])
+    monkeypatch.setattr(chapters, "run_chapters", lambda wanted, root=None: run.extend(wanted))
+    return run
+
+
+def test_run_gives_each_chapter_the_parameters_it_declares(jobs: list) -> None:
+    assert cli.main(["run", "--all", "--model", "8", "-p", "fresh", "true", "-p", "n", "3"]) == 0
+    assert jobs == [("alpha", {"model": "8", "n": 3}, None), ("beta", {"fresh": True}, None)]
+
+
+def test_run_needs_chapters_or_all(jobs: list, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["run"]) == 2
+    assert "alpha, beta" in capsys.readouterr().err
+    assert cli.main(["run", "alpha", "--all"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-p", "fresk", "true"], "did you mean fresh"),
+        (["-p", "fresh", "perhaps"], "type bool"),
+        (["-p", "n", "2.5"], "type int"),
+    ],
+)
+def test_a_bad_parameter_is_one_line(
+    jobs: list, capsys: pytest.CaptureFixture, arguments: list[str], words: str
+) -> None:
+    assert cli.main(["run", "--all", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert not jobs
+
+
+def test_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def interrupted(**options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "build", interrupted)
+    assert cli.main(["build"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_expected_error_has_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def fail(**options: object) -> None:
+        raise FirstTokenError("Not executed yet: alpha; run `firsttoken run alpha` first.")
+
+    monkeypatch.setattr(build, "build", fail)
+    assert cli.main(["build"]) == 2
+    assert capsys.readouterr().err == "Not executed yet: alpha; run `firsttoken run alpha` first.\n"
+
+
+def test_unknown_command_is_bad_usage() -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["ruin"])
+    assert stop.value.code == 2
