@@ -13,15 +13,23 @@ addEventListener("DOMContentLoaded", () => {
   each(".citation-list, .citation", (e) => e.removeAttribute("role"));
 });
 
+// Buttons that consist of a picture have their name only in a tooltip.
+const name = () =>
+  document.querySelectorAll(".copybtn:not([aria-label])").forEach((e) => e.setAttribute("aria-label", e.dataset.tooltip));
+
 // Font Awesome turns <i title> into <svg><title>, which then contradicts the label of the button around it.
 const silence = () =>
-  document.querySelectorAll("button svg").forEach((svg) => {
+  document.querySelectorAll("button[aria-label] svg").forEach((svg) => {
     svg.querySelector("title")?.remove();
     svg.removeAttribute("aria-labelledby");
     svg.removeAttribute("role");
     svg.setAttribute("aria-hidden", "true");
   });
-addEventListener("load", () => {
+const repair = () => {
+  name();
   silence();
-  new MutationObserver(silence).observe(document.body, { childList: true, subtree: true });
+};
+addEventListener("load", () => {
+  repair();
+  new MutationObserver(repair).observe(document.body, { childList: true, subtree: true });
 });

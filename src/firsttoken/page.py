@@ -49,7 +49,9 @@ def provenance(chapter: str, parameters: Mapping[str, Any], records: Iterable[Re
     """
     shown = [(name, _text(value)) for name, value in parameters.items()]
     parts = [table(shown, ("parameter", "value"), "Parameters of this run")]
-    parts += [table(_origin(record), ("", "value"), f"Record {record.claim}/{record.filename}") for record in records]
+    parts += [
+        table(_origin(record), ("origin", "value"), f"Record {record.claim}/{record.filename}") for record in records
+    ]
     commands = (rerun_command(chapter, parameters), papermill_command(chapter, parameters))
     html = "".join(
         (

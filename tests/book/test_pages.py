@@ -1,0 +1,201 @@
+"""What a reader meets on the built pages: whole chapters, live links, maths, figures, search, on any screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import axe_playwright_python
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from playwright.sync_api import Locator, Page
+
+from firsttoken import build
+from firsttoken.claims import CLAIMS
+
+Visit = Callable[..., Any]  # opens a window, see `visit` in conftest.py
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
+
+
+def executed(root: Path) -> list[tuple[Path, str]]:
+    """Each published notebook with the name of its chapter."""
+    own = [(page, page.stem) for page in sorted((root / "book" / "chapters").glob("*.ipynb"))]
+    others = [(page, page.stem.split("-", 1)[1]) for page in sorted((root / "book").glob("models/*/[0-9]*.ipynb"))]
+    return own + others
+
+
+def test_chapters_are_executed_to_the_end_from_their_notebooks(root: Path) -> None:
+    assert executed(root)
+    for page, chapter in executed(root):
+        content = nbformat.read(page, as_version=4)
+        code = [cell for cell in content.cells if cell.cell_type == "code" and cell.source.strip()]
+        counts = [cell.execution_count for cell in code]
+        assert counts == list(range(1, len(code) + 1)), page
+        assert not [out for cell in code for out in cell.outputs if out.output_type == "error"], page
+        assert not content.metadata.papermill.exception, page
+        assert build.is_current(page, chapter, root), f"{page} is older than its notebook"
+
+
+def test_links_lead_somewhere(html: Path) -> None:
+    soups = {
+        file: BeautifulSoup(file.read_text(encoding="utf-8"), "html.parser")
+        for file in html.rglob("*.html")
+        if "_static" not in file.parts
+    }
+    targets = {file: {tag["id"] for tag in soup.find_all(id=True)} for file, soup in soups.items()}
+    broken = []
+    for file, soup in soups.items():
+        for name, attribute in (("a", "href"), ("img", "src"), ("script", "src"), ("link", "href")):
+            for tag in soup.find_all(name, **{attribute: True}):
+                link = urlsplit(tag[attribute])
+                if link.scheme or link.netloc:
+                    continue
+                target = (file.parent / unquote(link.path)).resolve() if link.path else file
+                anchors = targets.get(target, {unquote(link.fragment)})
+                if not target.is_file() or (link.fragment and unquote(link.fragment) not in anchors):
+                    broken.append((file.name, tag[attribute]))
+    assert not broken
+
+
+def test_chapter_buttons_lead_to_the_source_notebook(html: Path, root: Path) -> None:
+    for page, chapter in executed(root):
+        file = html / page.relative_to(root).with_suffix(".html")
+        soup = BeautifulSoup(file.read_text(encoding="utf-8"), "html.parser")
+        links = [link["href"] for link in soup.select(".bd-header-article a[href]")]
+        source = f"notebooks/{chapter}.ipynb"
+        assert [link for link in links if link.startswith("https://colab.") and link.endswith(source)], links
+        assert [link for link in links if link.startswith("https://mybinder.") and link.endswith(source)], links
+        assert [link for link in links if link.endswith(f"_sources/{source}")], links
+        assert not [link for link in links if "book/chapters" in link and "issues/new" not in link], links
+
+
+def test_pages_load_without_errors_or_other_servers(visit: Visit, pages: list[str]) -> None:
+    window = visit()
+    for path in pages:
+        window.open(path)
+        window.page.wait_for_timeout(300)
+
+
+def test_maths_is_typeset(visit: Visit, html: Path, pages: list[str]) -> None:
+    window = visit()
+    with_maths = [path for path in pages if 'class="math' in (html / path).read_text(encoding="utf-8")]
+    assert with_maths
+    for path in with_maths:
+        page = window.open(path)
+        page.wait_for_selector("mjx-container", state="attached")
+        assert page.locator("mjx-merror").count() == 0, path
+        assert page.locator(".math:not(:has(mjx-container))").count() == 0, path
+
+
+INK = {"light": "rgb(34, 34, 34)", "dark": "rgb(221, 221, 221)"}
+FILLED = """ink => [...document.querySelectorAll(".plotly-lazy")].every(figure => {
+  const labels = [...figure.querySelectorAll(".xtick text, .legendtext")];
+  return labels.length && labels.every(label => getComputedStyle(label).fill === ink);
+})"""
+
+
+def hover(page: Page, figure: Locator) -> bool:
+    """Whether a label appears somewhere over the figure."""
+    area = figure.locator(".nsewdrag").first
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box
+    for across in (0.5, 0.2, 0.8, 0.35, 0.65):
+        for down in (0.5, 0.25, 0.75, 0.1, 0.9):
+            page.mouse.move(box["x"] + across * box["width"], box["y"] + down * box["height"], steps=3)
+            page.wait_for_timeout(80)
+            if figure.locator(".hoverlayer .hovertext").count():
+                return True
+    return False
+
+
+def test_interactive_figures_answer_and_follow_the_theme(visit: Visit, html: Path, pages: list[str]) -> None:
+    with_figures = [path for path in pages if "plotly-lazy" in (html / path).read_text(encoding="utf-8")]
+    assert with_figures
+    for path in with_figures:
+        page = visit(color_scheme="light").open(path)
+        figures = page.locator(".plotly-lazy")
+        for figure in figures.all():
+            figure.locator(".main-svg").first.wait_for(state="attached")
+            assert figure.locator(".plotly-alone").is_hidden(), path
+            assert hover(page, figure), f"{path}: no label appears over {figure.get_attribute('aria-label')}"
+        seen = set()
+        for _ in range(3):
+            page.locator(".theme-switch-button:visible").first.click()
+            theme = page.evaluate("document.documentElement.dataset.theme")
+            page.wait_for_function(FILLED, arg=INK[theme])
+            seen.add(theme)
+        assert seen == set(INK), path
+
+
+def test_static_figures_show_one_theme_at_a_time(visit: Visit, html: Path, pages: list[str]) -> None:
+    for path in [path for path in pages if "only-dark themed" in (html / path).read_text(encoding="utf-8")]:
+        for theme, other in (("light", "dark"), ("dark", "light")):
+            page = visit(color_scheme=theme).open(path)
+            images = page.locator(f"img.themed.only-{theme}")
+            assert all(image.is_visible() and image.get_attribute("alt") for image in images.all()), path
+            assert not any(image.is_visible() for image in page.locator(f"img.themed.only-{other}").all()), path
+
+
+def test_the_book_works_opened_as_a_file(visit: Visit, html: Path, root: Path) -> None:
+    window = visit(address=html.as_uri() + "/")
+    page = window.open("index.html")
+    page.wait_for_url("**/book/intro.html")
+    for notebook, _ in executed(root)[:1]:
+        page = window.open(notebook.relative_to(root).with_suffix(".html").as_posix())
+        for figure in page.locator(".plotly-lazy").all():
+            figure.locator(".main-svg").first.wait_for(state="attached")
+
+
+def test_search_finds_chapters(visit: Visit) -> None:
+    page = visit().open("search.html?q=sink")
+    page.wait_for_selector("#search-results li a")
+    assert page.locator("#search-results li a[href*='chapters/']").count()
+
+
+def test_the_board_has_every_claim(visit: Visit, html: Path) -> None:
+    page = visit().open("book/intro.html")
+    rows = page.locator(".verdict-board tbody tr")
+    assert rows.count() == len(CLAIMS)
+    for row, claim in zip(rows.all(), CLAIMS, strict=True):
+        there = (html / "book" / "chapters" / f"{claim.chapter}.html").exists()
+        assert row.locator(f"a[href='chapters/{claim.chapter}.html']").count() == there
+        assert row.locator("td, th").nth(3).inner_text().strip(), "a verdict is a word, not only a colour"
+
+
+def test_a_number_without_a_record_is_not_measured_yet(visit: Visit) -> None:
+    page = visit().open("book/how-to-read.html")
+    assert page.locator(".result.not-measured").all_inner_texts() == ["not measured yet"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_accessibility(visit: Visit, pages: list[str], theme: str) -> None:
+    window = visit(color_scheme=theme)
+    found = []
+    for path in pages:
+        page = window.open(path)
+        page.wait_for_timeout(1000)
+        page.add_script_tag(path=str(AXE))
+        # Preloading resolves the imports of style sheets against the page and asks for files that do not exist.
+        result = page.evaluate("axe.run({ preload: false })")
+        found += [
+            (path, fault["id"], node["html"][:160], node["failureSummary"][:200])
+            for fault in result["violations"]
+            for node in fault["nodes"][:2]
+        ]
+    assert not found, "\n".join(map(str, found))
+
+
+@pytest.mark.parametrize("width", [390, 820])
+def test_no_page_scrolls_sideways(visit: Visit, pages: list[str], width: int) -> None:
+    window = visit(width=width)
+    wide = []
+    for path in pages:
+        page = window.open(path)
+        page.wait_for_timeout(500)
+        if (got := page.evaluate("document.documentElement.scrollWidth")) > width:
+            wide.append((path, got))
+    assert not wide
