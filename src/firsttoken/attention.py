@@ -37,17 +37,26 @@ class AttentionCall:
     sink_logits: Tensor | None = None  # (head,)
 
     def rows(self, chunk: int = CHUNK) -> Iterator[AttentionCall]:
-        """The same call for `chunk` queries at a time; a causal mask is made explicit and cut to those rows."""
+        """The same call for `chunk` queries at a time.
+
+        A causal mask is made explicit, and keys outside the range that these rows may attend to are cut off, so
+        that a sliding window costs what its width says.
+        """
         queries, keys = self.query.shape[2], self.key.shape[2]
         for start in range(0, queries, chunk):
             stop = min(start + chunk, queries)
-            mask = self.mask
+            mask, key, value = self.mask, self.key, self.value
             if mask is None and self.causal:
-                position = torch.arange(start, stop, device=self.key.device)[:, None]
-                mask = (torch.arange(keys, device=self.key.device) <= position)[None, None]
+                position = torch.arange(start, stop, device=key.device)[:, None]
+                mask = (torch.arange(keys, device=key.device) <= position)[None, None]
             elif mask is not None and mask.shape[2] > 1:
                 mask = mask[:, :, start:stop]
-            yield replace(self, query=self.query[:, :, start:stop], mask=mask, causal=False)
+            if mask is not None and mask.dtype == torch.bool and mask.shape[3] == keys:
+                used = mask.any(2).flatten(0, 1).any(0).nonzero()
+                first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+                mask, key, value = mask[..., first:last], key[:, :, first:last], value[:, :, first:last]
+            query = self.query[:, :, start:stop]
+            yield replace(self, query=query, key=key, value=value, mask=mask, causal=False)
 
 
 def scores(call: AttentionCall, key: Tensor) -> Tensor:

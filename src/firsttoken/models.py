@@ -146,6 +146,14 @@ def load(
     return _hub(name, settings)
 
 
+def load_all(names: str, **settings: Any) -> list[LanguageModel]:
+    """Several models from one string, separated by commas: what a chapter's parameter `model` holds."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise FirstTokenError("The parameter model is empty; give a bundled name, hub id, folder or .gguf file.")
+    return [load(name, **settings) for name in wanted]
+
+
 def _device(device: str) -> str:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
