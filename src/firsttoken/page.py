@@ -47,23 +47,28 @@ def provenance(chapter: str, parameters: Mapping[str, Any], records: Iterable[Re
         parameters: every parameter of the chapter with its value in this run.
         records: all records whose numbers the chapter shows.
     """
-    shown = [(name, _text(value)) for name, value in parameters.items()]
-    parts = [table(shown, ("parameter", "value"), "Parameters of this run")]
-    parts += [
-        table(_origin(record), ("origin", "value"), f"Record {record.claim}/{record.filename}") for record in records
-    ]
+    ran = table([(name, _text(value)) for name, value in parameters.items()], ("parameter", "value"), "This run")
+    names, origins = [], []
+    for record in records:
+        names.append(f"{record.claim}/{record.filename}")
+        origins.append(table(_origin(record), ("origin", "value"), f"Record {names[-1]}"))
     commands = (rerun_command(chapter, parameters), papermill_command(chapter, parameters))
     html = "".join(
         (
             '<section class="provenance themed" aria-label="Where these numbers come from">',
-            "".join(part.html for part in parts),
+            ran.html,
             "<p>Run it again with the same parameters (a record that answers the same question is reused; "
             "<code>-p fresh true</code> measures anew):</p>",
             "".join(f'<pre class="command" tabindex="0"><code>{escape(line)}</code></pre>' for line in commands),
+            "<p>The records behind this page:</p>",
+            "".join(
+                f"<details><summary>{escape(name)}</summary>{origin.html}</details>"
+                for name, origin in zip(names, origins, strict=True)
+            ),
             "</section>",
         )
     )
-    return Display(html, "\n\n".join([*(part.text for part in parts), *commands]))
+    return Display(html, "\n\n".join((ran.text, *(origin.text for origin in origins), *commands)))
 
 
 def _origin(record: Record) -> list[tuple[str, str]]:
