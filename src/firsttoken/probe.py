@@ -167,7 +167,7 @@ def probe(
     if not model._can_set_attn_implementation():
         raise FirstTokenError(
             f"{kind} computes attention with code of its own, outside transformers' attention interface, so the "
-            "probe cannot see it; choose a model that uses the interface, as Llama, Qwen, Gemma, GPT-2, OPT or Pythia do."
+            "probe cannot see it; choose a model that uses it, such as Llama, Qwen, Gemma, GPT-2, OPT or Pythia."
         )
     found = Probe(torch.as_tensor(keys), entropy, renyi2, hook, kind)
     before = model.config._attn_implementation

@@ -214,6 +214,16 @@ def _three_numbers(alpha: Tensor, parameters: SinkRates) -> Iterator[tuple[str, 
     yield "mass", metrics.bootstrap(alpha, seed=parameters.seed)
 
 
+def remeasure(lm: LanguageModel, record: Record) -> Record:
+    """Measure what a record of this claim holds once more, with its own parameters."""
+    if record.variant == "length":
+        chosen = {**record.parameters, "texts": "passages", "passages": 170, "length": PAPER_LENGTH}
+        return measure_by_length(lm, SinkRates(**chosen), record.parameters["length"], fresh=True)
+    if record.variant == "bos":
+        return measure_by_bos(lm, SinkRates(**{**record.parameters, "bos": "auto"}), fresh=True)
+    return measure(lm, SinkRates(**record.parameters), fresh=True)
+
+
 # -- verdict ------------------------------------------------------------------------------------------------
 
 
@@ -260,7 +270,7 @@ def paper_table(found: Sequence[Record]) -> list[tuple[str, ...]]:
     table = records.paper()["llama"]
     measured = {record.model: record for record in found if not record.variant}
     names = {slug: f"LLaMa 3.1 {slug.rsplit('-', 1)[1].upper()}" for slug in table if slug.startswith("meta-llama")}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for model in [*names, *(slug for slug in measured if slug not in names)]:
         theirs = f"{table[model]['sink_rate']:.2%}" if model in names else "not in the paper"
         record = measured.get(model)

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -57,6 +58,19 @@ def passages(language: str | None = "en") -> tuple[Passage, ...]:
     rounds = range(max(len(domain) for domain in by_domain))
     ordered = [domain[i] for i in rounds for domain in by_domain if i < len(domain)]
     return tuple(passage for passage in ordered if language in (None, passage.language))
+
+
+def passage(name_or_text: str) -> str:
+    """The text of the project's passage of that name; anything with a space in it is taken as a text itself."""
+    if " " in name_or_text.strip():
+        return name_or_text
+    named = {found.name: found.text for found in passages(None)}
+    if name_or_text not in named:
+        close = get_close_matches(name_or_text, named, 1, 0.0)
+        raise FirstTokenError(
+            f"There is no passage {name_or_text!r}; did you mean {close[0]!r}? Or give a whole text."
+        )
+    return named[name_or_text]
 
 
 @cache

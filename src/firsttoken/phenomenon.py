@@ -1,0 +1,103 @@
+"""What an attention sink looks like: the attention maps of every head of a model on one short passage."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firsttoken import metrics, records, texts
+from firsttoken.errors import explain_out_of_memory
+from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.probe import probe
+from firsttoken.records import JSON, Record, Verdict
+
+
+@dataclass(frozen=True)
+class Phenomenon:
+    """Parameters of the measurement."""
+
+    text: str  # the passage itself
+    length: int = 24  # tokens, BOS included; every head's map is stored, so this stays small
+    epsilon: float = 0.3
+    bos: BosPolicy = "auto"
+
+
+def attention_maps(lm: LanguageModel, ids: Tensor) -> Tensor:
+    """The attention maps of all heads on one short input.
+
+    Args:
+        ids: (1, token).
+
+    Returns:
+        maps  # (layer, head, query, key), float32
+    """
+    with torch.inference_mode(), explain_out_of_memory("lower length, or use a smaller model"):
+        with probe(lm.model, keys=range(ids.shape[1])) as p:
+            lm.model.get_decoder()(ids.to(lm.model.device), use_cache=False)
+        return p.attention_per_key[:, 0].cpu()
+
+
+def pack(attention_map: Tensor) -> str:
+    """A causal map as text: its lower triangle row by row, one byte an entry (255 is all of the attention)."""
+    rows, columns = np.tril_indices(attention_map.shape[0])
+    entries = attention_map.numpy()[rows, columns]
+    return base64.b64encode(np.rint(entries * 255).astype(np.uint8).tobytes()).decode()
+
+
+def unpack(packed: str) -> Tensor:
+    """The map (query, key) that `pack` stored, to 1/510."""
+    entries = np.frombuffer(base64.b64decode(packed), dtype=np.uint8).astype(np.float32) / 255
+    size = int((2 * len(entries)) ** 0.5)
+    attention_map = np.zeros((size, size), dtype=np.float32)
+    attention_map[np.tril_indices(size)] = entries
+    return torch.from_numpy(attention_map)
+
+
+def measure(lm: LanguageModel, parameters: Phenomenon, fresh: bool = False) -> Record:
+    """The record `phenomenon/<model>.json`: tokens, alpha (layer, head), every map, mass and share of sink heads."""
+    metrics.check_epsilon(parameters.epsilon)
+
+    def run() -> JSON:
+        ids = texts.encode(lm, [parameters.text], parameters.length, parameters.bos)
+        maps = attention_maps(lm, ids)
+        alpha = maps[..., 0].mean(-1)
+        layer, head = divmod(int(alpha.argmax()), alpha.shape[1])
+        return {
+            "tokens": [lm.tokenizer.decode([token]) for token in ids[0].tolist()],
+            "alpha": [[round(value, 4) for value in row] for row in alpha.tolist()],
+            "maps": [[pack(head_map) for head_map in layer_maps] for layer_maps in maps],
+            "mass": float(alpha.mean()),
+            "sink_rate": float(metrics.sink_rate(alpha[None], parameters.epsilon)),
+            "strongest": {"layer": layer, "head": head, "alpha": float(alpha.max())},
+            "even": sum(1 / (j + 1) for j in range(parameters.length)) / parameters.length,
+        }
+
+    return records.reuse_or_measure(
+        "phenomenon",
+        model=lm,
+        parameters=asdict(parameters),
+        texts=texts.texts_hash([parameters.text]),
+        measure=run,
+        judge=lambda values: judge(parameters, values),
+        fresh=fresh,
+    )
+
+
+def remeasure(lm: LanguageModel, record: Record) -> Record:
+    """Measure what a record of this claim holds once more, with its own parameters."""
+    return measure(lm, Phenomenon(**record.parameters), fresh=True)
+
+
+def judge(parameters: Phenomenon, values: JSON) -> Verdict:
+    """Sinks exist in this model on this passage if the first token gets at least three times an even share."""
+    ratio = values["mass"] / values["even"]
+    sentence = (
+        f"The first of {parameters.length} tokens gets {values['mass']:.1%} of all attention, {ratio:.1f} times what an "
+        f"even spread would give it, and {values['sink_rate']:.1%} of the heads give it more than {parameters.epsilon} "
+        "of theirs, on one passage."
+    )
+    return Verdict("reproduced" if ratio >= 3 else "partly" if ratio >= 1.5 else "not reproduced", sentence)
