@@ -189,8 +189,7 @@ def test_clear_messages() -> None:
         _ = p.entropy
     with pytest.raises(FirstTokenError, match="key 40, but the input has 17"), probe(model, keys=[40]):
         model(ids)
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.1
     with pytest.raises(FirstTokenError, match=r"model.eval\(\)"), probe(model):
-        model.config.attention_dropout = 0.1
-        for layer in model.model.layers:
-            layer.self_attn.attention_dropout = 0.1
         model.train()(ids)

@@ -297,7 +297,7 @@ class _one_sentence:
 
 
 def _explain(names: set[str], text: str, error: Exception) -> str:
-    if "GatedRepoError" in names or "gated repo" in text:
+    if "GatedRepoError" in names or "You are trying to access a gated repo" in text:
         return (
             "this model is gated; accept its licence on its hub page, then run `hf auth login` or set HF_TOKEN "
             "to a token of that account."

@@ -96,8 +96,8 @@ def judge(parameters: Phenomenon, values: JSON) -> Verdict:
     """Sinks exist in this model on this passage if the first token gets at least three times an even share."""
     ratio = values["mass"] / values["even"]
     sentence = (
-        f"The first of {parameters.length} tokens gets {values['mass']:.1%} of all attention, {ratio:.1f} times what an "
-        f"even spread would give it, and {values['sink_rate']:.1%} of the heads give it more than {parameters.epsilon} "
-        "of theirs, on one passage."
+        f"The first of {parameters.length} tokens gets {values['mass']:.1%} of all attention, {ratio:.1f} times what "
+        f"an even spread would give it, and {values['sink_rate']:.1%} of the heads give it more than "
+        f"{parameters.epsilon} of theirs, on one passage."
     )
     return Verdict("reproduced" if ratio >= 3 else "partly" if ratio >= 1.5 else "not reproduced", sentence)

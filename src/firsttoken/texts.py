@@ -162,8 +162,8 @@ def encode(lm: LanguageModel, texts: Sequence[str], length: int, bos: BosPolicy 
         ids = prefix + _tokens(lm, text, length)
         if len(ids) < length:
             raise FirstTokenError(
-                f"Text {number + 1} of {len(texts)} ({text[:30]!r}...) has {len(ids)} tokens for {lm.name}, fewer than "
-                f"length={length}; give longer texts or lower `length` to {len(ids)} or less."
+                f"Text {number + 1} of {len(texts)} ({text[:30]!r}...) has {len(ids)} tokens for {lm.name}, fewer "
+                f"than length={length}; give longer texts or lower `length` to {len(ids)} or less."
             )
         rows.append(ids[:length])
     return torch.tensor(rows, dtype=torch.int64)

