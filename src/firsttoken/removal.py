@@ -272,13 +272,13 @@ def judge(model: str, values: JSON) -> Verdict:
     )
     held = values["arms"]["mean_residual"]["loss_increase"]
     sentence += (
-        f" Holding the first token's residual at the mean, so that no sink forms there, costs {held['value']:.2f} nats "
-        f"[{held['low']:.2f}, {held['high']:.2f}]."
+        f" Holding the residual of the first token at the mean, so that no sink forms there, costs {held['value']:.2f} "
+        f"nats [{held['low']:.2f}, {held['high']:.2f}]."
     )
     if not values["prepends_bos"]:
         return Verdict(
             "not measured",
-            f"The claim is about models trained with BOS in first place, and {model}'s tokenizer puts none there. "
+            f"The claim is about training with BOS in first place, where the tokenizer of {model} puts none. "
             + sentence,
         )
     if undone := values["undone_by_resting"]:

@@ -54,9 +54,15 @@ CHOICES: tuple[tuple[str, str, tuple[str, str, str]], ...] = (
 )
 
 # For copying, induction and retrieval; tokens differ between models, so each model uses those it knows as one token.
-WORDS: tuple[str, ...] = tuple(
-    ["apple", "river", "stone", "window", "garden", "paper", "music", "winter", "silver", "bridge", "horse", "mountain", "letter", "kitchen", "yellow", "finger", "market", "doctor", "island", "forest", "bottle", "summer", "orange", "village", "engine", "table", "pencil", "camera", "dragon", "planet", "button", "ticket", "candle", "basket", "mirror", "ladder", "hammer", "pepper", "rabbit", "castle", "guitar", "butter", "ocean", "desert", "tiger", "lemon", "piano", "rocket", "circle", "honey", "wallet", "tunnel", "puzzle", "ribbon", "shadow", "thunder", "velvet", "anchor", "copper", "feather"]
-)
-PLACES: tuple[str, ...] = tuple(
-    ["library", "harbour", "museum", "bakery", "station", "hospital", "theatre", "factory", "school", "castle", "airport", "prison"]
-)
+WORDS: tuple[str, ...] = (
+    "apple", "river", "stone", "window", "garden", "paper", "music", "winter", "silver", "bridge", "horse",
+    "mountain", "letter", "kitchen", "yellow", "finger", "market", "doctor", "island", "forest", "bottle", "summer",
+    "orange", "village", "engine", "table", "pencil", "camera", "dragon", "planet", "button", "ticket", "candle",
+    "basket", "mirror", "ladder", "hammer", "pepper", "rabbit", "castle", "guitar", "butter", "ocean", "desert",
+    "tiger", "lemon", "piano", "rocket", "circle", "honey", "wallet", "tunnel", "puzzle", "ribbon", "shadow",
+    "thunder", "velvet", "anchor", "copper", "feather",
+)  # fmt: skip
+PLACES: tuple[str, ...] = (
+    "library", "harbour", "museum", "bakery", "station", "hospital", "theatre", "factory", "school", "castle",
+    "airport", "prison",
+)  # fmt: skip

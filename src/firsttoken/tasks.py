@@ -217,7 +217,7 @@ def _single_words(lm: LanguageModel, least: int) -> list[tuple[str, int]]:
     found = [(word, ids[0]) for word in WORDS if len(ids := _tokens(lm, " " + word)) == 1]
     if len(found) < least:
         raise FirstTokenError(
-            f"The tokenizer of {lm.name} has {len(found)} of the words of this task as single tokens; it needs {least}."
+            f"The tokenizer of {lm.name} has {len(found)} of this task's words as single tokens; {least} are needed."
         )
     return found
 
