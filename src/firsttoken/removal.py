@@ -1,4 +1,4 @@
-"""What is lost without the first token: losses, predictions, sinks and small tasks under every arm of `arms.py`.
+"""What is lost without the first token: losses, predictions, sinks and small tasks under every arm of `without_first.py`.
 
 Paper: Gemma 7B, trained with BOS in first place, falls to chance on downstream tasks without it. The numbers are in
 `results/paper.json`, key `removal`.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from firsttoken import metrics, records, tasks, texts
-from firsttoken.arms import (
+from firsttoken.without_first import (
     MEANING,
     Arm,
     Means,

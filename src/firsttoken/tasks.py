@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from firsttoken import texts
-from firsttoken.arms import Arm, Means, inputs, intervened
+from firsttoken.without_first import Arm, Means, inputs, intervened
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
 from firsttoken.losses import logits_at
 from firsttoken.models import BosPolicy, LanguageModel
