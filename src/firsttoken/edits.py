@@ -80,8 +80,8 @@ def edit_text(lm: LanguageModel, text: str, edit: str) -> tuple[Tensor, Tensor, 
     )
     if len(before) != len(after):
         raise FirstTokenError(
-            f"The edit {edit!r} changes the number of tokens of {lm.name} from {len(before)} to {len(after)}; runs can "
-            "only be compared token by token, so choose two words of equally many tokens."
+            f"The edit {edit!r} changes the number of tokens of {lm.name} from {len(before)} to {len(after)}; "
+            "runs can only be compared token by token, so choose two words of equally many tokens."
         )
     changed = (before != after).nonzero()
     if not len(changed):

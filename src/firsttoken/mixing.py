@@ -17,11 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from firsttoken.arms import Arm, start
 from firsttoken.edits import Edit
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
 from firsttoken.models import LanguageModel
 from firsttoken.records import Estimate
-from firsttoken.residuals import Arm, decoder_layers, start, watch
+from firsttoken.residuals import decoder_layers, watch
 
 RESAMPLES = 1000
 
@@ -156,7 +157,7 @@ def ratio_estimates(above: Tensor, below: Tensor, texts: Tensor, seed: int = 0) 
     sums = torch.einsum("rt,tcp->rcp", times, pairs)
     ends = torch.quantile(sums[..., 0] / sums[..., 1], torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
     value = pairs[..., 0].sum(0) / pairs[..., 1].sum(0)
-    return [Estimate(*numbers, n) for numbers in zip(value.tolist(), *ends.tolist(), strict=True)]
+    return [Estimate(v, low, high, n) for v, low, high in zip(value.tolist(), *ends.tolist(), strict=True)]
 
 
 def mean_estimates(samples: Tensor, texts: Tensor, seed: int = 0) -> list[Estimate]:

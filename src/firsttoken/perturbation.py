@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firsttoken import metrics, records, texts
+from firsttoken import records, texts
+from firsttoken.arms import ARMS, Arm, first_token_mass, interval, mass_sentence, sink_survives, start
 from firsttoken.edits import Edit, choose_edits, edit_text, shakespeare, token_synonyms
 from firsttoken.errors import FirstTokenError
 from firsttoken.mixing import Distances, distances, mean_estimates, ratio_estimates, reach, run_edits, spread
 from firsttoken.models import LanguageModel
-from firsttoken.probe import probe
 from firsttoken.records import JSON, Record, Verdict
-from firsttoken.residuals import ARMS, Arm, residual_stream, start
+from firsttoken.residuals import residual_stream
 
 ALL_TEXTS = 170
 
@@ -75,7 +75,7 @@ def measure(lm: LanguageModel, parameters: Perturbation, fresh: bool = False) ->
         found = {arm: run_edits(lm, ids, edits, arm, parameters.batch_tokens) for arm in arms}
         used = ids[sorted({edit.text for edit in edits})[:16]]
         return summary(found, edits, parameters) | {
-            "first_token_mass": {arm: _first_token_mass(lm, used, arm) for arm in arms},
+            "first_token_mass": {arm: first_token_mass(lm, used, arm) for arm in arms},
             "picture": picture(lm, shown, parameters),
         }
 
@@ -133,22 +133,14 @@ def summary(found: dict[Arm, Distances], edits: Sequence[Edit], parameters: Pert
     return values
 
 
-def _first_token_mass(lm: LanguageModel, ids: Tensor, arm: Arm) -> JSON:
-    """Mean attention to the first token, whichever it is in this arm: shows whether the sink survives."""
-    rows, _ = start(lm, ids, arm)
-    with torch.inference_mode(), probe(lm.model, keys=[0]) as p:
-        lm.model.get_decoder()(rows.to(lm.model.device), use_cache=False)
-    return asdict(metrics.bootstrap(metrics.first_token_attention(p.attention).cpu()))
-
-
 def picture(lm: LanguageModel, text: str, parameters: Perturbation) -> JSON:
     """One edit of one text: tokens, and for each arm the distances (layer + 1, token), relative and absolute."""
     before, after, position = edit_text(lm, text, parameters.edit)
     before, after = before[: parameters.shown], after[: parameters.shown]
     if position + 1 >= len(before):
         raise FirstTokenError(
-            f"The edit {parameters.edit!r} changes token {position}, and the picture shows {len(before)} tokens; raise "
-            f"`shown` or give a text with more tokens after it."
+            f"The edit {parameters.edit!r} changes token {position}, and the picture shows {len(before)} tokens; "
+            f"raise `shown` or give a text with more tokens after it."
         )
     found: dict[str, Any] = {
         "tokens": [lm.tokenizer.decode([token]) for token in before.tolist()],
@@ -156,7 +148,6 @@ def picture(lm: LanguageModel, text: str, parameters: Perturbation) -> JSON:
         "position": position,
     }
     for arm in parameters.arms:
-        # A sequence of edits of one text, each one token, ends in the edited text; here it runs as one row.
         d = _run_pair(lm, before, after, arm)
         found[arm] = {"relative": _digits(d.relative[0]), "absolute": _digits(d.absolute[0])}
     return found
@@ -184,23 +175,13 @@ def judge(values: JSON) -> Verdict:
         return Verdict("not measured", "Only one of the two arms was run; set bos to 'both' to compare them.")
     ratio, mass = values["spread_ratio"], values["first_token_mass"]
     sentence = (
-        f"Over {values['edits']} single-token edits, later tokens move {_shown(ratio)} times as far without BOS as with "
-        f"it. The first token gets {mass['with_bos']['value']:.0%} of the attention with BOS and "
-        f"{mass['without_bos']['value']:.0%} without. "
+        f"Over {values['edits']} single-token edits, later tokens move {interval(ratio)} times as far without BOS as "
+        f"with it. {mass_sentence(mass)}"
     )
-    if mass["without_bos"]["value"] > 0.5 * mass["with_bos"]["value"]:
-        return Verdict(
-            "not measured",
-            sentence
-            + "The sink outlives BOS: it moves to the first token of the text, so this model cannot show what "
-            "happens without a sink.",
-        )
+    if sink_survives(mass):
+        return Verdict("not measured", sentence)
     if ratio["low"] > 1:
-        return Verdict("reproduced", sentence + "Without its sink the model passes a change on further.")
+        return Verdict("reproduced", sentence + " Without its sink the model passes a change on further.")
     if ratio["high"] < 1:
-        return Verdict("not reproduced", sentence + "Without its sink the model passes a change on less far.")
-    return Verdict("not reproduced", sentence + "The interval contains 1: no difference can be told.")
-
-
-def _shown(estimate: JSON) -> str:
-    return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
+        return Verdict("not reproduced", sentence + " Without its sink the model passes a change on less far.")
+    return Verdict("not reproduced", sentence + " The interval contains 1: no difference can be told.")

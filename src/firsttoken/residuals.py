@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_mode
@@ -16,27 +16,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.models import LanguageModel
-
-# One text, two beginnings. The text tokens are the same in both, so that nothing else differs.
-Arm = Literal["with_bos", "without_bos"]
-ARMS: tuple[Arm, ...] = ("with_bos", "without_bos")
-
-
-def start(lm: LanguageModel, ids: Tensor, arm: Arm) -> tuple[Tensor, int]:
-    """The input of one arm, and the column where the text begins in it.
-
-    Args:
-        ids: (text, token), text tokens without BOS.
-
-    Raises:
-        FirstTokenError: `with_bos` for a model whose tokenizer has no BOS token.
-    """
-    prefix = lm.prefix("always" if arm == "with_bos" else "never")
-    if not prefix:
-        return ids, 0
-    column = torch.tensor(prefix, dtype=ids.dtype).expand(len(ids), -1)
-    return torch.cat([column, ids], dim=1), len(prefix)
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
