@@ -204,13 +204,21 @@ def git_state() -> JSON:
 def environment() -> JSON:
     """Package versions and the machine, as far as they can change a number."""
     packages = ("torch", "transformers", "numpy", "gguf")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
         "packages": {name: metadata.version(name).split("+")[0] for name in packages},
         "python": platform.python_version(),
-        "machine": device,
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _processor() -> str:
+    """The processor's name and how many cores this process may use."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists() and (found := re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)):
+        name = found[1]
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def _normal(value: Any) -> Any:
