@@ -1,4 +1,5 @@
-"""What is lost without the first token: losses, predictions, sinks and small tasks under every arm of `without_first.py`.
+"""What is lost without the first token: losses, predictions, sinks and small tasks under every arm of
+`without_first`.
 
 Paper: Gemma 7B, trained with BOS in first place, falls to chance on downstream tasks without it. The numbers are in
 `results/paper.json`, key `removal`.
@@ -14,6 +15,10 @@ import torch
 from torch import Tensor
 
 from firsttoken import metrics, records, tasks, texts
+from firsttoken.errors import FirstTokenError
+from firsttoken.losses import predict
+from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.records import JSON, Record, Verdict
 from firsttoken.without_first import (
     MEANING,
     Arm,
@@ -26,10 +31,6 @@ from firsttoken.without_first import (
     ordinary_means,
     run_arm,
 )
-from firsttoken.errors import FirstTokenError
-from firsttoken.losses import predict
-from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.records import JSON, Record, Verdict
 
 CALIBRATION = 8  # texts, the last of the passages, from which ordinary means are taken
 TASK_ARMS: tuple[Arm, ...] = ("intact", "delete", "replace", "mask", "zero_value", "mean_value", "mean_residual")
@@ -272,8 +273,8 @@ def judge(model: str, values: JSON) -> Verdict:
     )
     held = values["arms"]["mean_residual"]["loss_increase"]
     sentence += (
-        f" Holding the residual of the first token at the mean, so that no sink forms there, costs {held['value']:.2f} "
-        f"nats [{held['low']:.2f}, {held['high']:.2f}]."
+        f" Holding the residual of the first token at the mean, so that no sink forms there, costs "
+        f"{held['value']:.2f} nats [{held['low']:.2f}, {held['high']:.2f}]."
     )
     if not values["prepends_bos"]:
         return Verdict(

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from firsttoken import texts
-from firsttoken.without_first import Arm, Means, inputs, intervened
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
 from firsttoken.losses import logits_at
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.task_items import CHOICES, CLOZE, PLACES, WORDS
+from firsttoken.without_first import Arm, Means, inputs, intervened
 
 
 @dataclass(frozen=True)

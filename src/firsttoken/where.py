@@ -17,7 +17,7 @@ from torch import Tensor
 from firsttoken import metrics, records, texts
 from firsttoken.conditions import decode
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
-from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
 from firsttoken.records import JSON, Record, Verdict
 
@@ -238,8 +238,8 @@ def identity(hidden: Tensor) -> JSON:
 
 
 def judge(values: JSON) -> Verdict:
-    """Paper and related work: the sink belongs to the first place whatever stands there, unless BOS was always there in
-    training; then it belongs to BOS in first place. Decided by half of the mass staying or going."""
+    """Paper and related work: the sink belongs to the first place whatever stands there, unless BOS was always there
+    in training; then it belongs to BOS in first place. Decided by half of the mass staying or going."""
     kept = values["first_token_kept"]
     sentence = (
         f"With a random token in first place, {kept['value']:.0%} [{kept['low']:.0%}, {kept['high']:.0%}] of the "
@@ -257,9 +257,9 @@ def judge(values: JSON) -> Verdict:
         swapped = values["readings"]["swapped"]
         sentence += f"; moved into the middle, the former first token draws {swapped['second']['value']:.0%}. "
         expected, good = kept["low"] > 0.5, swapped["second"]["value"] < swapped["first"]["value"] / 2
-        sentence += (
-            "The sink belongs to the place." if expected and good else "The sink is not tied to the place alone."
-        )
+        to_place = expected and good
+        to_place = expected and good
+        sentence += "The sink belongs to the place." if to_place else "The sink is not tied to its place alone."
     status: records.Status = "reproduced" if expected and good else "partly" if expected or good else "not reproduced"
     return Verdict(status, sentence)
 
