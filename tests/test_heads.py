@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from firsttoken.blocks import attention_blocks, head_outputs, output_weight
+from fake import fake_lm
+from firsttoken.blocks import Block, attention_blocks, head_outputs, output_weight
 from firsttoken.errors import FirstTokenError
 from firsttoken.heads import HeadTraces, added_by_attention, first_over_others, relative_to_off, trace_heads
-from fake import fake_lm
 from tiny import ARCHITECTURES, tiny_model
 
 LENGTH = 13
@@ -31,17 +31,23 @@ def eager_maps(model: PreTrainedModel, batch: Tensor) -> Tensor:
     return maps  # (layer, text, head, query, key)
 
 
+def projected_values(model: PreTrainedModel, block: Block) -> Tensor:
+    """What the value projection gives: (text, token, kv_head * dim)."""
+    seen: list[Tensor] = []
+    handle = block.attention.v_proj.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        model(ids(), use_cache=False)
+    handle.remove()
+    return seen[0]
+
+
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "qwen3"])
 def test_value_norms_equal_a_forward_hook(name: str) -> None:
     model = tiny_model(name)
     traces = trace_heads(fake_lm(model), ids(), batch_tokens=2 * LENGTH)
     for block in attention_blocks(model):
-        seen: list[Tensor] = []
-        handle = block.attention.v_proj.register_forward_hook(lambda module, inputs, output: seen.append(output))
-        with torch.no_grad():
-            model(ids(), use_cache=False)
-        handle.remove()
-        by_head = seen[0].unflatten(-1, (2, 8))  # two key-value heads of eight dimensions
+        values = projected_values(model, block)
+        by_head = values.unflatten(-1, (2, 8))  # two key-value heads of eight dimensions
         expected = by_head.square().sum(-1).sqrt().transpose(1, 2)
         torch.testing.assert_close(traces.value_norm[:, block.index], expected, atol=1e-5, rtol=1e-4)
 
@@ -53,15 +59,11 @@ def test_what_a_head_adds_equals_the_sum_over_keys(name: str) -> None:
     traces = trace_heads(fake_lm(model), ids())
     maps = eager_maps(model, ids())
     for block in attention_blocks(model):
-        seen: list[Tensor] = []
-        handle = block.attention.v_proj.register_forward_hook(lambda module, inputs, output: seen.append(output))
-        with torch.no_grad():
-            model(ids(), use_cache=False)
-        handle.remove()
+        values = projected_values(model, block)
         for head in range(4):
-            kv_heads = seen[0].shape[-1] // 8
+            kv_heads = values.shape[-1] // 8
             group = head * kv_heads // 4
-            value = seen[0][..., group * 8 : (group + 1) * 8]
+            value = values[..., group * 8 : (group + 1) * 8]
             weight = block.output.weight[:, head * 8 : (head + 1) * 8]
             added = torch.zeros(3, LENGTH, 32)
             for key in range(LENGTH):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from fake import fake_lm
 from firsttoken import models, tasks
 from firsttoken.bundled import BUNDLED
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
 from firsttoken.task_items import CHOICES, CLOZE, WORDS
-from small_lm import small_lm
+from firsttoken.without_first import ordinary_means
+from tiny import tiny_model
 
 
 @pytest.fixture(params=BUNDLED)
@@ -50,8 +54,11 @@ def test_retrieval_hides_each_fact_once_before_it_is_asked_for(lm: LanguageModel
         assert max(places) - min(places) > length // 3, "the facts lie beside each other"
         for question in item.questions:
             asked = lm.tokenizer.decode(list(item.ids[question.position - 6 : question.position + 1]))
-            fact = lm.tokenizer.decode(list(item.ids[item.ids.index(question.answer) - 4 :])[:4])
-            assert asked.endswith(fact), (asked, fact)
+            place = item.ids.index(question.answer)
+            fact = lm.tokenizer.decode(list(item.ids[place - 4 : place]))
+            assert asked.endswith(fact)
+            # Each answer stands twice: hidden in the prose, and after its question.
+            assert item.ids.count(question.answer) == 2
 
 
 def test_score_against_a_loop_over_plain_logits(lm: LanguageModel) -> None:
@@ -67,14 +74,35 @@ def test_score_against_a_loop_over_plain_logits(lm: LanguageModel) -> None:
         assert sum(expected) / len(expected) > 2 * task.chance, "too hard with BOS to show a loss without it"
 
 
-def test_a_shift_of_the_input_does_not_shift_the_answers() -> None:
-    """Deleting the first token moves all positions by one; masking does the same to the model without moving any."""
-    lm = small_lm("llama")
-    item = tuple(torch.randint(3, 97, (20,), generator=torch.Generator().manual_seed(0)).tolist())
-    questions = tuple(tasks.Question(q, item[q + 1], tuple(range(3, 97, 7)) + (item[q + 1],)) for q in (4, 9, 18))
-    task = tasks.Task("made up", (tasks.TaskText(item, questions), tasks.TaskText(item[:12], questions[:2])), 0.07)
-    scores = [tasks.score(lm, task, arm, batch_tokens=tokens) for arm in ("delete", "mask") for tokens in (20, 99)]
-    assert all(torch.equal(found, scores[0]) for found in scores)
+def test_scores_do_not_depend_on_the_batch() -> None:
+    """Shorter texts are filled up on the right; one by one they must score the same."""
+    lm = fake_lm(tiny_model("llama"))
+    torch.manual_seed(2)
+    items = []
+    for length in (5, 9, 12, 7):
+        row = (1, *torch.randint(3, 97, (length,)).tolist())
+        with torch.no_grad():
+            best = int(lm.model(torch.tensor([row])).logits[0, -1].argmax())
+        items.append(tasks.TaskText(row, (tasks.Question(length, best), tasks.Question(length, (best + 1) % 97))))
+    task = tasks.Task("any", tuple(items), 0.0)
+    expected = [True, False] * 4
+    assert tasks.score(lm, task).tolist() == expected
+    assert tasks.score(lm, task, batch_tokens=1).tolist() == expected
+    means = ordinary_means(lm, torch.randint(3, 97, (3, 17)))
+    for arm in ("delete", "mask", "mean_value"):
+        together, alone = (tasks.score(lm, task, arm, means, batch).tolist() for batch in (1024, 1))
+        assert together == alone
+
+
+def test_options_limit_the_choice() -> None:
+    lm = fake_lm(tiny_model("llama"))
+    row = (1, 5, 6, 7)
+    with torch.no_grad():
+        order = lm.model(torch.tensor([row])).logits[0, -1].argsort(descending=True).tolist()
+    question = tasks.Question(3, order[3], (order[3], order[50], order[90]))
+    assert tasks.score(lm, tasks.Task("any", (tasks.TaskText(row, (question,)),), 1 / 3)).tolist() == [True]
+    question = replace(question, options=(order[3], order[0]))
+    assert tasks.score(lm, tasks.Task("any", (tasks.TaskText(row, (question,)),), 1 / 2)).tolist() == [False]
 
 
 def test_clear_messages() -> None:

@@ -361,6 +361,11 @@ def follow(lm: LanguageModel, ids: Tensor, where: Tensor, batch_tokens: int) -> 
     return torch.cat(found), torch.cat(norms)
 
 
+def remeasure(lm: LanguageModel, record: Record) -> Record:
+    """Measure what a record of this claim holds once more, with its own parameters."""
+    return measure(lm, NoOp(**record.parameters), fresh=True)
+
+
 # -- verdict ------------------------------------------------------------------------------------------------
 
 

@@ -33,8 +33,9 @@ from firsttoken.without_first import (
 )
 
 CALIBRATION = 8  # texts, the last of the passages, from which ordinary means are taken
-TASK_ARMS: tuple[Arm, ...] = ("intact", "delete", "replace", "mask", "zero_value", "mean_value", "mean_residual")
+TASK_ARMS: tuple[Arm, ...] = ("intact", "delete", "replace", "zero_value", "mean_value", "mean_residual")
 LONG_ARMS: tuple[Arm, ...] = ("intact", "delete", "zero_value", "mean_value")
+STRIDE = 2  # the loss is taken at every other query, because logits cost more than all layers of a small model
 LONG_STRIDE = 16  # the loss of a long text is taken at every 16th query
 VERSION = 1
 
@@ -100,7 +101,7 @@ def calibrated(lm: LanguageModel, bos: BosPolicy) -> Means:
 def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Removal) -> JSON:
     ids = texts.encode(lm, chosen, parameters.length, parameters.bos)
     means = calibrated(lm, parameters.bos)
-    queries = torch.arange(1, ids.shape[1] - 1)
+    queries = torch.arange(1, ids.shape[1] - 1, STRIDE)
     seed, batch_tokens = parameters.seed, parameters.batch_tokens
     outcomes = {arm: run_arm(lm, ids, queries, arm, means, seed, batch_tokens) for arm in arms_for(lm, parameters.bos)}
     loss = {arm: outcome.predictions.loss.double() for arm, outcome in outcomes.items()}
@@ -248,6 +249,15 @@ def _long_arm(
         result["sink_rate"].append(asdict(rate))
         result["mass"].append(asdict(metrics.bootstrap(alpha[:, i], seed=seed)))
     return result
+
+
+def remeasure(lm: LanguageModel, record: Record) -> Record:
+    """Measure what a record of this claim holds once more, with its own parameters."""
+    if record.variant == "long":
+        chosen = {**record.parameters, "texts": "passages", "passages": 16, "length": 96}
+        windows = record.parameters["passages"]
+        return measure_long(lm, Removal(**chosen), record.parameters["length"], windows, fresh=True)
+    return measure(lm, Removal(**record.parameters), fresh=True)
 
 
 # -- verdict ------------------------------------------------------------------------------------------------

@@ -179,22 +179,21 @@ def needle(lm: LanguageModel, bos: BosPolicy, length: int, questions: int = 8, s
     if longest is not None and length > longest:
         raise FirstTokenError(f"{lm.name} reads at most {longest} tokens; lower the length {length}.")
     draw = random.Random(seed + 2)
-    words = draw.sample(_single_words(lm, questions), questions)
-    places = draw.sample(PLACES, questions)
-    facts = [
-        (*_tokens(lm, f" The secret word of the {place} is"), token)
-        for place, (_, token) in zip(places, words, strict=True)
-    ]
-    stop = _tokens(lm, ".")
-    options = tuple(token for _, token in words)
-    order = draw.sample(range(questions), questions)
-    asked = [((*_tokens(lm, "\n"), *facts[i][:-1]), facts[i][-1]) for i in order]
-    tail = sum(len(ask) + 1 + len(stop) for ask, _ in asked)
+    begins = [_tokens(lm, f" The secret word of the {place} is") for place in draw.sample(PLACES, questions)]
+    stop, newline = _tokens(lm, "."), _tokens(lm, "\n")
     head = list(lm.prefix(bos))
-    room = length - tail - len(head) - sum(len(fact) + len(stop) for fact in facts)
+    # Every fact stands once in the prose and once, after a new line, at the end; both with a word and a full stop.
+    facts_length = sum(2 * (len(begin) + 1 + len(stop)) + len(newline) for begin in begins)
+    room = length - len(head) - facts_length
     if room < 4 * questions:
         raise FirstTokenError(f"A text of {length} tokens is too short to hide {questions} facts; raise the length.")
     prose = _prose(lm, room)
+    unused = [token for _, token in _single_words(lm, questions) if token not in prose]
+    if len(unused) < questions:
+        raise FirstTokenError(f"The prose of {length} tokens uses too many of the words to hide; lower the length.")
+    options = tuple(draw.sample(unused, questions))
+    facts = [(*begin, token) for begin, token in zip(begins, options, strict=True)]
+    asked = [((*newline, *facts[i][:-1]), facts[i][-1]) for i in draw.sample(range(questions), questions)]
     ids = head
     step = room // questions
     for i, fact in enumerate(facts):

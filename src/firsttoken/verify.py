@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from firsttoken import models, phenomenon, records, sink_rates
+from firsttoken import models, no_op, phenomenon, records, removal, sink_rates, where
 from firsttoken.bundled import BUNDLED
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
@@ -20,8 +20,11 @@ TOLERANCE = 0.01
 PACKED = frozenset({"maps"})
 
 REMEASURE: dict[str, Callable[[LanguageModel, Record], Record]] = {
+    "no_op": no_op.remeasure,
     "phenomenon": phenomenon.remeasure,
+    "removal": removal.remeasure,
     "sink_rates": sink_rates.remeasure,
+    "where": where.remeasure,
 }
 
 

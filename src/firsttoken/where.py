@@ -237,6 +237,11 @@ def identity(hidden: Tensor) -> JSON:
     return {"first": _rounded(mean[:, 0]), "ordinary": _rounded(mean[:, 1])}
 
 
+def remeasure(lm: LanguageModel, record: Record) -> Record:
+    """Measure what a record of this claim holds once more, with its own parameters."""
+    return measure(lm, Where(**record.parameters), fresh=True)
+
+
 def judge(values: JSON) -> Verdict:
     """Paper and related work: the sink belongs to the first place whatever stands there, unless BOS was always there
     in training; then it belongs to BOS in first place. Decided by half of the mass staying or going."""

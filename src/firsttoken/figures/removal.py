@@ -130,8 +130,10 @@ def tasks(found: Sequence[Record]) -> Display:
             for place, name in enumerate(names):
                 task = record.values["tasks"][name]
                 ax.hlines(task["chance"], place - 0.42, place + 0.42, color=mpl.rcParams["text.color"], linestyle=":")
-                for number, (arm, (color, marker)) in enumerate(LOOK.items()):
-                    x = place + (number - (len(LOOK) - 1) / 2) * 0.11
+                shown = [arm for arm in LOOK if arm in task["arms"]]
+                for number, arm in enumerate(shown):
+                    color, marker = LOOK[arm]
+                    x = place + (number - (len(shown) - 1) / 2) * 0.13
                     label = SHORT[arm] if place == 0 else None
                     _point(ax, x, task["arms"][arm], color=color, marker=marker, markersize=5, label=label)
             ax.set_xticks(range(len(names)), [name.replace(", ", ",\n") for name in names], rotation=20)
