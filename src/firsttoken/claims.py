@@ -67,6 +67,15 @@ CLAIMS = (
         ".2f",
     ),
     Claim(
+        "where",
+        "where",
+        "The sink sits on the first place whatever stands there, unless BOS was always there in training.",
+        "argued from training with and without a fixed BOS, see the claim on packing",
+        "first_token_kept",
+        "first-token mass kept with a random first token",
+        ".0%",
+    ),
+    Claim(
         "context_length",
         "context_length",
         "Pretraining on longer contexts makes sinks stronger.",

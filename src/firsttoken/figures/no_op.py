@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -52,8 +53,8 @@ def norms(found: Sequence[Record]) -> Display:
 
     return figure(
         draw,
-        "Three panels against the layer: norm of the first token's value over that of the others, which is mostly well "
-        "below one; the same for keys; largest activation of the residual stream over its median, at the first token "
+        "Three panels against the layer: norm of the first token's value over that of the others, mostly well below "
+        "one; the same for keys; largest activation of the residual stream over its median, at the first token "
         "and at the others, on a logarithmic scale; for " + _models(found),
         ncols=3,
         figsize=(11, 4.0),
@@ -67,7 +68,7 @@ def quiet(found: Sequence[Record]) -> Display:
         for number, record in enumerate(found):
             values = record.values["by_attention"]
             edges = values["edges"]
-            middle = [(low + high) / 2 for low, high in zip(edges[:-1], edges[1:], strict=True)]
+            middle = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
             shown = [(x, e) for x, e in zip(middle, values["relative_norm"], strict=False) if e is not None]
             if shown:
                 band(
@@ -161,9 +162,9 @@ def rules(found: Sequence[Record]) -> Display:
 
     return figure(
         draw,
-        "One point for each two-mode head among the first twenty of a model: share of queries off the first token when "
-        "its best condition is met against when it is not; a grey band around the diagonal holds the heads without a "
-        "clear rule; for " + _models(found),
+        "One point for each two-mode head among the first twenty of a model: share of queries off the first token "
+        "when its best condition is met against when it is not; a grey band around the diagonal holds the heads "
+        "without a clear rule; for " + _models(found),
         figsize=(7.6, 4.2),
     )
 
@@ -208,8 +209,8 @@ def tokens(example: JSON, model: str) -> Display:
         what = f"framed: the trigger {example['trigger']}"
     head = f"{model}, layer {example['layer']}, head {example['head']}: {what}"
     html = (
-        f'<div class="themed token-strip" role="group" aria-label="{escape(head)}"><p><strong>{escape(head)}</strong>. '
-        "Above each token: its attention to the first token, in percent.</p>"
+        f'<div class="themed token-strip" role="group" aria-label="{escape(head)}">'
+        f"<p><strong>{escape(head)}</strong>. Above each token: its attention to the first token, in percent.</p>"
         f'<p style="line-height:2.6;overflow-wrap:anywhere">{"".join(pieces)}</p></div>'
     )
     text = " ".join(f"{t!r}:{100 * a:.0f}" for t, a in zip(example["tokens"], example["attention"], strict=True))

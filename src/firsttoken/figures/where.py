@@ -62,8 +62,8 @@ def readings(found: Sequence[Record]) -> Display:
 
     return figure(
         draw,
-        "Bars with intervals: attention mass on position 0 in each reading of the same passages; diamonds: attention to "
-        "the middle of the text where the first token or BOS was put there; one panel for each model: "
+        "Bars with intervals: attention mass on position 0 in each reading of the same passages; diamonds: attention "
+        "to the middle of the text where the first token or BOS was put there; one panel for each model: "
         + _models(found),
         ncols=len(found),
         squeeze=False,
@@ -115,8 +115,8 @@ def secondary(found: Sequence[Record]) -> Display:
 
     return figure(
         draw,
-        "Bars for every layer: share of heads that have a sink at position 0, and share of heads that have one at some "
-        "other position of a passage; one panel for each model: " + _models(found),
+        "Bars for every layer: share of heads that have a sink at position 0, and share of heads that have one at "
+        "some other position of a passage; one panel for each model: " + _models(found),
         ncols=len(found),
         squeeze=False,
         sharey=True,
@@ -169,7 +169,7 @@ def identity(found: Sequence[Record]) -> Display:
 
     return figure(
         draw,
-        "Mean cosine between the states of different passages at the same position against depth: at position 0, where "
-        "each passage has another token, and at a position inside; for " + _models(found),
+        "Mean cosine between the states of different passages at the same position against depth: at position 0, "
+        "where each passage has another token, and at a position inside; for " + _models(found),
         figsize=(7.2, 4.0),
     )
