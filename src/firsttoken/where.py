@@ -255,7 +255,11 @@ def judge(values: JSON) -> Verdict:
             values["readings"]["without BOS"]["first"]["value"] / values["readings"]["as it is"]["first"]["value"]
         )
         inside = values["readings"]["BOS inside"]["second"]["value"]
-        sentence += f", without BOS {without:.0%}; BOS inside the text draws {inside:.0%} of the attention."
+        moved = values["readings"]["swapped"]["second"]["value"]
+        sentence += (
+            f", without BOS {without:.0%}. BOS moved into the middle of the text draws {moved:.0%} of the attention there, "
+            f"a second BOS there {inside:.0%}."
+        )
         expected, good = kept["high"] < 0.5, without < 0.5
         sentence += " The sink belongs to BOS." if expected and good else " The sink is not tied to BOS alone."
     else:

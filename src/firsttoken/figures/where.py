@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, table
@@ -110,8 +111,11 @@ def secondary(found: Sequence[Record]) -> Display:
             ax.bar(layers + 0.21, values["by_layer"], 0.42, color=NEUTRAL, hatch="//", label="at some other position")
             ax.set(title=record.model, xlabel="layer", ylim=(0, 1.02))
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-            ax.legend(frameon=False, fontsize=8)
         axes[0, 0].set_ylabel("share of heads with α > ε")
+        # The bars of position 0 differ in colour between the panels, so the legend is drawn in the ink of the page.
+        ink = mpl.rcParams["text.color"]
+        keys = [Patch(facecolor=ink, label="at position 0"), Patch(facecolor=NEUTRAL, hatch="//", label="elsewhere")]
+        axes[0, 0].figure.legend(handles=keys, loc="outside lower center", ncols=2)
 
     return figure(
         draw,
