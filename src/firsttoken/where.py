@@ -257,8 +257,8 @@ def judge(values: JSON) -> Verdict:
         inside = values["readings"]["BOS inside"]["second"]["value"]
         moved = values["readings"]["swapped"]["second"]["value"]
         sentence += (
-            f", without BOS {without:.0%}. BOS moved into the middle of the text draws {moved:.0%} of the attention there, "
-            f"a second BOS there {inside:.0%}."
+            f", without BOS {without:.0%}. BOS moved into the middle of the text draws {moved:.0%} of the attention "
+            f"there, a second BOS there {inside:.0%}."
         )
         expected, good = kept["high"] < 0.5, without < 0.5
         sentence += " The sink belongs to BOS." if expected and good else " The sink is not tied to BOS alone."
