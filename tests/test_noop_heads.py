@@ -8,11 +8,12 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fake import Letters, fake_lm
+from firsttoken.apostrophe import Wanted, trigger_head
 from firsttoken.conditions import CLASSES, Conditions, conditions, containing
 from firsttoken.errors import FirstTokenError
 from firsttoken.heads import attention_maps
-from firsttoken.no_op import NoOp, first_token_attention, measure, trigger_head
-from firsttoken.noop_heads import Discovery, discover, information, largest_by_chance, modes, targets
+from firsttoken.no_op import NoOp, first_token_attention, measure
+from firsttoken.noop_heads import Discovery, discover, information, largest_by_chance, modes, targets, valley
 from tiny import tiny_model
 
 BOS, APOSTROPHE = 1, 2
@@ -74,7 +75,7 @@ def test_the_planted_head_is_found_and_named() -> None:
     assert rule.off_otherwise == 0
     assert rule.share_explained == pytest.approx(1)
     assert rule.p == pytest.approx(1 / 200)
-    assert not found.bimodal[0]
+    assert found.bimodal.tolist() == [False, True]
 
 
 def test_without_a_planted_head_none_is_found() -> None:
@@ -152,8 +153,20 @@ def test_modes_by_hand() -> None:
     assert found.share_off[0].item() == pytest.approx(0.75)
     assert (found.mean_off[0].item(), found.mean_on[0].item()) == pytest.approx((0.1, 0.9))
     assert found.explained[0].item() == pytest.approx(1)
+    even = torch.rand(1, 100, 100, generator=torch.Generator().manual_seed(0))
+    spread = modes(even, Discovery())
+    assert spread.explained[0].item() == pytest.approx(0.75, abs=0.02)
+    assert spread.switches[0], "an even spread uses both ends"
+    assert not spread.bimodal[0], "but has no valley"
     bell = 0.5 + 0.1 * torch.randn(1, 100, 100, generator=torch.Generator().manual_seed(0))
     assert modes(bell.clamp(0, 1), Discovery()).explained[0].item() == pytest.approx(2 / torch.pi, abs=0.02)
+
+
+def test_valley_by_hand() -> None:
+    two = torch.tensor([8.0, 8, 8, 2, 2, 2, 4, 4, 4, 4])
+    one = torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 9])
+    found = valley(torch.stack([two, one, torch.ones(10)]), torch.tensor([5, 5, 5]))
+    assert found.tolist() == pytest.approx([0.5, 1, 1])
 
 
 def test_conditions_on_a_sentence() -> None:
@@ -212,7 +225,7 @@ def test_the_trigger_head_is_read_off_right() -> None:
     """Head 1 attends to apostrophes at apostrophes, not right after them: the paper's head it is not."""
     ids, lm = planted_texts(), fake_lm(planted_model(), Letters(STRINGS))
     attention = first_token_attention(lm, ids)
-    found = trigger_head(lm, ids, strings(ids), attention, NoOp(layer=0, head=1, length=LENGTH))
+    found = trigger_head(lm, ids, strings(ids), attention, Wanted(layer=0, head=1))
     maps = attention_maps(lm, ids, [(0, 1)])[:, 0]
     rows = (ids == APOSTROPHE).any(1).nonzero()[:, 0][:16]
     at = [(int(t), int(k)) for t in rows for k in (ids[t] == APOSTROPHE).nonzero()[:, 0] if k < LENGTH - 1]

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from firsttoken import heads, metrics, noop_heads, records, texts
-from firsttoken.conditions import Conditions, conditions, containing, decode
+from firsttoken.apostrophe import Wanted, trigger_head
+from firsttoken.conditions import Conditions, conditions, decode
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
 from firsttoken.interventions import forbid_key_in_heads, in_layers, only_key
 from firsttoken.losses import predict
@@ -28,7 +29,7 @@ from firsttoken.records import JSON, Record, Verdict
 EDGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # bins of attention to the first token
 SHOWN = 40  # tokens of an example
 STRIDE = 2  # the loss is taken at every other query, because logits cost as much as the rest of a small model
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,15 @@ def _values(lm: LanguageModel, ids: Tensor, parameters: NoOp) -> JSON:
         "search": search_summary(attention, two, rules, discovery),
         "examples": [_example(rule, attention, tokens, found) for rule in named[:3]],
         "tests": [test_rule(lm, few, rule, two, found, parameters) for rule in named[: parameters.tested]],
-        "trigger_head": trigger_head(lm, ids, tokens, attention, parameters),
+        "trigger_head": trigger_head(
+            lm,
+            ids,
+            tokens,
+            attention,
+            Wanted(parameters.layer, parameters.head, parameters.trigger),
+            parameters.seed,
+            parameters.batch_tokens,
+        ),
     }
 
 
@@ -167,12 +176,15 @@ def search_summary(attention: Tensor, two: Modes, rules: Sequence[Rule], discove
             "share_off": float(two.share_off[rule.head]),
             "mean_off": float(two.mean_off[rule.head]),
             "mean_on": float(two.mean_on[rule.head]),
+            "valley": float(two.valley[rule.head]),
+            "bimodal": bool(two.bimodal[rule.head]),
             "histogram": _histogram(attention, rule.head, heads_per_layer, discovery.first_query),
         }
         for rule in rules[:20]
     ]
     return {
         "heads": int(two.bimodal.numel()),
+        "switching": int(two.switches.sum()),
         "bimodal": int(two.bimodal.sum()),
         "named": sum(rule.named for rule in rules),
         "settings": asdict(discovery),
@@ -243,122 +255,10 @@ def test_rule(lm: LanguageModel, ids: Tensor, rule: Rule, two: Modes, found: Con
     for name, change in changes.items():
         difference = (losses(change) - intact).double()
         result[name] = {
-            "rule_says_off": _mean_where(difference, off, parameters.seed),
-            "rule_says_on": _mean_where(difference, ~off, parameters.seed),
+            "rule_says_off": metrics.mean_where(difference, off, parameters.seed),
+            "rule_says_on": metrics.mean_where(difference, ~off, parameters.seed),
         }
     return result
-
-
-def _mean_where(values: Tensor, where: Tensor, seed: int) -> JSON | None:
-    """Mean of values (text, query) where `where`, with an interval over texts; None where there are too few."""
-    sums = torch.stack([(values * where).sum(1), where.sum(1).double()], dim=1)
-    sums = sums[sums[:, 1] > 0]
-    if len(sums) < 2:
-        return None
-    return asdict(metrics.bootstrap(sums, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed))
-
-
-# -- the apostrophe head ------------------------------------------------------------------------------------
-
-
-def trigger_head(lm: LanguageModel, ids: Tensor, tokens: list[list[str]], attention: Tensor, parameters: NoOp) -> JSON:
-    """One head under the paper's lens: does it attend to the trigger right after it, and to the first token
-    everywhere else, and how large are the two values?
-
-    Without a layer and a head, the paper's head is taken in the paper's model; elsewhere the head that comes nearest:
-    the one with the largest minimum of the two attentions.
-    """
-    where = containing(tokens, parameters.trigger)
-    where[:, 0] = where[:, -1] = False  # a trigger needs a token before and a query after it
-    rows = where.any(1).nonzero()[:, 0][:16]
-    if len(rows) < 2:
-        raise FirstTokenError(
-            f"The trigger {parameters.trigger!r} is in fewer than two texts; give another one or more passages."
-        )
-    after, norms = follow(lm, ids[rows], where[rows], parameters.batch_tokens)
-    theirs = records.paper()["apostrophe_head"]
-    follows = torch.zeros_like(where)
-    follows[:, 1:] = where[:, :-1]
-    elsewhere = ~(where | follows)
-    elsewhere[:, : Discovery().first_query] = False
-    rest = (attention * elsewhere[:, None, None]).sum((0, 3)) / elsewhere.sum()  # (layer, head)
-    counts = where[rows].sum(1).double()  # (text,)
-    nearness = torch.minimum(after.sum(0) / counts.sum(), rest.double())
-    if parameters.layer is not None and parameters.head is not None:
-        how, layer, head = "given", parameters.layer, parameters.head
-    elif records.slug(lm.name) == records.slug(theirs["model"]):
-        how, layer, head = "paper", theirs["layer"], theirs["head"]
-    else:
-        how = "nearest"
-        layer, head = divmod(int(nearness.argmax()), nearness.shape[1])
-    group = head * norms.shape[2] // attention.shape[2]
-    norm = norms[:, layer, group].double()  # (text, token)
-    here = where[rows]
-    others = ~here
-    others[:, 0] = False
-    seed = parameters.seed
-    ratio = torch.stack([after[:, layer, head], counts], dim=1)
-    quietest = int(attention[rows][:, layer, head].var(1).argmax())
-    return {
-        "trigger": parameters.trigger,
-        "layer": layer,
-        "head": head,
-        "chosen": how,
-        "triggers": int(counts.sum()),
-        "attention_to_trigger": asdict(
-            metrics.bootstrap(ratio, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed)
-        ),
-        "first_elsewhere": _mean_where(attention[:, layer, head].double(), elsewhere, seed),
-        "first_after": _mean_where(attention[:, layer, head].double(), follows, seed),
-        "value_first": asdict(metrics.bootstrap(norm[:, 0], seed=seed)),
-        "value_trigger": _mean_where(norm, here, seed),
-        "value_others": _mean_where(norm, others, seed),
-        "is_one": bool(nearness[layer, head] > 0.5),
-        "heads_of_that_kind": int((nearness > 0.5).sum()),
-        "example": {
-            "tokens": tokens[int(rows[quietest])][1 : 1 + SHOWN],
-            "attention": _rounded(attention[rows[quietest], layer, head, 1 : 1 + SHOWN]),
-            "value_norm": _rounded(norm[quietest, 1 : 1 + SHOWN]),
-            "value_norm_first": float(norm[quietest, 0]),
-        },
-    }
-
-
-def follow(lm: LanguageModel, ids: Tensor, where: Tensor, batch_tokens: int) -> tuple[Tensor, Tensor]:
-    """Attention that the query right after a trigger pays to it, in every head; and the norms of all values.
-
-    Args:
-        where: (text, token), true at triggers; false at the last token.
-
-    Returns:
-        attention  # (text, layer, head), summed over the triggers of each text
-        norms      # (text, layer, kv_head, token)
-    """
-    found, norms = [], []
-    rows = max(1, batch_tokens // ids.shape[1])
-    for batch, here in zip(ids.split(rows), where.split(rows), strict=True):
-        value: dict[int, Tensor] = {}
-
-        def hook(module: Any, call: Any, value: dict[int, Tensor] = value) -> Any:
-            groups = getattr(module, "num_key_value_groups", 1)
-            value[module.layer_idx] = call.value[:, ::groups].float().norm(dim=-1).cpu()
-            return call
-
-        most = int(here.sum(1).max())
-        # Rows with fewer triggers are filled with key 0, whose weight is zero below.
-        keys = torch.zeros(len(batch), most, dtype=torch.int64)
-        real = torch.zeros(len(batch), most)
-        for i, row in enumerate(here):
-            positions = row.nonzero()[:, 0]
-            keys[i, : len(positions)], real[i, : len(positions)] = positions, 1.0
-        with torch.inference_mode(), probe(lm.model, keys=keys.to(lm.model.device), hook=hook) as p:
-            lm.model.get_decoder()(batch.to(lm.model.device), use_cache=False)
-        per_key = p.attention_per_key.cpu()  # (layer, batch, head, query, key)
-        query = (keys + 1)[None, :, None, None, :].expand(*per_key.shape[:3], 1, -1)
-        taken = per_key.gather(3, query)[..., 0, :] * real[None, :, None]
-        found.append(taken.sum(-1).transpose(0, 1).double())
-        norms.append(torch.stack([value[layer] for layer in sorted(value)], dim=1))
-    return torch.cat(found), torch.cat(norms)
 
 
 def remeasure(lm: LanguageModel, record: Record) -> Record:

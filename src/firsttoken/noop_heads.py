@@ -3,7 +3,8 @@
 Three steps, each a pure function:
 
 1. *Modes.* A head's attention to the first token is cut in two by the threshold that explains most of its variance
-   (Otsu). The head is bimodal when that leaves little variance, the two means lie apart and both modes are in use.
+   (Otsu). The head switches when that leaves little variance, the two means lie apart and both sides are in use. It
+   is bimodal when its histogram also has a valley between two humps; a head may switch without one, gradually.
 2. *Association.* Mutual information, in bits, between a head's mode (on the sink or off it) and each condition.
 3. *Significance.* The null: the modes of a text have nothing to do with its tokens. Texts exchange their modes,
    position by position, which keeps the trend of attention with position and the correlation along a text. The
@@ -21,17 +22,20 @@ from torch import Tensor
 from firsttoken.conditions import Conditions
 from firsttoken.errors import FirstTokenError
 
+BINS = 20  # of the histogram in which a valley is looked for
+
 
 @dataclass(frozen=True)
 class Discovery:
     """Parameters. The defaults ask for a clear case: a rule that can be stated in one phrase."""
 
     first_query: int = 8  # earlier queries see so few keys that the first gets much attention for nothing
-    explained: float = (
-        0.72  # share of the variance that two modes must explain; a bell shape gives 0.64, an even spread 0.75
-    )
-    apart: float = 0.4  # distance between the modes' mean attention
-    least_share: float = 0.005  # of queries in the rarer mode
+    # Share of the variance that the two sides must explain. A bell shape gives 0.64 and an even spread 0.75, so this
+    # alone shows no two modes.
+    explained: float = 0.72
+    valley: float = 0.5  # a bimodal head has at most this density between its humps, relative to the lower hump
+    apart: float = 0.4  # distance between the mean attention of the two sides
+    least_share: float = 0.005  # of queries on the rarer side
     permutations: int = 999
     significance: float = 0.05
     separation: float = 0.5  # |P(off the sink | condition) - P(off the sink | otherwise)|
@@ -40,14 +44,16 @@ class Discovery:
 
 @dataclass(frozen=True)
 class Modes:
-    """The two modes of every head's attention to the first token; heads are numbered through all layers."""
+    """The two sides of every head's attention to the first token; heads are numbered through all layers."""
 
     threshold: Tensor  # (head,): a query is on the sink above it
-    explained: Tensor  # (head,), share of variance between the modes
+    explained: Tensor  # (head,), share of variance between the two sides
     mean_off: Tensor  # (head,), mean attention to the first token off the sink
     mean_on: Tensor  # (head,), on the sink
     share_off: Tensor  # (head,), share of queries off the sink
-    bimodal: Tensor  # (head,), bool
+    valley: Tensor  # (head,), density between the highest points on both sides, relative to the lower of them
+    switches: Tensor  # (head,), bool
+    bimodal: Tensor  # (head,), bool: switches, with a valley between
 
 
 @dataclass(frozen=True)
@@ -82,17 +88,44 @@ def modes(attention: Tensor, parameters: Discovery) -> Modes:
     low = below_sum / below.clamp_min(1)
     high = (total - below_sum) / (n - below).clamp_min(1)
     between = below * (n - below) / n**2 * (high - low) ** 2
-    best = between.argmax(1)
+    # Across an empty gap every threshold is as good; the middle one belongs to neither side.
+    equal = between >= between.amax(1, keepdim=True) * (1 - 1e-12)
+    best = (equal.double().argmax(1) + edges - 1 - equal.flip(1).double().argmax(1)) // 2
     pick = best[:, None]
     share = (below / n).gather(1, pick)[:, 0]
     mean_off, mean_on = low.gather(1, pick)[:, 0], high.gather(1, pick)[:, 0]
     explained = between.gather(1, pick)[:, 0] / flat.var(1, correction=0).clamp_min(1e-12)
-    bimodal = (
+    switches = (
         (explained >= parameters.explained)
         & (mean_on - mean_off >= parameters.apart)
         & (torch.minimum(share, 1 - share) >= parameters.least_share)
     )
-    return Modes((best.double() + 1) / edges, explained, mean_off, mean_on, share, bimodal)
+    depth = valley(counts.unflatten(1, (BINS, -1)).sum(-1), (best + 1) // (edges // BINS))
+    bimodal = switches & (depth <= parameters.valley)
+    return Modes((best.double() + 1) / edges, explained, mean_off, mean_on, share, depth, switches, bimodal)
+
+
+def valley(counts: Tensor, split: Tensor) -> Tensor:
+    """The lowest density between the highest point on each side of a split, relative to the lower of the two: 0 for
+    two separate humps, near 1 for a single hump or an even spread.
+
+    Args:
+        counts: (head, bin), histograms; smoothed here over three bins.
+        split: (head,), the first bin of the right side.
+
+    Returns:
+        depth  # (head,)
+    """
+    padded = torch.cat([counts[:, :1], counts, counts[:, -1:]], dim=1)
+    smooth = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
+    bins = torch.arange(counts.shape[1])
+    left = bins < split.clamp(1, counts.shape[1] - 1)[:, None]
+    low_peak = smooth.masked_fill(~left, -1).argmax(1)
+    high_peak = smooth.masked_fill(left, -1).argmax(1)
+    between = (bins >= low_peak[:, None]) & (bins <= high_peak[:, None])
+    lowest = smooth.masked_fill(~between, torch.inf).amin(1)
+    peaks = smooth.gather(1, torch.stack([low_peak, high_peak], dim=1)).amin(1)
+    return lowest / peaks.clamp_min(1e-12)
 
 
 def information(off: Tensor, holds: Tensor) -> Tensor:
@@ -139,7 +172,7 @@ def largest_by_chance(off: Tensor, holds: Tensor, permutations: int, seed: int) 
 
 
 def discover(attention: Tensor, conditions: Conditions, parameters: Discovery) -> tuple[Modes, list[Rule]]:
-    """Every bimodal head with the condition that separates its modes best, the most informative first.
+    """Every head that switches with the condition that separates its two sides best, the most informative first.
 
     Args:
         attention: (text, layer, head, query), to the first token.
@@ -156,7 +189,7 @@ def discover(attention: Tensor, conditions: Conditions, parameters: Discovery) -
         raise FirstTokenError(f"Finding heads needs texts of at least {start + 8} tokens, not {length}.")
     by_head = attention[..., start:].permute(1, 2, 0, 3).flatten(0, 1)  # (layer * head, text, query)
     found = modes(by_head, parameters)
-    chosen = found.bimodal.nonzero()[:, 0]
+    chosen = found.switches.nonzero()[:, 0]
     usable = Conditions(conditions.names, conditions.holds[:, :, start:]).kept(max(5, texts // 4))
     if not len(chosen) or not usable.names:
         return found, []

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from firsttoken import records, texts
+from firsttoken import metrics, records, texts
 from firsttoken.arms import ARMS, Arm, first_token_mass, interval, mass_sentence, sink_survives, start
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
 from firsttoken.mixing import mean_estimates, ratio_estimates

@@ -132,7 +132,7 @@ def histograms(found: Sequence[Record], count: int = 3) -> Display:
 
 
 def rules(found: Sequence[Record]) -> Display:
-    """Every two-mode head: how often it is off the first token when its best condition holds, and when it does not."""
+    """Every head that switches: how often it is off the first token if its best condition holds, and if not."""
 
     def draw(ax: Axes) -> None:
         for number, record in enumerate(found):
@@ -162,7 +162,7 @@ def rules(found: Sequence[Record]) -> Display:
 
     return figure(
         draw,
-        "One point for each two-mode head among the first twenty of a model: share of queries off the first token "
+        "One point for each switching head among the first twenty of a model: share of queries off the first token "
         "when its best condition is met against when it is not; a grey band around the diagonal holds the heads "
         "without a clear rule; for " + _models(found),
         figsize=(7.6, 4.2),
@@ -178,6 +178,7 @@ def rule_table(found: Sequence[Record], count: int = 6) -> Display:
                 (
                     f"{record.model}: {rule['layer']}.{rule['head']}",
                     rule["condition"],
+                    "two" if rule["bimodal"] else "one",
                     f"{rule['off_if_condition']:.0%}",
                     f"{rule['off_otherwise']:.0%}",
                     f"{rule['bits']:.3f}",
@@ -186,8 +187,29 @@ def rule_table(found: Sequence[Record], count: int = 6) -> Display:
                     "yes" if rule["named"] else "no",
                 )
             )
-    columns = ("layer.head", "condition", "off, met", "off, not met", "bits", "of entropy", "corrected p", "rule")
-    return table(rows, columns, "Heads with two modes, and the condition that separates them best")
+    columns = (
+        "layer.head",
+        "condition",
+        "humps",
+        "off, met",
+        "off, not met",
+        "bits",
+        "of entropy",
+        "corrected p",
+        "rule",
+    )
+    return table(rows, columns, "Heads that switch, and the condition that separates their two sides best")
+
+
+def search_table(found: Sequence[Record]) -> Display:
+    """How many heads pass each step of the search."""
+    rows = []
+    for record in found:
+        search = record.values["search"]
+        rows.append(
+            (record.model, *(str(search[name]) for name in ("heads", "switching", "bimodal", "named"))),
+        )
+    return table(rows, ("model", "heads", "switch", "of these with two humps", "with a named rule"), "The search")
 
 
 def tokens(example: JSON, model: str) -> Display:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,7 +98,7 @@ def by_position(found: Sequence[Record]) -> Display:
     def draw(axes: Any) -> None:
         for ax, record in zip(np.atleast_1d(axes), found, strict=True):
             edges = record.values["by_position"]["edges"]
-            middle = [(low * (high - 1)) ** 0.5 for low, high in zip(edges[:-1], edges[1:], strict=True)]
+            middle = [(low * (high - 1)) ** 0.5 for low, high in itertools.pairwise(edges)]
             for arm, (color, marker) in LOOK.items():
                 estimates = record.values["by_position"]["arms"][arm]
                 shown = [(x, e) for x, e in zip(middle, estimates, strict=True) if e is not None]
@@ -143,8 +144,9 @@ def tasks(found: Sequence[Record]) -> Display:
 
     return figure(
         draw,
-        "Share of right answers in five tasks for each way of taking the first token away, with intervals and a dotted "
-        "line where guessing would be; one panel for each model: " + ", ".join(record.model for record in found),
+        "Share of right answers in five tasks for each way of taking the first token away, with intervals and a "
+        "dotted line where guessing would be; one panel for each model: "
+        + ", ".join(record.model for record in found),
         ncols=len(found),
         figsize=(5.4 * len(found), 4.6),
         sharey=True,
