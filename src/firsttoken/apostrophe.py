@@ -75,7 +75,10 @@ def trigger_head(
     others = ~here
     others[:, 0] = False
     ratio = torch.stack([after[:, layer, head], counts], dim=1)
-    quietest = int(attention[rows][:, layer, head].var(1).argmax())
+    liveliest = int(attention[rows][:, layer, head].var(1).argmax())
+    # The stretch shown has the text's first trigger in it, a quarter of the way in.
+    begin = max(1, min(int(here[liveliest].nonzero()[0]) - SHOWN // 4, here.shape[1] - SHOWN))
+    stretch = slice(begin, begin + SHOWN)
     return {
         "trigger": wanted.trigger,
         "layer": layer,
@@ -93,10 +96,10 @@ def trigger_head(
         "is_one": bool(nearness[layer, head] > 0.5),
         "heads_of_that_kind": int((nearness > 0.5).sum()),
         "example": {
-            "tokens": tokens[int(rows[quietest])][1 : 1 + SHOWN],
-            "attention": _rounded(attention[rows[quietest], layer, head, 1 : 1 + SHOWN]),
-            "value_norm": _rounded(norm[quietest, 1 : 1 + SHOWN]),
-            "value_norm_first": float(norm[quietest, 0]),
+            "tokens": tokens[int(rows[liveliest])][stretch],
+            "attention": _rounded(attention[rows[liveliest], layer, head, stretch]),
+            "value_norm": _rounded(norm[liveliest, stretch]),
+            "value_norm_first": float(norm[liveliest, 0]),
         },
     }
 

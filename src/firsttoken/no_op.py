@@ -29,7 +29,7 @@ from firsttoken.records import JSON, Record, Verdict
 EDGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # bins of attention to the first token
 SHOWN = 40  # tokens of an example
 STRIDE = 2  # the loss is taken at every other query, because logits cost as much as the rest of a small model
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

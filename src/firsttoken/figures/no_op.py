@@ -365,7 +365,8 @@ def value_norms(found: Sequence[Record]) -> Display:
             ax.set_xticks(place, shown, rotation=90, fontsize=7)
             ax.set(title=f"{record.model}, layer {head['layer']}, head {head['head']}", ylabel="norm of the value")
             ax.set_xlim(-0.7, len(place) - 0.3)
-            ax.legend(fontsize=7, loc="upper right")
+            ax.margins(y=0.25)
+            ax.legend(fontsize=7, loc="upper right", ncols=3)
 
     return figure(
         draw,
