@@ -101,7 +101,7 @@ def standard_tasks(lm: LanguageModel, bos: BosPolicy, needle_length: int, seed: 
         multiple_choice(lm, bos),
         copying(lm, bos, seed=seed),
         induction(lm, bos, seed=seed),
-        needle(lm, bos, needle_length, seed=seed),
+        needle(lm, bos, needle_length, count=3, seed=seed),
     ]
 
 
@@ -163,13 +163,15 @@ def induction(lm: LanguageModel, bos: BosPolicy = "auto", pairs: int = 8, count:
     return Task("induction", tuple(items), 1 / pairs)
 
 
-def needle(lm: LanguageModel, bos: BosPolicy, length: int, questions: int = 8, seed: int = 0) -> Task:
+def needle(lm: LanguageModel, bos: BosPolicy, length: int, questions: int = 8, count: int = 1, seed: int = 0) -> Task:
     """Facts hidden at even distances in running prose, asked for at the end: which of the words belongs to the place?
 
     The answers given so far stay in the text, so the form of an answer is known from the second question on.
 
     Args:
-        length: tokens of the whole text, BOS included.
+        length: tokens of each text, BOS included.
+        questions: facts in each text.
+        count: texts, with different prose.
 
     Raises:
         FirstTokenError: the text is too short to hold the facts, or longer than the model can read.
@@ -178,7 +180,12 @@ def needle(lm: LanguageModel, bos: BosPolicy, length: int, questions: int = 8, s
     longest = getattr(config, "max_position_embeddings", None)
     if longest is not None and length > longest:
         raise FirstTokenError(f"{lm.name} reads at most {longest} tokens; lower the length {length}.")
-    draw = random.Random(seed + 2)
+    items = tuple(_hidden_facts(lm, bos, length, questions, number, seed) for number in range(count))
+    return Task(f"retrieval, {length} tokens", items, 1 / questions)
+
+
+def _hidden_facts(lm: LanguageModel, bos: BosPolicy, length: int, questions: int, number: int, seed: int) -> TaskText:
+    draw = random.Random(seed + 2 + number)
     begins = [_tokens(lm, f" The secret word of the {place} is") for place in draw.sample(PLACES, questions)]
     stop, newline = _tokens(lm, "."), _tokens(lm, "\n")
     head = list(lm.prefix(bos))
@@ -187,7 +194,7 @@ def needle(lm: LanguageModel, bos: BosPolicy, length: int, questions: int = 8, s
     room = length - len(head) - facts_length
     if room < 4 * questions:
         raise FirstTokenError(f"A text of {length} tokens is too short to hide {questions} facts; raise the length.")
-    prose = _prose(lm, room)
+    prose = _prose(lm, room, start=64 + 24 * number)
     unused = [token for _, token in _single_words(lm, questions) if token not in prose]
     if len(unused) < questions:
         raise FirstTokenError(f"The prose of {length} tokens uses too many of the words to hide; lower the length.")
@@ -204,7 +211,7 @@ def needle(lm: LanguageModel, bos: BosPolicy, length: int, questions: int = 8, s
         ids += ask
         found.append(Question(len(ids) - 1, answer, options))
         ids += [answer, *stop]
-    return Task(f"retrieval, {length} tokens", (TaskText(tuple(ids), tuple(found)),), 1 / questions)
+    return TaskText(tuple(ids), tuple(found))
 
 
 def _tokens(lm: LanguageModel, text: str) -> tuple[int, ...]:
@@ -221,10 +228,10 @@ def _single_words(lm: LanguageModel, least: int) -> list[tuple[str, int]]:
     return found
 
 
-def _prose(lm: LanguageModel, length: int) -> list[int]:
-    """`length` tokens of the project's passages, sentence by sentence, none of the first 64."""
+def _prose(lm: LanguageModel, length: int, start: int) -> list[int]:
+    """`length` tokens of the project's passages from number `start` on, sentence by sentence."""
     ids: list[int] = []
-    for passage in itertools.cycle(texts.passages()[64:]):
+    for passage in itertools.cycle(texts.passages()[start:]):
         for sentence in re.split(r"(?<=[.!?])\s+", passage.text):
             ids += _tokens(lm, " " + sentence.strip())
         if len(ids) >= length:
