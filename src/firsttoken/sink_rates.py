@@ -225,8 +225,10 @@ def _three_numbers(alpha: Tensor, parameters: SinkRates) -> Iterator[tuple[str, 
 def remeasure(lm: LanguageModel, record: Record) -> Record:
     """Measure what a record of this claim holds once more, with its own parameters."""
     if record.variant == "length":
-        chosen = {**record.parameters, "texts": "passages", "passages": 170, "length": PAPER_LENGTH}
-        return measure_by_length(lm, SinkRates(**chosen), record.parameters["length"], fresh=True)
+        fixed = {"texts": "passages", "passages": 170, "length": PAPER_LENGTH}
+        return measure_by_length(
+            lm, SinkRates(**{**record.parameters, **fixed}), record.parameters["length"], fresh=True
+        )
     if record.variant == "bos":
         chosen = SinkRates(**{**record.parameters, "bos": "auto"})
         return measure_by_bos(lm, chosen, measure(lm, chosen, fresh=True), fresh=True)
