@@ -97,7 +97,7 @@ def _type(default: ast.expr) -> str:
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"; did you mean {near[0]}?"[:-1] if near else f"; known are {', '.join(known) or 'none'}"
+    return f"; did you mean {near[0]}" if near else f"; known are {', '.join(known) or 'none'}"
 
 
 def choose(asked: Mapping[str, str], names: Sequence[str], root: Path = ROOT) -> dict[str, dict[str, Any]]:

@@ -152,9 +152,9 @@ def lengths_up_to(lm: LanguageModel, longest: int) -> list[int]:
 
 def window_plan(lengths: Sequence[int]) -> list[tuple[int, int, list[int]]]:
     """(window length, how many windows, lengths read from them): many short windows and few long ones, about
-    16,384 tokens for each of up to three groups."""
+    8,192 tokens for each of up to three groups, and two windows at least."""
     groups = [[n for n in lengths if low < n <= high] for low, high in ((0, 256), (256, 2048), (2048, 1 << 31))]
-    return [(group[-1], max(2, min(64, 16384 // group[-1])), group) for group in groups if group]
+    return [(group[-1], max(2, 8192 // group[-1]), group) for group in groups if group]
 
 
 def measure_by_length(lm: LanguageModel, parameters: SinkRates, longest: int, fresh: bool = False) -> Record:
@@ -177,24 +177,31 @@ def measure_by_length(lm: LanguageModel, parameters: SinkRates, longest: int, fr
         parameters=parameters.recorded() | {"texts": "long text", "length": longest, "passages": None},
         texts=texts.texts_hash([document]),
         measure=run,
+        version=2,
         variant="length",
         fresh=fresh,
     )
 
 
-def measure_by_bos(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Record:
-    """Sink rate with the tokenizer's own BOS policy, with BOS in any case, and without."""
+def measure_by_bos(lm: LanguageModel, parameters: SinkRates, counted: Record, fresh: bool = False) -> Record:
+    """Sink rate with BOS in any case and without.
+
+    Args:
+        counted: the record that `measure` gave for these parameters; it answers for the policy that it used.
+    """
     chosen = _texts(parameters)
 
     def run() -> JSON:
-        found: JSON = {}
-        for bos in ("always", "never"):
-            if bos == "always" and lm.tokenizer.bos_token_id is None:
-                continue
-            ids = texts.encode(lm, chosen, parameters.length, bos)
+        by_epsilon = counted.values["by_epsilon"]
+        at_03 = by_epsilon["threshold_first"][EPSILONS.index(0.3)]
+        known = {"sink_rate": counted.values["sink_rate"], "sink_rate_0.3": at_03, "mass": counted.values["mass"]}
+        used = "always" if lm.prefix(parameters.bos) else "never"
+        found: JSON = {"used": used, used: known}
+        other: BosPolicy = "never" if used == "always" else "always"
+        if other == "never" or lm.tokenizer.bos_token_id is not None:
+            ids = texts.encode(lm, chosen, parameters.length, other)
             alpha = alphas(lm, ids, parameters.batch_tokens)
-            found[bos] = {name: asdict(estimate) for name, estimate in _three_numbers(alpha, parameters)}
-        found["auto"] = found["always" if lm.prefix("auto") else "never"]
+            found[other] = {name: asdict(estimate) for name, estimate in _three_numbers(alpha, parameters)}
         return found
 
     return records.reuse_or_measure(
@@ -203,6 +210,7 @@ def measure_by_bos(lm: LanguageModel, parameters: SinkRates, fresh: bool = False
         parameters=parameters.recorded() | {"bos": "all"},
         texts=texts.texts_hash(chosen),
         measure=run,
+        version=2,
         variant="bos",
         fresh=fresh,
     )
@@ -217,10 +225,13 @@ def _three_numbers(alpha: Tensor, parameters: SinkRates) -> Iterator[tuple[str, 
 def remeasure(lm: LanguageModel, record: Record) -> Record:
     """Measure what a record of this claim holds once more, with its own parameters."""
     if record.variant == "length":
-        chosen = {**record.parameters, "texts": "passages", "passages": 170, "length": PAPER_LENGTH}
-        return measure_by_length(lm, SinkRates(**chosen), record.parameters["length"], fresh=True)
+        fixed = {"texts": "passages", "passages": 170, "length": PAPER_LENGTH}
+        return measure_by_length(
+            lm, SinkRates(**{**record.parameters, **fixed}), record.parameters["length"], fresh=True
+        )
     if record.variant == "bos":
-        return measure_by_bos(lm, SinkRates(**{**record.parameters, "bos": "auto"}), fresh=True)
+        chosen = SinkRates(**{**record.parameters, "bos": "auto"})
+        return measure_by_bos(lm, chosen, measure(lm, chosen, fresh=True), fresh=True)
     return measure(lm, SinkRates(**record.parameters), fresh=True)
 
 
