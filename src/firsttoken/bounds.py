@@ -12,24 +12,24 @@ the exact Jacobian *there* (not uniformly over inputs), softmax derivatives incl
 * Norm. dN = diag(g) (I - x x^T / (n r^2)) / r and the bracket has norm <= 1: ||W dN|| <= ||W diag(g)|| / r.
   After a matrix: ||dN' W|| <= max|g| ||W|| / r.
 * Value path, any j: A_ij ||W_O W_V diag(g)|| / r_j.
-* Key path, any j. The score s_ij moves o_i by A_ij (u_j - o_i), and |ds_ij| <= scale ||q_i|| ||dk_j||: in all
-  A_ij ||W_O (u_j - o_i)|| scale ||q_i|| ||W_K diag(g)|| / r_j. Rotary embeddings are rotations and change no
-  norm; a soft-cap has slope
-  <= 1; a norm of keys adds the factor max|g_k| / r(k_j).
+* Key path, any j. The score s_ij moves o_i by A_ij (u_j - o_i), and |ds_ij| <= scale ||q_i|| ||dk_j||, in all at most
+  A_ij ||W_O (u_j - o_i)|| scale ||q_i|| ||W_K diag(g)|| / r_j. Rotary embeddings are rotations and change no norm; a
+  soft-cap has slope <= 1; a norm of keys adds the factor max|g_k| / r(k_j).
 * Query path, j = i only. do_i = sum_k A_ik (u_k - o_i) (k_k - kbar_i)^T dq_i scale, kbar_i = sum_k A_ik k_k: at most
   scale sum_k A_ik ||W_O (u_k - o_i)|| ||k_k - kbar_i|| ||W_Q diag(g)|| / r_i.
 * MLP. dF = W_down [diag(act' * up) W_gate + diag(act) W_up]: norms with the largest entry of each diagonal.
 
 Together ||dv_i^+ / dv_j|| <= P_ij, P = diag(m) (I (1 + query path) + sum_h A^h * (value + key path)), with m the MLP's
-1 + Lipschitz factor, and the path sum of the P^(l) bounds the Jacobian of all layers. In the form of the paper's
-Theorem 3.2, P_ij <= C abar_ij with C the largest of P_ij / abar_ij over all layers and pairs: the bound is C^L times
-the path sum of abar (`paths.py`). C is the smallest constant that covers this derivation on this text,
-which is how it is
-estimated here; the paper's own constant could not be checked.
+1 + Lipschitz factor, and the path sum of the P^(l) bounds the Jacobian of all layers.
+
+In the form of the paper's Theorem 3.2, P_ij <= C abar_ij with C the largest of P_ij / abar_ij over all layers and pairs:
+the bound is C^L times the path sum of abar (`paths.py`). C is the smallest constant that covers this derivation on this
+text, which is how it is estimated here; the paper's own constant could not be checked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -81,13 +81,39 @@ def check_supported(model: PreTrainedModel) -> None:
                 )
 
 
-def layer_bounds(model: PreTrainedModel, ids: Tensor) -> list[LayerBound]:
+@dataclass(frozen=True)
+class WeightNorms:
+    """What the bound needs to know of one layer's weights, whatever the input. Gains of norms are folded in."""
+
+    value: Tensor  # ||W_O W_V diag(g)||, (head,)
+    key: Tensor  # ||W_K diag(g)||, (head,), times max|g| of the norm of keys
+    query: Tensor  # ||W_Q diag(g)||, (head,), likewise
+    out: Tensor  # R of W_O = Q R, (head, k, dim): ||R x|| = ||W_O x||
+    gate: Tensor  # ||W_gate diag(g)||
+    up: Tensor  # ||W_up diag(g)||
+    down: Tensor  # ||W_down||, times max|g| of the norm that follows
+    after: Tensor  # max|g| of the norm after attention, 1 without one
+
+
+def weight_norms(model: PreTrainedModel) -> list[WeightNorms]:
+    """The norms of every layer; the slow part of the bound, to be computed once for many inputs.
+
+    Raises:
+        FirstTokenError: the architecture is built otherwise.
+    """
+    check_supported(model)
+    with torch.no_grad():
+        return [_norms_of(layer) for layer in decoder_layers(model)]
+
+
+def layer_bounds(model: PreTrainedModel, ids: Tensor, norms: Sequence[WeightNorms] | None = None) -> list[LayerBound]:
     """The bound of every layer on one short input; memory grows as (head, T, T) for each layer.
 
     Args:
         ids: (1, token), BOS included where wanted.
+        norms: from `weight_norms`, if already computed.
     """
-    check_supported(model)
+    norms = norms or weight_norms(model)
     calls: list[AttentionCall] = []
     layers = decoder_layers(model)
     seen: list[dict[str, Tensor]] = [{} for _ in layers]
@@ -108,7 +134,7 @@ def layer_bounds(model: PreTrainedModel, ids: Tensor) -> list[LayerBound]:
                 stack.callback(module.register_forward_hook(keep(number, name, take_input)).remove)
         model.get_decoder()(ids.to(model.device), use_cache=False)
     with torch.no_grad():
-        return [_bound(*parts) for parts in zip(layers, seen, calls, strict=True)]
+        return [_bound(*parts) for parts in zip(layers, norms, seen, calls, strict=True)]
 
 
 def _is_sandwich(layer: nn.Module) -> bool:
@@ -161,70 +187,80 @@ def _product_norm(left: Tensor, right: Tensor) -> Tensor:
     return torch.linalg.matrix_norm(inner, ord=2)
 
 
-def _bound(layer: Any, seen: dict[str, Tensor], call: AttentionCall) -> LayerBound:
+def _norms_of(layer: Any) -> WeightNorms:
     attention, sandwich = layer.self_attn, _is_sandwich(layer)
+    width, size = attention.o_proj.weight.shape[0], attention.head_dim
+    heads = attention.o_proj.weight.shape[1] // size
+    g = _gain(layer.input_layernorm, width)
+    out = attention.o_proj.weight.double().reshape(width, heads, size).transpose(0, 1)  # (head, width, dim)
+
+    def by_head(projection: nn.Linear) -> Tensor:
+        weight = (projection.weight.double() * g).reshape(-1, size, width)
+        return weight.repeat_interleave(heads // len(weight), dim=0)  # (head, dim, width)
+
+    one = torch.ones((), dtype=torch.float64, device=out.device)
+    has_head_norms = hasattr(attention, "q_norm")
+    mlp_norm = layer.pre_feedforward_layernorm if sandwich else layer.post_attention_layernorm
+    g_mlp = _gain(mlp_norm, width)
+    down = spectral_norm(layer.mlp.down_proj.weight)
+    if sandwich:
+        down = down * _gain(layer.post_feedforward_layernorm, width).abs().max()
+    return WeightNorms(
+        value=_product_norm(out, by_head(attention.v_proj)),
+        key=spectral_norm(by_head(attention.k_proj))
+        * (_gain(attention.k_norm, size).abs().max() if has_head_norms else one),
+        query=spectral_norm(by_head(attention.q_proj))
+        * (_gain(attention.q_norm, size).abs().max() if has_head_norms else one),
+        out=torch.linalg.qr(out, mode="r").R,
+        gate=spectral_norm(layer.mlp.gate_proj.weight.double() * g_mlp),
+        up=spectral_norm(layer.mlp.up_proj.weight.double() * g_mlp),
+        down=down,
+        after=_gain(layer.post_attention_layernorm, width).abs().max() if sandwich else one,
+    )
+
+
+def _bound(layer: Any, norms: WeightNorms, seen: dict[str, Tensor], call: AttentionCall) -> LayerBound:
     maps = plain_scores(call).softmax(-1)[0].double()  # (head, i, j)
     query, key, value = (x[0].double() for x in (call.query, call.key, call.value))  # (head, token, dim)
     heads, length, size = query.shape
-    width = seen["v"].shape[-1]
-
-    g = _gain(layer.input_layernorm, width)
     r = _rms(layer.input_layernorm, seen["v"])  # (token,)
     after = torch.ones(length, dtype=torch.float64, device=r.device)  # the factor max|g'| / r' of N', for each query
-    if sandwich:
-        norm = layer.post_attention_layernorm
-        after = _gain(norm, width).abs().max() / _rms(norm, seen["a"])
+    if "a" in seen:
+        after = norms.after / _rms(layer.post_attention_layernorm, seen["a"])
 
-    out = attention.o_proj.weight.double().reshape(width, heads, -1).transpose(0, 1)  # W_O^h, (head, width, dim)
-
-    def by_head(projection: nn.Linear) -> Tensor:
-        weight = projection.weight.double() * g  # (heads of it * dim, width)
-        weight = weight.reshape(-1, size, width)
-        return weight.repeat_interleave(heads // len(weight), dim=0)  # (head, dim, width)
-
-    # d k_j and d q_i, (head, token)
-    dk = spectral_norm(by_head(attention.k_proj))[:, None] / r
-    dq = spectral_norm(by_head(attention.q_proj))[:, None] / r
+    dk, dq = norms.key[:, None] / r, norms.query[:, None] / r  # (head, token)
     if "k" in seen:
-        dk = dk * _head_norm(attention.k_norm, seen["k"], size, heads)
-        dq = dq * _head_norm(attention.q_norm, seen["q"], size, heads)
-
-    dv = _product_norm(out, by_head(attention.v_proj))[:, None] / r  # (head, j)
-    gap = _gaps(out, value, maps)  # ||W_O (u_j - o_i)||, (head, i, j)
+        dk = dk / _head_rms(layer.self_attn.k_norm, seen["k"], size, heads)
+        dq = dq / _head_rms(layer.self_attn.q_norm, seen["q"], size, heads)
+    moved = value @ norms.out.mT  # W_O u_k up to a rotation, (head, token, k)
+    gap = _pairwise(maps @ moved, moved)  # ||W_O (u_j - o_i)||, (head, i, j)
     key_path = gap * call.scale * query.norm(dim=-1)[..., None] * dk[:, None]
-    apart = (key[:, None] - (maps @ key)[:, :, None]).norm(dim=-1)  # ||k_k - kbar_i||, (head, i, k)
+    apart = _pairwise(maps @ key, key)  # ||k_k - kbar_i||, (head, i, k)
     query_path = (maps * gap * apart).sum(-1) * call.scale * dq  # (head, i)
+    dv = norms.value[:, None] / r  # (head, j)
 
     block = torch.diag(1 + after * query_path.sum(0))
     block = block + after[:, None] * (maps * (dv[:, None] + key_path)).sum(0)
-    return LayerBound(maps.cpu(), ((1 + _mlp(layer, seen, sandwich))[:, None] * block).cpu())
+    return LayerBound(maps.cpu(), ((1 + _mlp(layer, norms, seen))[:, None] * block).cpu())
 
 
-def _head_norm(norm: nn.Module, x: Tensor, size: int, heads: int) -> Tensor:
-    """max|g| / r of a norm of queries or keys, (head, token); x is (token, heads of it * size)."""
-    factor = _gain(norm, size).abs().max() / _rms(norm, x.reshape(len(x), -1, size)).T
-    return factor.repeat_interleave(heads // len(factor), dim=0)
+def _head_rms(norm: nn.Module, x: Tensor, size: int, heads: int) -> Tensor:
+    """r of queries or keys before their norm, (head, token); x is (token, heads of it * size)."""
+    r = _rms(norm, x.reshape(len(x), -1, size)).T
+    return r.repeat_interleave(heads // len(r), dim=0)
 
 
-def _gaps(out: Tensor, value: Tensor, maps: Tensor) -> Tensor:
-    """||W_O (u_j - o_i)|| for all pairs: (head, i, j), from the factor R of W_O = Q R, which changes no norm."""
-    small = torch.linalg.qr(out, mode="r").R  # (head, k, dim)
-    moved = value @ small.mT  # (head, j, k)
-    return torch.cdist(maps @ moved, moved, compute_mode="donot_use_mm_for_euclid_dist")
+def _pairwise(a: Tensor, b: Tensor) -> Tensor:
+    """||a_i - b_j||, (head, i, j), without the cancellation of the expanded square."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _mlp(layer: Any, seen: dict[str, Tensor], sandwich: bool) -> Tensor:
+def _mlp(layer: Any, norms: WeightNorms, seen: dict[str, Tensor]) -> Tensor:
     """Upper bound on the Jacobian of the MLP branch at each token, (token,)."""
-    norm = layer.pre_feedforward_layernorm if sandwich else layer.post_attention_layernorm
-    width = seen["z"].shape[-1]
-    g = _gain(norm, width)
     gate, up = seen["gate"].double(), seen["up"].double()
     both = torch.func.jvp(layer.mlp.act_fn, (gate,), (torch.ones_like(gate),))
     activated, slope = both[0], both[1]
-    through_gate = (slope * up).abs().amax(-1) * spectral_norm(layer.mlp.gate_proj.weight.double() * g)
-    through_up = activated.abs().amax(-1) * spectral_norm(layer.mlp.up_proj.weight.double() * g)
-    found = (through_gate + through_up) * spectral_norm(layer.mlp.down_proj.weight) / _rms(norm, seen["z"])
-    if sandwich:
-        last = layer.post_feedforward_layernorm
-        found = found * _gain(last, width).abs().max() / _rms(last, seen["m"])
-    return found
+    inner = (slope * up).abs().amax(-1) * norms.gate + activated.abs().amax(-1) * norms.up
+    mlp_norm = layer.pre_feedforward_layernorm if "m" in seen else layer.post_attention_layernorm
+    found = inner * norms.down / _rms(mlp_norm, seen["z"])
+    return found / _rms(layer.post_feedforward_layernorm, seen["m"]) if "m" in seen else found

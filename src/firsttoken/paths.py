@@ -4,12 +4,10 @@ With H heads, A^(l,h) the map of head h of layer l and
 
     abar^(l) = sum_h A^(l,h) + I / H,
 
-the sum over all paths i = i_0 <= i_1 <= ... <= i_L = j of prod_l abar^(l)[i_l, i_(l-1)] is entry (j, i) of the matrix
-product abar^(L) ... abar^(1). Every row of abar sums to H + 1/H, so a path sum divided by (H + 1/H)^L is a
-probability:
-that of a walk which starts at j and at each layer steps back along abar ends at i. A sink does not change the
-total; it
-moves it from all sources to the first token.
+the sum over all paths i = i_0 <= i_1 <= ... <= i_L = j of prod_l abar^(l)[i_l, i_(l-1)] is entry (j, i) of the
+matrix product abar^(L) ... abar^(1). Every row of abar sums to H + 1/H, so a path sum divided by (H + 1/H)^L is a
+probability: that a walk which starts at j and at each layer steps back along abar ends at i. A sink does not change
+the total; it moves it from all sources to the first token.
 """
 
 from __future__ import annotations

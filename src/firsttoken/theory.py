@@ -14,7 +14,7 @@ from torch import Tensor
 
 from firsttoken import collapse, records, texts
 from firsttoken.arms import ARMS, Arm, first_token_mass, interval, mass_sentence, sink_survives, start
-from firsttoken.bounds import check_supported, layer_bounds
+from firsttoken.bounds import WeightNorms, layer_bounds, weight_norms
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
 from firsttoken.jacobians import choose_sources, gains
 from firsttoken.mixing import mean_estimates, ratio_estimates
@@ -24,7 +24,8 @@ from firsttoken.records import JSON, Record, Verdict
 from firsttoken.residuals import residual_stream
 
 LN10 = 2.302585092994046
-# Words that are repeated in the experiment on the last two tokens; each is cut to its first token.
+# The experiment on the last two tokens: a few tokens of text, then one of these words, cut to its first token.
+PREFIX = 8
 REPEATED = (" 1", " the", " and", " house", " of", " seven", " x", " water")
 
 
@@ -66,7 +67,7 @@ def measure(lm: LanguageModel, parameters: Theory, fresh: bool = False) -> Recor
             values: JSON = {
                 "first_token_mass": {arm: first_token_mass(lm, ids, arm, parameters.seed) for arm in ARMS},
                 "collapse": {arm: collapse_by_layer(lm, ids, arm, parameters.seed) for arm in ARMS},
-                "last_two": last_two(lm, parameters),
+                "last_two": last_two(lm, ids, parameters),
                 **path_sums(lm, ids, parameters.seed),
                 **compare(lm, ids[: parameters.bounded, : parameters.bound_length], parameters),
             }
@@ -123,20 +124,27 @@ def collapse_by_layer(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0) -
     return found
 
 
-def last_two(lm: LanguageModel, parameters: Theory) -> JSON:
-    """||v_n - v_(n-1)||_2 / ||v_n||_2 after the last layer where one token is repeated n times, over tokens.
+def last_two(lm: LanguageModel, ids: Tensor, parameters: Theory) -> JSON:
+    """||v_n - v_(n-1)||_2 / ||v_n||_2 after the last layer, where a few words of text are followed by one token repeated
+    n times; estimates over texts.
 
-    Attention is causal, so one run of the longest input gives all n.
+    Attention is causal, so one run of the longest input gives all n. Words come first because an input of equal
+    tokens and nothing else is a special case: with rotary positions all of its representations are equal, exactly,
+    at every layer (each row of attention averages equal values).
+
+    Args:
+        ids: (text, token), text tokens without BOS.
     """
     counts = [2**k for k in range(1, parameters.repeats.bit_length()) if 2**k <= parameters.repeats]
-    first = [lm.tokenizer(word, add_special_tokens=False).input_ids[0] for word in REPEATED]
-    ids = torch.tensor(first)[:, None].expand(-1, parameters.repeats)
-    values: JSON = {"repeats": counts, "tokens": len(REPEATED)}
-    at = torch.tensor(counts) - 1
+    tokens = [lm.tokenizer(word, add_special_tokens=False).input_ids[0] for word in REPEATED]
+    repeated = torch.tensor([tokens[row % len(tokens)] for row in range(len(ids))])[:, None]
+    inputs = torch.cat([ids[:, :PREFIX], repeated.expand(-1, parameters.repeats)], dim=1)
+    values: JSON = {"repeats": counts}
+    at = PREFIX + torch.tensor(counts) - 1
     for arm in ARMS:
-        rows, begin = start(lm, ids, arm)
-        v = residual_stream(lm.model, rows)[-1, :, begin:].cpu()  # (word, token, width)
-        distance = (v[:, at] - v[:, at - 1]).norm(dim=-1) / v[:, at].norm(dim=-1)
+        rows, begin = start(lm, inputs, arm)
+        v = torch.cat([residual_stream(lm.model, row[None])[-1, :, begin:].cpu() for row in rows])
+        distance = (v[:, at] - v[:, at - 1]).norm(dim=-1) / v[:, at].norm(dim=-1)  # (text, count)
         estimates = mean_estimates(distance, torch.arange(len(v)), parameters.seed)
         values[arm] = [asdict(estimate) for estimate in estimates]
     return values
@@ -175,7 +183,7 @@ def compare(lm: LanguageModel, ids: Tensor, parameters: Theory) -> JSON:
         ids: (text, token), text tokens without BOS.
     """
     try:
-        check_supported(lm.model)
+        norms = weight_norms(lm.model)
     except FirstTokenError as error:
         return {"bound": {"refused": str(error)}}
     generator = torch.Generator().manual_seed(parameters.seed)
@@ -184,7 +192,7 @@ def compare(lm: LanguageModel, ids: Tensor, parameters: Theory) -> JSON:
     orders: dict[Arm, Tensor] = {}
     for arm in ARMS:
         found = [
-            _compare_one(lm, row, at, arm, parameters, parameters.seed + number)
+            _compare_one(lm, norms, row, at, arm, parameters, parameters.seed + number)
             for number, (row, at) in enumerate(zip(ids, sources, strict=True))
         ]
         log_gain, tight, theorem = (torch.stack([one[name] for one in found]) for name in ("gain", "tight", "theorem"))
@@ -196,7 +204,10 @@ def compare(lm: LanguageModel, ids: Tensor, parameters: Theory) -> JSON:
             for name, numbers in (("log10_gain", log_gain), ("log10_tight", tight), ("log10_theorem", theorem))
         } | {
             "log10_constant": asdict(_one(torch.stack([one["constant"] for one in found]), parameters.seed)),
-            "rank_correlation": asdict(_one(torch.stack([one["rho"] for one in found]), parameters.seed)),
+            "rank_correlation": {
+                name: asdict(_one(torch.stack([one[name] for one in found]), parameters.seed))
+                for name in ("abar", "tight_bound", "rollout")
+            },
         }
         orders[arm] = torch.stack([(theorem - log_gain)[:, -1], (tight - log_gain)[:, -1]], 1)
     usual: Arm = "with_bos" if lm.prepends_bos else "without_bos"
@@ -210,11 +221,18 @@ def _one(numbers: Tensor, seed: int) -> records.Estimate:
 
 
 def _compare_one(
-    lm: LanguageModel, row: Tensor, sources: list[int], arm: Arm, parameters: Theory, seed: int
+    lm: LanguageModel,
+    norms: list[WeightNorms],
+    row: Tensor,
+    sources: list[int],
+    arm: Arm,
+    parameters: Theory,
+    seed: int,
 ) -> dict[str, Tensor]:
-    """One text: log10 of gain and of both bounds by layer, over later pairs; rank correlation at the last layer."""
+    """One text: log10 of gain and of both bounds by layer, mean over later pairs; rank correlations at the last
+    layer of the measured gain with the path sums of abar, the tight bound and the rollout."""
     inputs, begin = start(lm, row[None], arm)
-    bounds = layer_bounds(lm.model, inputs)
+    bounds = layer_bounds(lm.model, inputs, norms)
     at = torch.tensor(sources)
     constant = torch.tensor(max(bound.constant for bound in bounds), dtype=torch.float64)
 
@@ -224,6 +242,7 @@ def _compare_one(
 
     tight = cut(log_path_sums([bound.block for bound in bounds]))
     paths = cut(log_path_sums([bound.abar for bound in bounds]))
+    rollout = cut(log_path_sums([0.5 * (bound.maps.mean(0) + torch.eye(inputs.shape[1])) for bound in bounds]))
     depth = torch.arange(1, len(bounds) + 1, dtype=torch.float64)[:, None, None]
     theorem = paths + depth * constant.log()
     measured = gains(lm, row, sources, parameters.directions, arm, seed).gain[:, 1:].transpose(0, 1)
@@ -244,7 +263,9 @@ def _compare_one(
         "tight": mean(tight),
         "theorem": mean(theorem),
         "constant": constant.log10(),
-        "rho": rank_correlation(paths[-1][last], log_gain[-1][last]),
+        "abar": rank_correlation(paths[-1][last], log_gain[-1][last]),
+        "tight_bound": rank_correlation(tight[-1][last], log_gain[-1][last]),
+        "rollout": rank_correlation(rollout[-1][last], log_gain[-1][last]),
         "violations": broken.sum(),
         "pairs": linked.sum(),
     }
