@@ -22,9 +22,9 @@ the exact Jacobian *there* (not uniformly over inputs), softmax derivatives incl
 Together ||dv_i^+ / dv_j|| <= P_ij, P = diag(m) (I (1 + query path) + sum_h A^h * (value + key path)), with m the MLP's
 1 + Lipschitz factor, and the path sum of the P^(l) bounds the Jacobian of all layers.
 
-In the form of the paper's Theorem 3.2, P_ij <= C abar_ij with C the largest of P_ij / abar_ij over all layers and pairs:
-the bound is C^L times the path sum of abar (`paths.py`). C is the smallest constant that covers this derivation on this
-text, which is how it is estimated here; the paper's own constant could not be checked.
+In the form of the paper's Theorem 3.2, P_ij <= C abar_ij with C the largest of P_ij / abar_ij over all layers and
+pairs: the bound is C^L times the path sum of abar (`paths.py`). C is the smallest constant that covers this derivation
+on this text, which is how it is estimated here; the paper's own constant could not be checked.
 """
 
 from __future__ import annotations

@@ -125,8 +125,8 @@ def collapse_by_layer(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0) -
 
 
 def last_two(lm: LanguageModel, ids: Tensor, parameters: Theory) -> JSON:
-    """||v_n - v_(n-1)||_2 / ||v_n||_2 after the last layer, where a few words of text are followed by one token repeated
-    n times; estimates over texts.
+    """||v_n - v_(n-1)||_2 / ||v_n||_2 after the last layer, where a few words of text are followed by one token
+    repeated n times; estimates over texts.
 
     Attention is causal, so one run of the longest input gives all n. Words come first because an input of equal
     tokens and nothing else is a special case: with rotary positions all of its representations are equal, exactly,
