@@ -15,7 +15,7 @@ attention matrix follows: A[j, s] = exp(scale * q_j . k_s - lse_j). Likewise
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,11 +29,10 @@ from transformers.masking_utils import sdpa_mask
 from firsttoken.attention import AttentionCall, additive, attend, log_sum_exp, plain_scores, scores
 from firsttoken.errors import FirstTokenError
 
-STATISTICS = ("columns", "entropy", "renyi2", "virtual")
 _numbers = itertools.count()
 
 
-@dataclass(eq=False)
+@dataclass
 class Probe:
     """What one forward pass showed. Filled while the model runs; a new pass replaces the old numbers.
 
@@ -45,15 +44,15 @@ class Probe:
     with_renyi2: bool
     hook: Callable[[Any, AttentionCall], AttentionCall] | None
     model_class: str
-    whole_heads: Callable[[Any, Tensor], Tensor] | None = None  # gathers what the ranks of a sharded model hold
-    rows: slice | None = None  # of the batch, those that run; a streamed model takes all parts through one layer
-    # statistic -> layer -> one tensor for each part of the batch
-    _seen: dict[str, dict[int, list[Tensor]]] = field(default_factory=lambda: {name: {} for name in STATISTICS})
+    _columns: dict[int, Tensor] = field(default_factory=dict)
+    _entropy: dict[int, Tensor] = field(default_factory=dict)
+    _renyi2: dict[int, Tensor] = field(default_factory=dict)
+    _virtual: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def layers(self) -> list[int]:
         """The numbers of the layers seen: all of them, or the attention layers of a hybrid model."""
-        return sorted(self._seen["columns"])
+        return sorted(self._columns)
 
     @property
     def attention(self) -> Tensor:
@@ -63,28 +62,27 @@ class Probe:
     @property
     def attention_per_key(self) -> Tensor:
         """Attention of each query to each of `keys`, (layer, batch, head, query, key), float32."""
-        return self._stack("columns")
+        return self._stack(self._columns)
 
     @property
     def entropy(self) -> Tensor:
         """Shannon entropy of each attention row in nats, (layer, batch, head, query). A virtual sink counts."""
-        return self._stack("entropy", None if self.with_entropy else "entropy=True")
+        return self._stack(self._entropy, None if self.with_entropy else "entropy=True")
 
     @property
     def renyi2(self) -> Tensor:
         """Renyi entropy of order 2, -log sum_s A[j, s]^2, in nats, (layer, batch, head, query)."""
-        return self._stack("renyi2", None if self.with_renyi2 else "renyi2=True")
+        return self._stack(self._renyi2, None if self.with_renyi2 else "renyi2=True")
 
     @property
     def virtual_sink(self) -> Tensor | None:
         """Attention to a learned sink logit, a column that is no token (gpt-oss), (layer, batch, head, query);
         None for a model without one. Rows of `attention` then add up to less than one."""
-        return self._stack("virtual") if self._seen["virtual"] else None
+        return self._stack(self._virtual) if self._virtual else None
 
-    def _stack(self, statistic: str, missing: str | None = None) -> Tensor:
+    def _stack(self, found: dict[int, Tensor], missing: str | None = None) -> Tensor:
         if missing:
             raise FirstTokenError(f"The probe was not asked for this: call probe(model, {missing}).")
-        found = self._merged(statistic)
         if not found:
             raise FirstTokenError(
                 f"The probe saw no attention in {self.model_class}: run the model inside the `with` block; if you "
@@ -100,37 +98,7 @@ class Probe:
 
     def per_layer(self) -> dict[int, Tensor]:
         """Layer number -> attention to each key, (batch, head, query, key); works where layers differ in heads."""
-        return self._merged("columns")
-
-    def _merged(self, statistic: str) -> dict[int, Tensor]:
-        parts = self._seen[statistic].items()
-        return {layer: tensors[0] if len(tensors) == 1 else torch.cat(tensors) for layer, tensors in parts}
-
-    # -- called by a streamed model -------------------------------------------------------------------------
-
-    @property
-    def question(self) -> str | None:
-        """What was asked, as text; `None` with a hook, whose effect no text can stand for."""
-        if self.hook is not None:
-            return None
-        return f"keys={self.keys.tolist()} entropy={self.with_entropy} renyi2={self.with_renyi2}"
-
-    def clear(self) -> None:
-        """Forget what was seen: a new pass begins."""
-        for layers in self._seen.values():
-            layers.clear()
-
-    def settle(self, layer: int) -> dict[str, Tensor]:
-        """Move the statistics of a finished layer to the CPU, one tensor each, and return them by name."""
-        for layers in self._seen.values():
-            if layer in layers:
-                layers[layer] = [torch.cat([part.cpu() for part in layers[layer]])]
-        return {name: layers[layer][0] for name, layers in self._seen.items() if layer in layers}
-
-    def restore(self, layer: int, statistics: Mapping[str, Tensor]) -> None:
-        """Take up what `settle` returned in a run that was interrupted."""
-        for name, tensor in statistics.items():
-            self._seen[name][layer] = [tensor]
+        return dict(self._columns)
 
     # -- called by the model --------------------------------------------------------------------------------
 
@@ -154,24 +122,23 @@ class Probe:
         output, lse = attend(call)
         layer = getattr(module, "layer_idx", None)
         if layer is not None and not getattr(module, "is_cross_attention", False):
-            if layer in self._seen["columns"] and (self.rows is None or self.rows.start == 0):
-                self.clear()
+            if layer in self._columns:
+                for store in (self._columns, self._entropy, self._renyi2, self._virtual):
+                    store.clear()
             with torch.no_grad():
-                for name, statistic in self._measure(call, lse.detach()):
-                    if self.whole_heads is not None:
-                        statistic = self.whole_heads(module, statistic)
-                    self._seen[name].setdefault(layer, []).append(statistic)
+                self._measure(layer, call, lse.detach())
         return output.transpose(1, 2).contiguous(), None
 
-    def _measure(self, call: AttentionCall, lse: Tensor) -> Iterator[tuple[str, Tensor]]:
-        keys = self.keys if self.rows is None or self.keys.dim() == 1 else self.keys[self.rows]
-        yield "columns", columns(call, lse, keys.to(call.key.device))
+    def _measure(self, layer: int, call: AttentionCall, lse: Tensor) -> None:
+        keys = self.keys.to(call.key.device)
+        self._columns[layer] = columns(call, lse, keys)
         if call.sink_logits is not None:
-            yield "virtual", torch.exp(call.sink_logits.float().view(1, -1, 1) - lse)
+            virtual = torch.exp(call.sink_logits.float().view(1, -1, 1) - lse)
+            self._virtual[layer] = virtual
         if self.with_entropy:
-            yield "entropy", entropy(call)
+            self._entropy[layer] = entropy(call)
         if self.with_renyi2:
-            yield "renyi2", renyi2(call)
+            self._renyi2[layer] = renyi2(call)
 
 
 @contextmanager
@@ -203,17 +170,14 @@ def probe(
             "probe cannot see it; choose a model that uses it, such as Llama, Qwen, Gemma, GPT-2, OPT or Pythia."
         )
     found = Probe(torch.as_tensor(keys), entropy, renyi2, hook, kind)
-    watchers: list[Probe] = getattr(model, "watchers", [])  # a streamed model tells them which part is running
     before = model.config._attn_implementation
     name = f"firsttoken_probe_{next(_numbers)}"
     AttentionInterface.register(name, found._see)
     AttentionMaskInterface.register(name, sdpa_mask)
-    watchers.append(found)
     try:
         model.set_attn_implementation(name)
         yield found
     finally:
-        watchers.remove(found)
         model.set_attn_implementation(before)
         AttentionInterface._global_mapping.pop(name, None)
         AttentionMaskInterface._global_mapping.pop(name, None)
