@@ -59,7 +59,7 @@ def toy(depth: int = 6, heads: int = 2, length: int = 24, width: int = 8, sink: 
     maps[..., 0] += sink
     weights = torch.randn(depth, heads, width, width, generator=generator, dtype=torch.float64)
     # Orthogonal up to a factor: spectral norm 1 / H for each head, so that all heads together have at most 1.
-    return Toy(maps, torch.linalg.qr(weights).Q / heads)
+    return Toy(maps, (torch.linalg.qr(weights).Q / heads).contiguous())
 
 
 @dataclass(frozen=True)
