@@ -69,9 +69,3 @@ def mass_sentence(mass: Mapping[str, Any]) -> str:
             "without a sink."
         )
     return found
-
-
-def interval(estimate: Mapping[str, float], form: str = ".2f") -> str:
-    """An estimate as text: value [low, high]."""
-    value, low, high = (format(estimate[name], form) for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from firsttoken import build, chapters, verify
+from firsttoken import build, chapters
 from firsttoken.bundled import BUNDLED
 from firsttoken.errors import FirstTokenError
 
@@ -55,6 +55,8 @@ def command_models(args: argparse.Namespace) -> None:
 
 def command_verify(args: argparse.Namespace) -> None:
     """Measure the committed records of the bundled models again and compare."""
+    from firsttoken import verify  # imports transformers, which no other command needs and which takes a second
+
     failed = []
     for record, lines in verify.verify(args.claim):
         name = f"{record.claim}/{record.filename}"

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from firsttoken import records, texts
-from firsttoken.arms import ARMS, Arm, first_token_mass, interval, mass_sentence, sink_survives, start
+from firsttoken.arms import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
 from firsttoken.mixing import mean_estimates, ratio_estimates
 from firsttoken.models import LanguageModel
-from firsttoken.records import JSON, Record, Verdict
+from firsttoken.records import JSON, Record, Verdict, interval
 from firsttoken.residuals import decoder_layers, push_forward
 
 
@@ -123,9 +123,6 @@ class Jacobian:
     seed: int = 0
     batch_tokens: int = 2048
 
-    def recorded(self) -> JSON:
-        return {name: value for name, value in asdict(self).items() if name != "batch_tokens"}
-
 
 def choose_sources(length: int, count: int, generator: torch.Generator) -> list[int]:
     """One random position in each of `count` equal parts of a text; the first token, which may be the sink, and the
@@ -167,7 +164,7 @@ def measure(lm: LanguageModel, parameters: Jacobian, fresh: bool = False) -> Rec
     return records.reuse_or_measure(
         "jacobian",
         model=lm,
-        parameters=parameters.recorded(),
+        parameters=records.recorded(parameters),
         texts=texts.texts_hash(chosen),
         measure=run,
         judge=judge,

@@ -24,7 +24,7 @@ from firsttoken.losses import predict
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.noop_heads import Discovery, Modes, Rule
 from firsttoken.probe import probe
-from firsttoken.records import JSON, Record, Verdict
+from firsttoken.records import JSON, Record, Verdict, interval
 
 EDGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # bins of attention to the first token
 SHOWN = 40  # tokens of an example
@@ -48,9 +48,6 @@ class NoOp:
     seed: int = 0
     batch_tokens: int = 2048
 
-    def recorded(self) -> JSON:
-        return {name: value for name, value in asdict(self).items() if name != "batch_tokens"}
-
 
 def measure(lm: LanguageModel, parameters: NoOp, fresh: bool = False) -> Record:
     """The record `no_op/<model>.json`.
@@ -65,15 +62,11 @@ def measure(lm: LanguageModel, parameters: NoOp, fresh: bool = False) -> Record:
         heads.check_heads(lm, [(parameters.layer, parameters.head)])
     if not 2 <= parameters.norm_passages <= parameters.passages:
         raise FirstTokenError(f"norm_passages must be from 2 to passages={parameters.passages}.")
-    chosen = texts.texts_from(parameters.texts, limit=parameters.passages)
-    if len(chosen) < parameters.passages:
-        raise FirstTokenError(
-            f"{parameters.texts} holds {len(chosen)} texts, fewer than passages={parameters.passages}; lower it."
-        )
+    chosen = texts.exactly(parameters.texts, parameters.passages)
     return records.reuse_or_measure(
         "no_op",
         model=lm,
-        parameters=parameters.recorded(),
+        parameters=records.recorded(parameters),
         texts=texts.texts_hash(chosen),
         measure=lambda: _values(lm, texts.encode(lm, chosen, parameters.length, parameters.bos), parameters),
         judge=lambda values: judge(lm.slug, values),
@@ -278,10 +271,10 @@ def judge(model: str, values: JSON) -> Verdict:
     less = quiet is not None and quiet["high"] < 0.5
     ruled = values["search"]["named"] > 0
     parts = [
-        f"The first token's value is {_times(value)} as long as the others'.",
+        f"The first token's value is {interval(value, unit=' times')} as long as the others'.",
         "No head uses both ends of the scale."
         if quiet is None
-        else f"A head that rests on the first token adds {_times(quiet)} of what it adds otherwise.",
+        else f"A head that rests on the first token adds {interval(quiet, unit=' times')} of what it adds otherwise.",
         f"{values['search']['named']} of {values['search']['heads']} heads leave it by a rule that can be named.",
     ]
     trigger = values["trigger_head"]
@@ -290,8 +283,8 @@ def judge(model: str, values: JSON) -> Verdict:
             trigger["value_trigger"]["low"] > trigger["value_others"]["high"]
         )
         parts.append(
-            f"The paper's head attends to the trigger with {_share(trigger['attention_to_trigger'])} right after it; "
-            f"its value has norm {trigger['value_trigger']['value']:.1f}, the first token's "
+            f"The paper's head attends to the trigger with {interval(trigger['attention_to_trigger'], '.0%')} right "
+            f"after it; its value has norm {trigger['value_trigger']['value']:.1f}, the first token's "
             f"{trigger['value_first']['value']:.1f}."
         )
         good = ordered and trigger["is_one"]
@@ -304,14 +297,6 @@ def judge(model: str, values: JSON) -> Verdict:
     held = sum((small, less, ruled, good))
     status: records.Status = "reproduced" if held == 4 else "partly" if small or less else "not reproduced"
     return Verdict(status, " ".join(parts))
-
-
-def _times(estimate: JSON) -> str:
-    return f"{estimate['value']:.2f} times [{estimate['low']:.2f}, {estimate['high']:.2f}]"
-
-
-def _share(estimate: JSON) -> str:
-    return f"{estimate['value']:.0%} [{estimate['low']:.0%}, {estimate['high']:.0%}]"
 
 
 def _rounded(values: Tensor) -> list[float]:

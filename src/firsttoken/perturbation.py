@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from firsttoken import records, texts
-from firsttoken.arms import ARMS, Arm, first_token_mass, interval, mass_sentence, sink_survives, start
+from firsttoken.arms import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
 from firsttoken.edits import Edit, choose_edits, edit_text, shakespeare, token_synonyms
 from firsttoken.errors import FirstTokenError
 from firsttoken.mixing import Distances, distances, mean_estimates, ratio_estimates, reach, run_edits, spread
 from firsttoken.models import LanguageModel
-from firsttoken.records import JSON, Record, Verdict
+from firsttoken.records import JSON, Record, Verdict, interval
 from firsttoken.residuals import residual_stream
 
 ALL_TEXTS = 170
@@ -38,9 +38,6 @@ class Perturbation:
     threshold: float = 0.1  # a token counts as reached when it moved by this share of its norm
     seed: int = 0
     batch_tokens: int = 4096
-
-    def recorded(self) -> JSON:
-        return {name: value for name, value in asdict(self).items() if name != "batch_tokens"}
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -82,7 +79,7 @@ def measure(lm: LanguageModel, parameters: Perturbation, fresh: bool = False) ->
     return records.reuse_or_measure(
         "perturbation",
         model=lm,
-        parameters=parameters.recorded(),
+        parameters=records.recorded(parameters),
         texts=texts.texts_hash([shown, *chosen]),
         measure=run,
         judge=judge,

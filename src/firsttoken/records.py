@@ -46,6 +46,21 @@ class Estimate:
     n: int
 
 
+def interval(estimate: Mapping[str, float], form: str = ".2f", unit: str = "") -> str:
+    """A stored estimate as text: `value unit [low, high]`, each in the format `form`."""
+    value, low, high = (format(estimate[name], form) for name in ("value", "low", "high"))
+    return f"{value}{unit} [{low}, {high}]"
+
+
+# What bounds memory and changes no number beyond rounding; two records that differ only here answer one question.
+UNRECORDED = frozenset({"batch_tokens"})
+
+
+def recorded(parameters: Any) -> JSON:
+    """The fields of a chapter's frozen dataclass of parameters that belong into its record."""
+    return {name: value for name, value in asdict(parameters).items() if name not in UNRECORDED}
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What one record says about one claim of the paper, in one sentence."""
@@ -74,13 +89,18 @@ class Record:
 
     @property
     def filename(self) -> str:
-        return f"{self.model}--{self.variant}.json" if self.variant else f"{self.model}.json"
+        return filename(self.model, self.variant)
 
 
 def slug(name: str) -> str:
     """A model's name as it appears in file names and `{result}` keys: `meta-llama/Llama-3.1-8B` ->
     `meta-llama-llama-3-1-8b`."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def filename(model: str, variant: str = "") -> str:
+    """The file of a record in its claim's folder; `model` is a slug."""
+    return f"{model}--{variant}.json" if variant else f"{model}.json"
 
 
 def reference_store() -> Path:
@@ -159,7 +179,7 @@ def read(path: Path) -> Record:
 
 def find(claim: str, model: str, variant: str = "") -> Record | None:
     """The record to show for a claim and model: this machine's own if it has one, else the committed one."""
-    name = f"{slug(model)}--{variant}.json" if variant else f"{slug(model)}.json"
+    name = filename(slug(model), variant)
     for store in (local_store(), reference_store()):
         if (path := store / claim / name).exists():
             return read(path)
@@ -254,9 +274,8 @@ def reuse_or_measure(
         reference = not os.environ.get("FIRSTTOKEN_MEASURE_HERE")
     asked = (_normal(parameters), texts, version, _identity(_normal(model.provenance())))
     if not fresh:
-        name = f"{model.slug}--{variant}.json" if variant else f"{model.slug}.json"
         for store in (local_store(), reference_store()) if reference else (local_store(),):
-            path = store / claim / name
+            path = store / claim / filename(model.slug, variant)
             if not path.exists():
                 continue
             try:

@@ -18,7 +18,7 @@ from firsttoken import metrics, records, tasks, texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.losses import predict
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.records import JSON, Record, Verdict
+from firsttoken.records import JSON, Record, Verdict, interval
 from firsttoken.without_first import (
     MEANING,
     Arm,
@@ -53,9 +53,6 @@ class Removal:
     seed: int = 0
     batch_tokens: int = 1024
 
-    def recorded(self) -> JSON:
-        return {name: value for name, value in asdict(self).items() if name != "batch_tokens"}
-
 
 def arms_for(lm: LanguageModel, bos: BosPolicy) -> list[Arm]:
     """All arms; `add_bos` only where the model has a BOS token that the policy does not put first."""
@@ -75,15 +72,11 @@ def measure(lm: LanguageModel, parameters: Removal, fresh: bool = False) -> Reco
         raise FirstTokenError(
             f"Arms are compared at each position; give a length of 8 or more, not {parameters.length}."
         )
-    chosen = texts.texts_from(parameters.texts, limit=parameters.passages)
-    if len(chosen) < parameters.passages:
-        raise FirstTokenError(
-            f"{parameters.texts} holds {len(chosen)} texts, fewer than passages={parameters.passages}; lower it."
-        )
+    chosen = texts.exactly(parameters.texts, parameters.passages)
     return records.reuse_or_measure(
         "removal",
         model=lm,
-        parameters=parameters.recorded(),
+        parameters=records.recorded(parameters),
         texts=texts.texts_hash(chosen),
         measure=lambda: _values(lm, chosen, parameters),
         judge=lambda values: judge(lm.slug, values),
@@ -214,7 +207,7 @@ def measure_long(
     return records.reuse_or_measure(
         "removal",
         model=lm,
-        parameters=parameters.recorded() | {"texts": "long text", "length": longest, "passages": windows},
+        parameters=records.recorded(parameters) | {"texts": "long text", "length": longest, "passages": windows},
         texts=texts.texts_hash([document]),
         measure=run,
         version=VERSION,
@@ -277,14 +270,14 @@ def judge(model: str, values: JSON) -> Verdict:
     increase = values["loss_increase"]
     with_it, without = above_chance(values, "intact"), above_chance(values, "delete")
     sentence = (
-        f"Deleting the first token changes the loss by {increase['value']:+.2f} nats per token "
-        f"[{increase['low']:+.2f}, {increase['high']:+.2f}] and the tasks from {with_it:.0%} of the way between "
+        f"Deleting the first token changes the loss by {interval(increase, '+.2f', ' nats per token')} "
+        f"and the tasks from {with_it:.0%} of the way between "
         f"guessing and perfect to {without:.0%}."
     )
     held = values["arms"]["mean_residual"]["loss_increase"]
     sentence += (
         f" Holding the residual of the first token at the mean, so that no sink forms there, costs "
-        f"{held['value']:.2f} nats [{held['low']:.2f}, {held['high']:.2f}]."
+        f"{interval(held, unit=' nats')}."
     )
     if not values["prepends_bos"]:
         return Verdict(
@@ -294,8 +287,8 @@ def judge(model: str, values: JSON) -> Verdict:
         )
     if undone := values["undone_by_resting"]:
         sentence += (
-            f" Giving back a first token of value zero, on which heads may rest, undoes {undone['value']:.0%} "
-            f"[{undone['low']:.0%}, {undone['high']:.0%}] of the loss."
+            f" Giving back a first token of value zero, on which heads may rest, undoes {interval(undone, '.0%')} "
+            "of the loss."
         )
     if increase["low"] > 0.5 and without < with_it / 2:
         return Verdict("reproduced", sentence)

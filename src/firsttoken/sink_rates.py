@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from firsttoken import metrics, records, texts
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.errors import explain_out_of_memory
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.probe import probe
-from firsttoken.records import JSON, Estimate, Record, Verdict
+from firsttoken.records import JSON, Estimate, Record, Verdict, interval
 
 EPSILONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PAPER_EPSILON = 0.8
@@ -36,9 +36,6 @@ class SinkRates:
     bos: BosPolicy = "auto"
     seed: int = 0  # of the bootstrap
     batch_tokens: int = 4096
-
-    def recorded(self) -> JSON:
-        return {name: value for name, value in asdict(self).items() if name != "batch_tokens"}
 
 
 def alphas(lm: LanguageModel, ids: Tensor, batch_tokens: int = 4096) -> Tensor:
@@ -78,15 +75,6 @@ def alphas_of_prefixes(
     return {length: torch.cat(parts) for length, parts in found.items()}
 
 
-def _texts(parameters: SinkRates) -> list[str]:
-    found = texts.texts_from(parameters.texts, limit=parameters.passages)
-    if len(found) < parameters.passages:
-        raise FirstTokenError(
-            f"{parameters.texts} holds {len(found)} texts, fewer than passages={parameters.passages}; lower it."
-        )
-    return found
-
-
 def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Record:
     """The sink rates of a model: the record `sink_rates/<model>.json`.
 
@@ -94,7 +82,7 @@ def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Re
     the first token), `by_epsilon`, `by_layer`, `by_passage`, and `alpha`, (layer, head), averaged over passages.
     """
     metrics.check_epsilon(parameters.epsilon)
-    chosen = _texts(parameters)
+    chosen = texts.exactly(parameters.texts, parameters.passages)
 
     def run() -> JSON:
         ids = texts.encode(lm, chosen, parameters.length, parameters.bos)
@@ -106,7 +94,7 @@ def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Re
     return records.reuse_or_measure(
         "sink_rates",
         model=lm,
-        parameters=parameters.recorded(),
+        parameters=records.recorded(parameters),
         texts=texts.texts_hash(chosen),
         measure=run,
         judge=lambda values: judge(lm.slug, parameters, values),
@@ -174,7 +162,7 @@ def measure_by_length(lm: LanguageModel, parameters: SinkRates, longest: int, fr
     return records.reuse_or_measure(
         "sink_rates",
         model=lm,
-        parameters=parameters.recorded() | {"texts": "long text", "length": longest, "passages": None},
+        parameters=records.recorded(parameters) | {"texts": "long text", "length": longest, "passages": None},
         texts=texts.texts_hash([document]),
         measure=run,
         version=2,
@@ -189,7 +177,7 @@ def measure_by_bos(lm: LanguageModel, parameters: SinkRates, counted: Record, fr
     Args:
         counted: the record that `measure` gave for these parameters; it answers for the policy that it used.
     """
-    chosen = _texts(parameters)
+    chosen = texts.exactly(parameters.texts, parameters.passages)
 
     def run() -> JSON:
         by_epsilon = counted.values["by_epsilon"]
@@ -207,7 +195,7 @@ def measure_by_bos(lm: LanguageModel, parameters: SinkRates, counted: Record, fr
     return records.reuse_or_measure(
         "sink_rates",
         model=lm,
-        parameters=parameters.recorded() | {"bos": "all"},
+        parameters=records.recorded(parameters) | {"bos": "all"},
         texts=texts.texts_hash(chosen),
         measure=run,
         version=2,
@@ -255,11 +243,12 @@ def judge(model: str, parameters: SinkRates, values: JSON) -> Verdict:
         gap = abs(strict["value"] - theirs)
         status: records.Status = "reproduced" if gap <= 0.05 else "partly" if gap <= 0.15 else "not reproduced"
         return Verdict(
-            status, f"Sink rate at ε = {PAPER_EPSILON}: {_percent(strict)} here, {theirs:.2%} in the paper's table."
+            status,
+            f"Sink rate at ε = {PAPER_EPSILON}: {interval(strict, '.1%')} here, {theirs:.2%} in the paper's table.",
         )
     sentence = (
-        f"{_percent(loose)} of the heads give the first token more than 0.3 of their attention and {_percent(strict)} "
-        f"more than {PAPER_EPSILON}. "
+        f"{interval(loose, '.1%')} of the heads give the first token more than 0.3 of their attention and "
+        f"{interval(strict, '.1%')} more than {PAPER_EPSILON}. "
     )
     if loose["low"] <= 0.25:
         return Verdict("not reproduced", sentence + "Sinks are no common feature of this model's heads.")
@@ -270,10 +259,6 @@ def judge(model: str, parameters: SinkRates, values: JSON) -> Verdict:
         sentence + f"Sinks are there, and at the paper's threshold {more} than in LLaMa 3.1 8B ({smallest:.2%} in the "
         "paper); this model is not in the paper's table, whose numbers it cannot confirm.",
     )
-
-
-def _percent(estimate: JSON) -> str:
-    return f"{estimate['value']:.1%} [{estimate['low']:.1%}, {estimate['high']:.1%}]"
 
 
 def paper_table(found: Sequence[Record]) -> list[tuple[str, ...]]:
@@ -288,7 +273,7 @@ def paper_table(found: Sequence[Record]) -> list[tuple[str, ...]]:
         ours, status = "not measured yet", "not measured yet"
         if record is not None:
             by_epsilon = record.values["by_epsilon"]
-            ours = _percent(by_epsilon["threshold_first"][by_epsilon["epsilon"].index(PAPER_EPSILON)])
+            ours = interval(by_epsilon["threshold_first"][by_epsilon["epsilon"].index(PAPER_EPSILON)], ".1%")
             status = record.verdict.status if record.verdict else status
         rows.append((names.get(model, model), theirs, ours, status))
     return rows

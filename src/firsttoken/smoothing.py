@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from firsttoken import records, texts
-from firsttoken.arms import ARMS, Arm, first_token_mass, interval, mass_sentence, sink_survives, start
+from firsttoken.arms import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
 from firsttoken.mixing import mean_estimates, ratio_estimates
 from firsttoken.models import LanguageModel
 from firsttoken.phenomenon import attention_maps, pack
 from firsttoken.probe import probe
-from firsttoken.records import JSON, Record, Verdict
+from firsttoken.records import JSON, Record, Verdict, interval
 
 
 def binary_entropy(a: Tensor) -> Tensor:
@@ -112,9 +112,6 @@ class Smoothing:
     seed: int = 0
     batch_tokens: int = 4096
 
-    def recorded(self) -> JSON:
-        return {name: value for name, value in asdict(self).items() if name != "batch_tokens"}
-
 
 def measure(lm: LanguageModel, parameters: Smoothing, fresh: bool = False) -> Record:
     """The record `smoothing/<model>.json`.
@@ -138,7 +135,7 @@ def measure(lm: LanguageModel, parameters: Smoothing, fresh: bool = False) -> Re
     return records.reuse_or_measure(
         "smoothing",
         model=lm,
-        parameters=parameters.recorded() | {"longest": None, "windows": None},
+        parameters=records.recorded(parameters) | {"longest": None, "windows": None},
         texts=texts.texts_hash(chosen),
         measure=run,
         judge=judge,

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from firsttoken import collapse, records, texts
-from firsttoken.arms import ARMS, Arm, first_token_mass, interval, mass_sentence, sink_survives, start
+from firsttoken.arms import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
 from firsttoken.bounds import WeightNorms, layer_bounds, weight_norms
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
 from firsttoken.jacobians import choose_sources, gains
 from firsttoken.mixing import mean_estimates, ratio_estimates
 from firsttoken.models import LanguageModel
 from firsttoken.paths import log_path_sums, walk
-from firsttoken.records import JSON, Record, Verdict
+from firsttoken.records import JSON, Record, Verdict, interval
 from firsttoken.residuals import residual_stream
 
 LN10 = 2.302585092994046

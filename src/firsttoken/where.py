@@ -19,7 +19,7 @@ from firsttoken.conditions import decode
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
-from firsttoken.records import JSON, Record, Verdict
+from firsttoken.records import JSON, Record, Verdict, interval
 
 Reading = Literal[
     "as it is",
@@ -58,9 +58,6 @@ class Where:
     epsilon: float = 0.3
     seed: int = 0
     batch_tokens: int = 512
-
-    def recorded(self) -> JSON:
-        return {name: value for name, value in asdict(self).items() if name != "batch_tokens"}
 
 
 @dataclass(frozen=True)
@@ -146,15 +143,11 @@ def measure(lm: LanguageModel, parameters: Where, fresh: bool = False) -> Record
     metrics.check_epsilon(parameters.epsilon)
     if parameters.length < 24:
         raise FirstTokenError(f"Places inside the text need a length of 24 tokens or more, not {parameters.length}.")
-    chosen = texts.texts_from(parameters.texts, limit=parameters.passages)
-    if len(chosen) < parameters.passages:
-        raise FirstTokenError(
-            f"{parameters.texts} holds {len(chosen)} texts, fewer than passages={parameters.passages}; lower it."
-        )
+    chosen = texts.exactly(parameters.texts, parameters.passages)
     return records.reuse_or_measure(
         "where",
         model=lm,
-        parameters=parameters.recorded(),
+        parameters=records.recorded(parameters),
         texts=texts.texts_hash(chosen),
         measure=lambda: _values(lm, chosen, parameters),
         judge=judge,
@@ -246,10 +239,7 @@ def judge(values: JSON) -> Verdict:
     """Paper and related work: the sink belongs to the first place whatever stands there, unless BOS was always there
     in training; then it belongs to BOS in first place. Decided by half of the mass staying or going."""
     kept = values["first_token_kept"]
-    sentence = (
-        f"With a random token in first place, {kept['value']:.0%} [{kept['low']:.0%}, {kept['high']:.0%}] of the "
-        "attention mass on it remains"
-    )
+    sentence = f"With a random token in first place, {interval(kept, '.0%')} of the attention mass on it remains"
     if values["prepends_bos"]:
         without = (
             values["readings"]["without BOS"]["first"]["value"] / values["readings"]["as it is"]["first"]["value"]
@@ -266,7 +256,6 @@ def judge(values: JSON) -> Verdict:
         swapped = values["readings"]["swapped"]
         sentence += f"; moved into the middle, the former first token draws {swapped['second']['value']:.0%}. "
         expected, good = kept["low"] > 0.5, swapped["second"]["value"] < swapped["first"]["value"] / 2
-        to_place = expected and good
         to_place = expected and good
         sentence += "The sink belongs to the place." if to_place else "The sink is not tied to its place alone."
     status: records.Status = "reproduced" if expected and good else "partly" if expected or good else "not reproduced"

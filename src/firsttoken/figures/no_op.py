@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from firsttoken.figures.sink_rates import band
 from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, table
-from firsttoken.records import JSON, Record
+from firsttoken.records import JSON, Record, interval
 
 MARKERS = "os^D"  # a model is told by its marker as well as by its colour
 
@@ -379,6 +379,4 @@ def value_norms(found: Sequence[Record]) -> Display:
 
 
 def _estimate(value: JSON | None, form: str) -> str:
-    if value is None:
-        return "none"
-    return f"{value['value']:{form}} [{value['low']:{form}}, {value['high']:{form}}]"
+    return "none" if value is None else interval(value, form)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from firsttoken.figures.sink_rates import band
 from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, table
-from firsttoken.records import JSON, Record
+from firsttoken.records import JSON, Record, interval
 from firsttoken.without_first import MEANING, Arm
 
 # Shape and colour both name the arm, so that neither is needed alone.
@@ -164,8 +164,8 @@ def task_table(found: Sequence[Record]) -> Display:
                     f"{record.model}: {name}",
                     f"{task['chance']:.1%}",
                     str(task["questions"]),
-                    _percent(arms_["intact"]),
-                    _percent(arms_["delete"]),
+                    interval(arms_["intact"], ".0%"),
+                    interval(arms_["delete"], ".0%"),
                 )
             )
     columns = ("task", "chance", "questions", "intact [95 % interval]", "first token deleted")
@@ -222,10 +222,6 @@ def long_texts(found: Sequence[Record]) -> Display:
         ncols=3,
         figsize=(10.5, 0.6 + 3.0 * len(found)),
     )
-
-
-def _percent(estimate: JSON) -> str:
-    return f"{estimate['value']:.0%} [{estimate['low']:.0%}, {estimate['high']:.0%}]"
 
 
 def meanings(found: Sequence[Record]) -> Display:
