@@ -176,29 +176,18 @@ def rule_table(found: Sequence[Record], count: int = 6) -> Display:
         for rule in record.values["search"]["rules"][:count]:
             rows.append(
                 (
-                    f"{record.model}: {rule['layer']}.{rule['head']}",
+                    f"{record.model} {rule['layer']}.{rule['head']}",
                     rule["condition"],
                     "two" if rule["bimodal"] else "one",
                     f"{rule['off_if_condition']:.0%}",
                     f"{rule['off_otherwise']:.0%}",
                     f"{rule['bits']:.3f}",
-                    f"{rule['share_explained']:.0%}",
                     f"{rule['p']:.3g}",
                     "yes" if rule["named"] else "no",
                 )
             )
-    columns = (
-        "layer.head",
-        "condition",
-        "humps",
-        "off, met",
-        "off, not met",
-        "bits",
-        "of entropy",
-        "corrected p",
-        "rule",
-    )
-    return table(rows, columns, "Heads that switch, and the condition that separates their two sides best")
+    columns = ("head", "condition", "humps", "off, met", "off, else", "bits", "p", "rule")
+    return table(rows, columns, "Heads that switch, and their best condition (p corrected)")
 
 
 def search_table(found: Sequence[Record]) -> Display:
@@ -221,7 +210,7 @@ def tokens(example: JSON, model: str) -> Display:
         shown = escape(token).replace("\n", "↵").replace(" ", "·")
         frame = "outline:2px solid currentColor;outline-offset:-2px;" if met else ""
         pieces.append(
-            f'<ruby style="display:inline-ruby;margin:0 1px"><span style="background:rgba(47,127,193,'
+            f'<ruby style="white-space:nowrap;margin:0 1px"><span style="background:rgba(47,127,193,'
             f'{0.45 * attention:.2f});{frame}padding:0 3px;border-radius:3px">{shown}</span>'
             f'<rt style="font-size:70%">{100 * attention:.0f}</rt></ruby>'
         )
@@ -233,7 +222,7 @@ def tokens(example: JSON, model: str) -> Display:
     html = (
         f'<div class="themed token-strip" role="group" aria-label="{escape(head)}">'
         f"<p><strong>{escape(head)}</strong>. Above each token: its attention to the first token, in percent.</p>"
-        f'<p style="line-height:2.6;overflow-wrap:anywhere">{"".join(pieces)}</p></div>'
+        f'<p style="line-height:2.6">{"<wbr>".join(pieces)}</p></div>'
     )
     text = " ".join(f"{t!r}:{100 * a:.0f}" for t, a in zip(example["tokens"], example["attention"], strict=True))
     return Display(html, f"{head}\n{text}")

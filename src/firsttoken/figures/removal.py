@@ -195,7 +195,8 @@ def long_texts(found: Sequence[Record]) -> Display:
                 look = {"color": color, "marker": marker, "markersize": 5, "label": SHORT[arm]}
                 band(row[0], lengths, values["arms"][arm]["loss"], **look)
                 band(row[1], lengths, values["arms"][arm]["mass"], **look)
-                needles = {int(n): task["arms"][arm] for n, task in values["needle"].items()}
+                # Records keep their keys in the order of text, where 1024 comes before 512.
+                needles = {int(n): values["needle"][n]["arms"][arm] for n in sorted(values["needle"], key=int)}
                 band(row[2], list(needles), list(needles.values()), **look)
             if values["needle"]:
                 chance = next(iter(values["needle"].values()))["chance"]
