@@ -175,16 +175,21 @@ def _gain(norm: nn.Module, width: int) -> Tensor:
 
 
 def spectral_norm(matrix: Tensor) -> Tensor:
-    """Largest singular value of (..., m, n), from the smaller Gram matrix."""
-    matrix = matrix.double()
+    """Largest singular value of (..., m, n) in float64, never too small.
+
+    From the smaller Gram matrix, in the precision of the weights; float32 gets a margin above its rounding error.
+    """
+    exact = matrix.dtype == torch.float64
+    matrix = matrix if exact else matrix.float()
     gram = matrix @ matrix.mT if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT @ matrix
-    return torch.linalg.eigvalsh(gram)[..., -1].clamp_min(0).sqrt()
+    largest = torch.linalg.eigvalsh(gram)[..., -1].clamp_min(0).sqrt().double()
+    return largest if exact else largest * (1 + 1e-4)
 
 
 def _product_norm(left: Tensor, right: Tensor) -> Tensor:
     """||left @ right|| of (..., m, k) and (..., k, n) with small k, without the m x n product."""
     inner = torch.linalg.qr(left.double(), mode="r").R @ torch.linalg.qr(right.double().mT, mode="r").R.mT
-    return torch.linalg.matrix_norm(inner, ord=2)
+    return spectral_norm(inner)
 
 
 def _norms_of(layer: Any) -> WeightNorms:
@@ -195,8 +200,11 @@ def _norms_of(layer: Any) -> WeightNorms:
     out = attention.o_proj.weight.double().reshape(width, heads, size).transpose(0, 1)  # (head, width, dim)
 
     def by_head(projection: nn.Linear) -> Tensor:
-        weight = (projection.weight.double() * g).reshape(-1, size, width)
-        return weight.repeat_interleave(heads // len(weight), dim=0)  # (head, dim, width)
+        """(heads of the projection, dim, width), gains of the norm before it included."""
+        return (projection.weight * g.to(projection.weight)).reshape(-1, size, width)
+
+    def for_every_head(numbers: Tensor) -> Tensor:
+        return numbers.repeat_interleave(heads // len(numbers), dim=0)
 
     one = torch.ones((), dtype=torch.float64, device=out.device)
     has_head_norms = hasattr(attention, "q_norm")
@@ -206,14 +214,14 @@ def _norms_of(layer: Any) -> WeightNorms:
     if sandwich:
         down = down * _gain(layer.post_feedforward_layernorm, width).abs().max()
     return WeightNorms(
-        value=_product_norm(out, by_head(attention.v_proj)),
-        key=spectral_norm(by_head(attention.k_proj))
+        value=_product_norm(out, for_every_head(by_head(attention.v_proj))),
+        key=for_every_head(spectral_norm(by_head(attention.k_proj)))
         * (_gain(attention.k_norm, size).abs().max() if has_head_norms else one),
-        query=spectral_norm(by_head(attention.q_proj))
+        query=for_every_head(spectral_norm(by_head(attention.q_proj)))
         * (_gain(attention.q_norm, size).abs().max() if has_head_norms else one),
         out=torch.linalg.qr(out, mode="r").R,
-        gate=spectral_norm(layer.mlp.gate_proj.weight.double() * g_mlp),
-        up=spectral_norm(layer.mlp.up_proj.weight.double() * g_mlp),
+        gate=spectral_norm(layer.mlp.gate_proj.weight * g_mlp.to(layer.mlp.gate_proj.weight)),
+        up=spectral_norm(layer.mlp.up_proj.weight * g_mlp.to(layer.mlp.up_proj.weight)),
         down=down,
         after=_gain(layer.post_attention_layernorm, width).abs().max() if sandwich else one,
     )

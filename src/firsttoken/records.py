@@ -291,13 +291,15 @@ def reuse_or_measure(
             ):
                 return old
 
+    # The code that measures was loaded before; what is committed while it runs is not what ran.
+    state = git_state()
     start = time.perf_counter()
     values = _normal(measure())
     provenance = {
         "model": model.provenance(),
         "texts": texts,
         **environment(),
-        **git_state(),
+        **state,
         "seconds": round(time.perf_counter() - start, 1),
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

@@ -1,8 +1,7 @@
 """The paper's theory on real models: collapse along the depth, and a bound on how far a change can travel.
 
 Definitions and proofs are where the functions are: `collapse.py` (rank and representational collapse, the
-proposition),
-`bounds.py` (the over-squashing bound), `paths.py` (path sums).
+proposition), `bounds.py` (the over-squashing bound), `paths.py` (path sums).
 """
 
 from __future__ import annotations
@@ -21,12 +20,8 @@ from firsttoken.mixing import mean_estimates, ratio_estimates
 from firsttoken.models import LanguageModel
 from firsttoken.paths import log_path_sums, walk
 from firsttoken.records import JSON, Record, Verdict, interval
-from firsttoken.residuals import residual_stream
 
 LN10 = 2.302585092994046
-# The experiment on the last two tokens: a few tokens of text, then one of these words, cut to its first token.
-PREFIX = 8
-REPEATED = (" 1", " the", " and", " house", " of", " seven", " x", " water")
 
 
 @dataclass(frozen=True)
@@ -66,8 +61,8 @@ def measure(lm: LanguageModel, parameters: Theory, fresh: bool = False) -> Recor
         with explain_out_of_memory("lower passages, length or bound_length"):
             values: JSON = {
                 "first_token_mass": {arm: first_token_mass(lm, ids, arm, parameters.seed) for arm in ARMS},
-                "collapse": {arm: collapse_by_layer(lm, ids, arm, parameters.seed) for arm in ARMS},
-                "last_two": last_two(lm, ids, parameters),
+                "collapse": {arm: collapse.by_layer(lm, ids, arm, parameters.seed) for arm in ARMS},
+                "last_two": collapse.last_two(lm, ids, parameters.repeats, parameters.seed),
                 **path_sums(lm, ids, parameters.seed),
                 **compare(lm, ids[: parameters.bounded, : parameters.bound_length], parameters),
             }
@@ -87,67 +82,6 @@ def measure(lm: LanguageModel, parameters: Theory, fresh: bool = False) -> Recor
 def remeasure(lm: LanguageModel, record: Record) -> Record:
     """Measure what a record of this claim holds once more, with its own parameters."""
     return measure(lm, Theory(**record.parameters), fresh=True)
-
-
-# -- collapse -----------------------------------------------------------------------------------------------
-
-
-def collapse_by_layer(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0) -> JSON:
-    """Collapse measures of the residual stream after every layer, as estimates over texts.
-
-    `from_mean` is ||V - M||_F / ||V||_F, `entropy` the matrix entropy and `rank` the effective rank, each with a name
-    in `_text` for the text tokens without the first; `first_norm` the norm of the first token over the others'.
-    `broken` counts the cases in which the proposition fails: none can.
-
-    Args:
-        ids: (text, token), text tokens without BOS.
-    """
-    rows, _ = start(lm, ids, arm)
-    samples: dict[str, list[Tensor]] = {}
-    broken = 0
-    for row in rows:
-        v = residual_stream(lm.model, row[None])[:, 0].cpu()  # (layer + 1, token, width)
-        rest = v[:, 1:]
-        for name, part in (("", v), ("_text", rest)):
-            samples.setdefault(f"from_mean{name}", []).append(
-                collapse.distance_from_mean(part) / part.flatten(1).norm(dim=-1)
-            )
-            samples.setdefault(f"entropy{name}", []).append(collapse.matrix_entropy(part))
-            samples.setdefault(f"rank{name}", []).append(collapse.rank(part))
-        samples.setdefault("first_norm", []).append(collapse.first_norm_ratio(v))
-        limit = collapse.SQRT2 * collapse.distance_from_mean(v.double())
-        broken += int((collapse.last_two_distance(v.double()) > limit * (1 + 1e-9)).sum())
-    found: JSON = {"broken": broken}
-    of_text = torch.arange(len(rows))
-    for name, parts in samples.items():
-        found[name] = [asdict(estimate) for estimate in mean_estimates(torch.stack(parts), of_text, seed)]
-    return found
-
-
-def last_two(lm: LanguageModel, ids: Tensor, parameters: Theory) -> JSON:
-    """||v_n - v_(n-1)||_2 / ||v_n||_2 after the last layer, where a few words of text are followed by one token
-    repeated n times; estimates over texts.
-
-    Attention is causal, so one run of the longest input gives all n. Words come first because an input of equal
-    tokens and nothing else is a special case: with rotary positions all of its representations are equal, exactly,
-    at every layer (each row of attention averages equal values).
-
-    Args:
-        ids: (text, token), text tokens without BOS.
-    """
-    counts = [2**k for k in range(1, parameters.repeats.bit_length()) if 2**k <= parameters.repeats]
-    tokens = [lm.tokenizer(word, add_special_tokens=False).input_ids[0] for word in REPEATED]
-    repeated = torch.tensor([tokens[row % len(tokens)] for row in range(len(ids))])[:, None]
-    inputs = torch.cat([ids[:, :PREFIX], repeated.expand(-1, parameters.repeats)], dim=1)
-    values: JSON = {"repeats": counts}
-    at = PREFIX + torch.tensor(counts) - 1
-    for arm in ARMS:
-        rows, begin = start(lm, inputs, arm)
-        v = torch.cat([residual_stream(lm.model, row[None])[-1, :, begin:].cpu() for row in rows])
-        distance = (v[:, at] - v[:, at - 1]).norm(dim=-1) / v[:, at].norm(dim=-1)  # (text, count)
-        estimates = mean_estimates(distance, torch.arange(len(v)), parameters.seed)
-        values[arm] = [asdict(estimate) for estimate in estimates]
-    return values
 
 
 # -- path sums and the bound --------------------------------------------------------------------------------

@@ -7,7 +7,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from firsttoken import models, no_op, phenomenon, records, removal, sink_rates, where
+from firsttoken import (
+    jacobians,
+    models,
+    no_op,
+    perturbation,
+    phenomenon,
+    records,
+    removal,
+    sink_rates,
+    smoothing,
+    theory,
+    where,
+)
 from firsttoken.bundled import BUNDLED
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
@@ -20,10 +32,14 @@ TOLERANCE = 0.01
 PACKED = frozenset({"maps"})
 
 REMEASURE: dict[str, Callable[[LanguageModel, Record], Record]] = {
+    "jacobian": jacobians.remeasure,
     "no_op": no_op.remeasure,
+    "perturbation": perturbation.remeasure,
     "phenomenon": phenomenon.remeasure,
     "removal": removal.remeasure,
     "sink_rates": sink_rates.remeasure,
+    "smoothing": smoothing.remeasure,
+    "theory": theory.remeasure,
     "where": where.remeasure,
 }
 
