@@ -12,7 +12,6 @@ property of entropy gives the entropy of the rest, renormalised, as (H - h(a)) /
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -108,7 +107,7 @@ class Smoothing:
     length: int = 64  # text tokens, BOS not counted
     maps: int = 3  # heads whose maps are shown and whose spectra are kept for each arm
     longest: int = 4096  # text tokens of the windows of the length sweep
-    windows: int = 2  # how many such windows
+    windows: int = 4  # how many such windows
     seed: int = 0
     batch_tokens: int = 4096
 
@@ -128,7 +127,7 @@ def measure(lm: LanguageModel, parameters: Smoothing, fresh: bool = False) -> Re
         ids = texts.encode(lm, chosen, parameters.length, "never")
         found = {arm: rows(lm, ids, arm, parameters.batch_tokens) for arm in ARMS}
         values = summary(found, parameters.seed)
-        values["shown"] = shown(lm, ids[0], values["by_head"], parameters)
+        values["shown"] = shown(lm, ids[0], heads_growth(values), parameters)
         values["first_token_mass"] = {arm: first_token_mass(lm, ids, arm, parameters.seed) for arm in ARMS}
         return values
 
@@ -168,14 +167,14 @@ def summary(found: dict[Arm, RowStatistics], seed: int = 0) -> JSON:
     return values
 
 
-def shown(lm: LanguageModel, ids: Tensor, by_head: JSON, parameters: Smoothing) -> JSON:
+def shown(lm: LanguageModel, ids: Tensor, growth: Tensor, parameters: Smoothing) -> JSON:
     """Maps of the heads whose effective number of tokens grows most without BOS, on the first text, and the
     effective rank of all maps on it.
 
     Args:
         ids: (token,), text tokens without BOS.
+        growth: (layer, head), see `heads_growth`.
     """
-    growth = torch.tensor(by_head["without_bos"]) / torch.tensor(by_head["with_bos"])  # (layer, head)
     strongest = growth.flatten().argsort(descending=True)[: parameters.maps].tolist()
     heads = [divmod(number, growth.shape[1]) for number in strongest]
     values: JSON = {"heads": [{"layer": layer, "head": head} for layer, head in heads]}
@@ -266,8 +265,6 @@ def judge(values: JSON) -> Verdict:
     return Verdict("reproduced" if shannon["low"] > 1 else "not reproduced", sentence)
 
 
-def heads_by_growth(values: JSON) -> Sequence[tuple[int, int, float]]:
-    """(layer, head, exp(H) without / with BOS), the head that changes most first."""
-    growth = torch.tensor(values["by_head"]["without_bos"]) / torch.tensor(values["by_head"]["with_bos"])
-    order = growth.flatten().argsort(descending=True).tolist()
-    return [(*divmod(number, growth.shape[1]), float(growth.flatten()[number])) for number in order]
+def heads_growth(values: JSON) -> Tensor:
+    """exp(H) without BOS / with it, of every head: (layer, head)."""
+    return torch.tensor(values["by_head"]["without_bos"]) / torch.tensor(values["by_head"]["with_bos"])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from firsttoken.arms import ARMS
 from firsttoken.figures.panels import by_arm, ratio_by_layer, whole_numbers
@@ -47,15 +48,19 @@ def by_position(found: Sequence[Record]) -> Display:
 
 
 def _binned(found: Sequence[Record], name: str, alt: str, xlabel: str) -> Display:
+    def middles(record: Record) -> list[float]:
+        ends = [[int(end) for end in label.split("–")] for label in record.values["distance"]]
+        return [sum(pair) / len(pair) for pair in ends]
+
     def pick(record: Record) -> Any:
-        middles = [sum(map(int, label.split("–"))) / len(label.split("–")) for label in record.values["distance"]]
-        return middles, record.values[name]
+        return middles(record), record.values[name]
 
     def adjust(ax: Axes, record: Record) -> None:
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
-        labels = record.values["distance"]
-        ax.set_xticks(pick(record)[0], labels, fontsize=8)
-        ax.minorticks_off()
+        bins = zip(middles(record), record.values["distance"], record.values[name][ARMS[0]], strict=True)
+        ticks = [(middle, label) for middle, label, estimate in bins if estimate]
+        ax.set_xticks([middle for middle, _ in ticks], [label for _, label in ticks], fontsize=8)
+        ax.xaxis.set_minor_locator(NullLocator())
 
     return by_arm(found, pick, alt, xlabel, "relative gain after the last layer", adjust)

@@ -62,7 +62,7 @@ def ratio_by_layer(found: Sequence[Record], key: str, alt: str, ylabel: str) -> 
             ratio = record.values["by_layer"][key]
             band(ax, range(1, len(ratio) + 1), ratio, color=model_color(record.model), marker=".", label=record.model)
         ax.axhline(1, color=NEUTRAL, linestyle="--", linewidth=1)
-        ax.annotate("no difference", (1, 1), (0, 4), textcoords="offset points", color=NEUTRAL, fontsize=8)
+        ax.annotate("no difference", (1, 1), (0, -12), textcoords="offset points", color=NEUTRAL, fontsize=8)
         whole_numbers(ax)
         ax.set(xlabel="after layer", ylabel=ylabel)
         ax.legend(frameon=False)

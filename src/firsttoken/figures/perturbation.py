@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
 from firsttoken.arms import ARMS, LABELS
+from firsttoken.edits import Kind, Place
 from firsttoken.figures.panels import by_arm, ratio_by_layer, whole_numbers
 from firsttoken.plots import COLORMAP, Display, figure, interactive, table
-from firsttoken.records import Record
+from firsttoken.records import Record, interval
 
 FLOOR = 1e-3  # smaller relative distances share one colour
 
@@ -82,6 +84,7 @@ def absolute_map(record: Record) -> Display:
                 interpolation="nearest",
             )
             ax.set(title=f"{record.model}, {LABELS[arm]}", xlabel="token")
+            ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         np.atleast_1d(axes)[0].set_ylabel("after layer")
         ax.figure.colorbar(image, ax=axes, label="absolute distance (norm of the difference)")
 
@@ -116,15 +119,10 @@ def groups(found: Sequence[Record]) -> Display:
     """The ratio by kind of edit and by where in the text it is."""
     rows = []
     for record in found:
-        for group, name in (("by_kind", "kind"), ("by_place", "place")):
-            for value, e in record.values.get(group, {}).items():
-                rows.append(
-                    (
-                        record.model,
-                        f"{name}: {value}",
-                        e["edits"],
-                        f"{e['value']:.2f} [{e['low']:.2f}, {e['high']:.2f}]",
-                    )
-                )
+        for group, names in (("kind", get_args(Kind)), ("place", get_args(Place))):
+            of_group = record.values.get(f"by_{group}", {})
+            for name in names:
+                if name in of_group:
+                    rows.append((record.model, f"{group}: {name}", of_group[name]["edits"], interval(of_group[name])))
     columns = ("model", "edits", "how many", "spread without BOS / with BOS [95 % interval]")
     return table(rows, columns, "The ratio for each kind of edit and each place in the text")

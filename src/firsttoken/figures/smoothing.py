@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from plotly.subplots import make_subplots
 
 from firsttoken.arms import ARMS, LABELS
 from firsttoken.figures.panels import ARM_COLORS, by_arm, draw_arms, whole_numbers
 from firsttoken.phenomenon import unpack
-from firsttoken.plots import COLORMAP, NEUTRAL, Display, figure, table
-from firsttoken.records import Record
+from firsttoken.plots import COLORMAP, NEUTRAL, Display, figure, interactive, table
+from firsttoken.records import Record, interval
+from firsttoken.smoothing import heads_growth
 
 MEASURES = {
     "effective_tokens": "all of the row, exp(H)",
@@ -51,11 +54,47 @@ def ratios(found: Sequence[Record]) -> Display:
         for name, label in MEASURES.items():
             with_bos, without = (f"{record.values[f'{name}_{arm}']['value']:.2f}" for arm in ARMS)
             e = record.values[f"{name}_ratio"]
-            rows.append(
-                (record.model, label, with_bos, without, f"{e['value']:.2f} [{e['low']:.2f}, {e['high']:.2f}]")
-            )
+            rows.append((record.model, label, with_bos, without, interval(e)))
     columns = ("model", "measure", "with BOS", "without BOS", "ratio [95 % interval]")
     return table(rows, columns, "Effective number of tokens, mean over queries, heads and layers")
+
+
+def heads(found: Sequence[Record]) -> Display:
+    """The change of each head: effective number of tokens without BOS over with it, layers by heads, interactive."""
+    logs = [heads_growth(record.values).log2() for record in found]  # (layer, head) each
+    top = max(float(log.abs().max()) for log in logs)
+    fig = make_subplots(rows=1, cols=len(found), subplot_titles=[record.model for record in found])
+    for number, log in enumerate(logs, 1):
+        fig.add_trace(
+            go.Heatmap(
+                z=log.numpy().round(3),
+                text=[[f"{value:.2f}" for value in row] for row in log.exp2().tolist()],
+                hovertemplate="layer %{y}, head %{x}<br>%{text} times as many tokens<extra></extra>",
+                coloraxis="coloraxis",
+            ),
+            row=1,
+            col=number,
+        )
+        fig.update_xaxes(title_text="head", dtick=1, row=1, col=number)
+    fig.update_yaxes(title_text="layer", row=1, col=1)
+    ticks = range(-int(top), int(top) + 1)
+    fig.update_layout(
+        coloraxis=dict(
+            # Two colours around "no change".
+            colorscale="PuOr_r",
+            cmin=-top,
+            cmax=top,
+            colorbar=dict(
+                title_text="without /<br>with BOS", tickvals=list(ticks), ticktext=[f"{2.0**n:g}" for n in ticks]
+            ),
+        ),
+        margin=dict(l=50, r=10, t=30, b=50),
+    )
+    alt = (
+        "Layers by heads, coloured by how many times as many tokens, in effect, a row attends to without BOS as with "
+        f"it; one panel for each model: {', '.join(record.model for record in found)}"
+    )
+    return interactive(fig, alt, height=420)
 
 
 def maps(record: Record) -> Display:

@@ -12,7 +12,7 @@ from firsttoken.arms import ARMS, LABELS
 from firsttoken.figures.panels import by_arm, draw_arms, whole_numbers
 from firsttoken.figures.sink_rates import band
 from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, table
-from firsttoken.records import Record
+from firsttoken.records import Record, interval
 from firsttoken.toy import Sweep
 
 _NAMES = {"sink": "sink strength s", "depth": "layers L", "heads": "heads H", "length": "tokens T"}
@@ -23,8 +23,8 @@ def toy(sweeps: Sequence[Sweep]) -> Display:
 
     def draw(axes: Any) -> None:
         for ax, sweep in zip(axes.flat, sweeps, strict=True):
-            ax.plot(sweep.values, sweep.theorem, color=PALETTE[1], marker=".", label="C^L × path sum of abar")
-            ax.plot(sweep.values, sweep.tight, color=PALETTE[0], marker=".", label="path sum with each head's norm")
+            ax.plot(sweep.values, sweep.theorem, color=PALETTE[5], marker=".", label="C^L × path sum of abar")
+            ax.plot(sweep.values, sweep.tight, color=PALETTE[4], marker=".", label="path sum with each head's norm")
             ax.plot(sweep.values, sweep.exact, color=NEUTRAL, marker=".", label="exact Jacobian")
             ax.set_xlabel(_NAMES[sweep.name])
         for ax in axes[:, 0]:
@@ -48,8 +48,8 @@ def bounds(found: Sequence[Record]) -> Display:
             of = record.values["bound"]["with_bos"]
             layers = range(1, len(of["log10_gain"]) + 1)
             for name, label, color in (
-                ("log10_theorem", "C^L × path sum", PALETTE[1]),
-                ("log10_tight", "path sum of layer bounds", PALETTE[0]),
+                ("log10_theorem", "C^L × path sum", PALETTE[5]),
+                ("log10_tight", "path sum of layer bounds", PALETTE[4]),
                 ("log10_gain", "measured Jacobian", NEUTRAL),
             ):
                 band(ax, layers, of[name], color=color, label=label)
@@ -77,8 +77,7 @@ def correlations(found: Sequence[Record]) -> Display:
             continue
         for arm in ARMS:
             for name, e in record.values["bound"][arm]["rank_correlation"].items():
-                text = f"{e['value']:.2f} [{e['low']:.2f}, {e['high']:.2f}]"
-                rows.append((record.model, LABELS[arm], names[name], text))
+                rows.append((record.model, LABELS[arm], names[name], interval(e)))
     columns = ("model", "arm", "predictor", "rank correlation with the measured Jacobian [95 % interval]")
     return table(rows, columns, "Does a path sum know which pairs of tokens depend most on each other?")
 
