@@ -145,7 +145,7 @@ def measure(lm: LanguageModel, parameters: Jacobian, fresh: bool = False) -> Rec
     and `gain_ratio` (the same of the absolute gain); for each arm `by_layer` (relative gain at later tokens and at the
     source itself), `by_distance` and `by_position` at the last layer; `monte_carlo_error`.
     """
-    chosen = texts.texts_from(parameters.texts, limit=parameters.passages)
+    chosen = texts.exactly(parameters.texts, parameters.passages)
 
     def run() -> JSON:
         ids = texts.encode(lm, chosen, parameters.length, "never")

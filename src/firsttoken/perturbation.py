@@ -28,7 +28,7 @@ ALL_TEXTS = 170
 class Perturbation:
     """Parameters of the measurement. `batch_tokens` changes no number beyond rounding and is not recorded."""
 
-    text: str = ""  # the text of the picture; empty: the project's paragraph on Shakespeare
+    text: str = ""  # of the picture, a text or the name of a passage; empty: the project's paragraph on Shakespeare
     edit: str = "greatest -> best"  # the edit of the picture
     shown: int = 48  # tokens of the picture
     texts: str = "passages"  # see `texts.texts_from`; the statistics are over these
@@ -63,7 +63,7 @@ def measure(lm: LanguageModel, parameters: Perturbation, fresh: bool = False) ->
         raise FirstTokenError(f"threshold is a share of a norm between 0 and 1, not {parameters.threshold}.")
     arms = parameters.arms
     chosen = texts.texts_from(parameters.texts, limit=ALL_TEXTS)
-    shown = parameters.text or shakespeare()
+    shown = texts.passage(parameters.text) if parameters.text else shakespeare()
 
     def run() -> JSON:
         ids = texts.encode(lm, chosen, parameters.length, "never")

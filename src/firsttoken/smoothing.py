@@ -121,7 +121,7 @@ def measure(lm: LanguageModel, parameters: Smoothing, fresh: bool = False) -> Re
     """
     if parameters.maps < 1:
         raise FirstTokenError(f"maps is how many heads to show, at least one; not {parameters.maps}.")
-    chosen = texts.texts_from(parameters.texts, limit=parameters.passages)
+    chosen = texts.exactly(parameters.texts, parameters.passages)
 
     def run() -> JSON:
         ids = texts.encode(lm, chosen, parameters.length, "never")
@@ -208,6 +208,11 @@ def measure_by_length(lm: LanguageModel, parameters: Smoothing, fresh: bool = Fa
     document = texts.long_text()
     config = lm.model.config.get_text_config()
     longest = min(parameters.longest, getattr(config, "max_position_embeddings", parameters.longest) - 1)
+    if longest < 64 or parameters.windows < 2:
+        raise FirstTokenError(
+            f"The length sweep needs longest of 64 or more and at least two windows, not {longest} and "
+            f"{parameters.windows}."
+        )
 
     def run() -> JSON:
         ids = texts.windows(lm, document, longest, parameters.windows, "never")

@@ -54,7 +54,7 @@ def measure(lm: LanguageModel, parameters: Theory, fresh: bool = False) -> Recor
         raise FirstTokenError(
             f"bound_length must be at most length={parameters.length}, not {parameters.bound_length}."
         )
-    chosen = texts.texts_from(parameters.texts, limit=parameters.passages)
+    chosen = texts.exactly(parameters.texts, parameters.passages)
 
     def run() -> JSON:
         ids = texts.encode(lm, chosen, parameters.length, "never")

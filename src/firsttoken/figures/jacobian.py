@@ -8,9 +8,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from firsttoken.arms import ARMS
+from firsttoken.arms import ARMS, LABELS
 from firsttoken.figures.panels import by_arm, ratio_by_layer, whole_numbers
-from firsttoken.plots import Display
+from firsttoken.plots import Display, table
 from firsttoken.records import Record
 
 
@@ -64,3 +64,14 @@ def _binned(found: Sequence[Record], name: str, alt: str, xlabel: str) -> Displa
         ax.xaxis.set_minor_locator(NullLocator())
 
     return by_arm(found, pick, alt, xlabel, "relative gain after the last layer", adjust)
+
+
+def errors(found: Sequence[Record]) -> Display:
+    """The Monte-Carlo error of one pair's gain, and over how many pairs it is then averaged."""
+    rows = []
+    for record in found:
+        for arm in ARMS:
+            values = record.values
+            rows.append((record.model, LABELS[arm], values["pairs"], f"{values[f'monte_carlo_error_{arm}']:.0%}"))
+    columns = ("model", "arm", "pairs of tokens", "median relative error of one pair and layer")
+    return table(rows, columns, "Error from the choice of directions")
