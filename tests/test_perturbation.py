@@ -16,7 +16,6 @@ from firsttoken.bundled import BUNDLED
 from firsttoken.edits import Edit
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
-from firsttoken.probe import probe
 from firsttoken.records import Estimate
 from firsttoken.residuals import residual_stream
 from tiny import tiny_model

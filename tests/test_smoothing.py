@@ -102,9 +102,9 @@ def test_bad_parameters() -> None:
         smoothing.measure(lm, smoothing.Smoothing(maps=0))
     with pytest.raises(FirstTokenError, match="at least two windows"):
         smoothing.measure_by_length(lm, smoothing.Smoothing(longest=30))
+    out_of_memory = fake_lm(tiny_model("llama"))
+    out_of_memory.model.get_decoder().register_forward_pre_hook(_no_memory)
     with pytest.raises(FirstTokenError, match="lower batch_tokens"):
-        out_of_memory = fake_lm(tiny_model("llama"))
-        out_of_memory.model.get_decoder().register_forward_pre_hook(_no_memory)
         smoothing.rows(out_of_memory, torch.randint(3, 97, (1, 8)), "without_bos")
 
 

@@ -1,4 +1,4 @@
-"""The statements of the theory: as properties of random matrices, on toy models with exact Jacobians, on tiny models."""
+"""The statements of the theory: as properties of random matrices, on toys with exact Jacobians, on tiny models."""
 
 from __future__ import annotations
 

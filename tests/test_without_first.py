@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import AttentionInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from fake import Letters, fake_lm
+from firsttoken import models, texts
 from firsttoken.attention import AttentionCall, attend, plain_scores
+from firsttoken.bundled import BUNDLED
 from firsttoken.errors import FirstTokenError
 from firsttoken.interventions import (
     forbid_key,
@@ -252,6 +257,42 @@ def test_masked_model_equals_eager_with_the_column_forbidden(name: str) -> None:
         found = lm.model(given, use_cache=False).logits
     torch.testing.assert_close(p.attention_per_key, torch.stack(out.attentions), atol=1e-5, rtol=0)
     torch.testing.assert_close(found, out.logits, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_zero_value_of_a_real_model_by_another_way(name: str) -> None:
+    """The arm whose result is hardest to believe: the sink is back and the loss is not. Reference: whole maps, with
+    what later queries get from the first token taken out of each head's output."""
+
+    def subtract(
+        module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        groups = query.shape[1] // key.shape[1]
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+        scores = query @ key.mT * kwargs["scaling"]
+        weights = (scores + mask if mask is not None else scores.masked_fill(future(scores), -torch.inf)).softmax(-1)
+        read = weights @ value
+        read[:, :, 1:] -= weights[:, :, 1:, :1] * value[:, :, :1]
+        return read.transpose(1, 2).contiguous(), weights
+
+    def future(scores: Tensor) -> Tensor:
+        return torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+
+    lm = models.load(name)
+    given = texts.encode(lm, [passage.text for passage in texts.passages()[:2]], 40, "auto")
+    queries = range(1, 39)
+    found = run_arm(lm, given, queries, "zero_value")
+    AttentionInterface.register("subtract_first", subtract)
+    ALL_MASK_ATTENTION_FUNCTIONS.register("subtract_first", ALL_MASK_ATTENTION_FUNCTIONS["eager"])
+    before = lm.model.config._attn_implementation
+    lm.model.set_attn_implementation("subtract_first")
+    try:
+        expected = predict(lm, given, queries)
+    finally:
+        lm.model.set_attn_implementation(before)
+    torch.testing.assert_close(found.predictions.loss, expected.loss, atol=5e-3, rtol=1e-3)
+    intact = predict(lm, given, queries)
+    assert (expected.loss - intact.loss).mean() > 0.2, "the arm does something"
 
 
 def other_first(given: Tensor) -> Tensor:

@@ -116,10 +116,10 @@ class Jacobian:
     """Parameters of the measurement. `batch_tokens` changes no number beyond rounding and is not recorded."""
 
     texts: str = "passages"  # see `texts.texts_from`
-    passages: int = 8  # how many texts
+    passages: int = 12  # how many texts
     length: int = 96  # text tokens, BOS not counted
-    sources: int = 3  # tokens i for each text, one from each third of it
-    directions: int = 3  # random directions for each source
+    sources: int = 2  # tokens i for each text, one from each part of it
+    directions: int = 2  # random directions for each source
     seed: int = 0
     batch_tokens: int = 2048
 
