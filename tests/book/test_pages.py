@@ -132,6 +132,16 @@ def test_interactive_figures_answer_and_follow_the_theme(visit: Visit, html: Pat
         assert seen == set(INK), path
 
 
+def test_the_perturbation_map_names_token_layer_and_distance(visit: Visit) -> None:
+    page = visit().open("book/chapters/perturbation.html")
+    figure = page.locator(".plotly-lazy").first
+    figure.locator(".main-svg").first.wait_for(state="attached")
+    assert hover(page, figure)
+    label = figure.locator(".hoverlayer .hovertext").first.inner_text()
+    for part in ("token", "after layer", "relative distance"):
+        assert part in label
+
+
 def test_static_figures_show_one_theme_at_a_time(visit: Visit, html: Path, pages: list[str]) -> None:
     for path in [path for path in pages if "only-dark themed" in (html / path).read_text(encoding="utf-8")]:
         for theme, other in (("light", "dark"), ("dark", "light")):

@@ -26,7 +26,12 @@ def heat_map(record: Record) -> Display:
     picture = record.values["picture"]
     arms = [arm for arm in ARMS if arm in picture]
     tokens = [_visible(token) for token in picture["tokens"]]
-    fig = make_subplots(rows=len(arms), cols=1, subplot_titles=[LABELS[arm] for arm in arms], vertical_spacing=0.16)
+    fig = make_subplots(
+        rows=len(arms),
+        cols=1,
+        subplot_titles=[f"{record.model}, {LABELS[arm]}" for arm in arms],
+        vertical_spacing=0.16,
+    )
     for number, arm in enumerate(arms, 1):
         relative = np.array(picture[arm]["relative"])  # (layer + 1, token)
         fig.add_trace(

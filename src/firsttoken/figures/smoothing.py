@@ -20,7 +20,7 @@ from firsttoken.smoothing import heads_growth
 
 MEASURES = {
     "effective_tokens": "all of the row, exp(H)",
-    "effective_tokens_renyi2": "all of the row, Renyi-2",
+    "effective_tokens_renyi2": "all of the row, Rényi-2",
     "effective_tokens_rest": "what the first token does not get",
 }
 
@@ -116,6 +116,7 @@ def maps(record: Record) -> Display:
         for ax in grid[-1]:
             ax.set_xlabel("key")
         grid[0, 0].figure.colorbar(image, ax=grid, label="attention (logarithmic)", shrink=0.7)
+        grid[0, 0].figure.suptitle(record.model)
 
     alt = f"Attention maps of the heads of {record.model} that change most when BOS is left out, with BOS and without"
     return figure(draw, alt, nrows=2, ncols=len(shown["heads"]), figsize=(3.1 * len(shown["heads"]) + 0.6, 5.6))

@@ -122,6 +122,7 @@ def collapse(record: Record) -> Display:
         for ax in axes[-1]:
             ax.set_xlabel("after layer")
         axes[0, 0].legend(frameon=False, fontsize=8)
+        axes[0, 0].figure.suptitle(record.model)
 
     alt = (
         f"Six panels along the layers of {record.model}, with BOS and without: norm of the first token, attention to "
