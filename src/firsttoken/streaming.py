@@ -1,0 +1,394 @@
+"""Models larger than memory: every passage goes through layer i before layer i + 1 is read.
+
+>>> streamed = StreamedModel(lm)
+>>> with probe(streamed.model, keys=[0]) as p:
+...     out = streamed.run(ids, lambda layer, hidden: p.per_layer()[layer][..., 0])
+>>> out.observed[3]  # (text, head, query): what the function returned for layer 3
+
+An ordinary forward pass reads all weights for each batch. Here the order of the two loops is turned round, so that one
+pass over the disk serves all passages, and memory holds two layers (the running one and the next, which a thread
+reads meanwhile) and the hidden states, instead of the model. The arithmetic of each layer is the model's own code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    convert_and_load_state_dict_in_model,
+    rename_source_key,
+)
+from transformers.initialization import no_init_weights
+from transformers.modeling_utils import LoadStateDictConfig
+
+from firsttoken.checkpoint import Checkpoint, open_checkpoint
+from firsttoken.errors import FirstTokenError
+from firsttoken.models import DTYPES, LanguageModel, no_progress_bar
+from firsttoken.progress import Progress
+from firsttoken.resume import Finished, Resume
+
+Observe = Callable[[int, Tensor], Tensor | None]
+Reduce = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Streamed:
+    """What one pass showed."""
+
+    observed: dict[int, Tensor] = field(default_factory=dict)  # layer -> (text, ...), on the CPU
+    head: Tensor | None = None  # what `reduce_logits` returned, (text, ...)
+    first_layer: int = 0  # greater than 0 where an interrupted pass was taken up again
+    bytes_read: int = 0
+    seconds_reading: float = 0.0  # waiting for weights; what is read during arithmetic costs nothing
+    seconds_computing: float = 0.0
+
+
+@dataclass(frozen=True)
+class _LayerInput:
+    """What the model's own code passes to one layer besides hidden states: masks, rotary embeddings ..."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class _Recorded(Exception):
+    """Ends a dry run at the last layer: what comes after needs weights that are not in memory."""
+
+
+class StreamedModel:
+    """A causal LM whose layers stay on disk until their turn.
+
+    `model` is the transformers model itself with empty weights, which a probe can be put on.
+
+    Raises:
+        FirstTokenError: a damaged checkpoint, or an architecture that this cannot run.
+    """
+
+    def __init__(self, lm: LanguageModel) -> None:
+        if getattr(lm.config, "quantization_config", None):
+            raise FirstTokenError(
+                f"{lm.name} is quantised; only plain safetensors can be streamed. Use execution='resident' with "
+                "device_map='auto', or an unquantised copy."
+            )
+        self.lm = lm
+        self.device = torch.device(lm.device)
+        self.checkpoint: Checkpoint = open_checkpoint(lm.local_folder())
+        self.model: PreTrainedModel = _skeleton(lm, self.device)
+        self.prefix, self.layers = _layers(self.model)
+        conversions = get_model_conversion_mapping(self.model)
+        dtype = DTYPES[lm.dtype]
+        self._load_config = LoadStateDictConfig(
+            weight_mapping=conversions,
+            device_map={"": lm.device},
+            dtype=dtype,
+            dtype_plan=self.model._get_dtype_plan(dtype),
+        )
+        self._groups = _groups(self.model, self.checkpoint, self.prefix, conversions)
+        if missing := [i for i in range(len(self.layers)) if str(i) not in self._groups]:
+            raise FirstTokenError(
+                f"{lm.name}: the checkpoint holds no weights for layer {missing[0]} of {len(self.layers)}."
+            )
+
+    def layer_bytes(self) -> list[int]:
+        """Bytes on disk of each layer."""
+        sizes = {name: entry.bytes for name, entry in self.checkpoint.tensors.items()}
+        return [sum(sizes[key] for key in self._groups[str(i)]) for i in range(len(self.layers))]
+
+    @torch.inference_mode()
+    def run(
+        self,
+        ids: Tensor,
+        observe: Observe,
+        *,
+        batch_tokens: int = 4096,
+        reduce_logits: Reduce | None = None,
+        work: Path | None = None,
+        task: str = "",
+    ) -> Streamed:
+        """One pass of all passages through the model.
+
+        Args:
+            ids: (text, token), without padding.
+            observe: called after each layer and batch with the layer's number and output (row, token, dim); what
+                it returns (row, ...) is collected. With a probe around the call, `p.per_layer()[layer]` holds this
+                layer and batch.
+            batch_tokens: how many tokens go through a layer at once; changes no number beyond rounding.
+            reduce_logits: if given, the output head runs too and this is called with logits (row, token, vocab);
+                the head's weights are not read otherwise.
+            work: a folder for the state after each layer, from which the same pass, if killed, is taken up again.
+            task: what `observe` computes; two passes with the same model, ids and task share their state.
+
+        Raises:
+            FirstTokenError: the model does more between its layers than pass hidden states on.
+        """
+        out = Streamed()
+        read_before = self.checkpoint.bytes_read
+        resume = None if work is None else Resume(work, self._key(ids, task))
+        rows = max(1, batch_tokens // ids.shape[1])
+        spans = [slice(i, min(i + rows, len(ids))) for i in range(0, len(ids), rows)]
+        with no_progress_bar():
+            self._load("outside")
+            # Tied embeddings are also the output head, so that freeing them would mean reading them again.
+            self.model.tie_weights()
+            hidden, inputs, returns_tuple = self._embed(ids, spans)
+            if "head" in self._groups or reduce_logits is None:
+                _free(self.model.get_input_embeddings())
+            if resume is not None and (finished := resume.load()) is not None:
+                out.first_layer, out.observed = finished.layers, finished.observed
+                hidden.copy_(finished.hidden)
+            self._through_layers(hidden, inputs, spans, observe, out, resume)
+            if reduce_logits is not None:
+                out.head = self._head(ids, hidden, spans, reduce_logits, returns_tuple)
+            self._free_outside()
+        if resume is not None:
+            resume.clear()
+        out.bytes_read = self.checkpoint.bytes_read - read_before
+        return out
+
+    # -- the loop over layers -------------------------------------------------------------------------------
+
+    def _through_layers(
+        self,
+        hidden: Tensor,
+        inputs: list[list[_LayerInput]],
+        spans: list[slice],
+        observe: Observe,
+        out: Streamed,
+        resume: Resume | None,
+    ) -> None:
+        """Run the layers from `out.first_layer` on; `hidden` (text, token, dim) is overwritten."""
+        count, sizes = len(self.layers), self.layer_bytes()
+        progress = Progress(self.lm.name, count, sum(sizes[out.first_layer :]), out.first_layer)
+        with ThreadPoolExecutor(1) as reader:
+            following: Future[None] | None = None
+            for i in range(out.first_layer, count):
+                start = time.perf_counter()
+                (following or reader.submit(self._load, str(i))).result()
+                ready = time.perf_counter()
+                following = reader.submit(self._load, str(i + 1)) if i + 1 < count else None
+                parts = []
+                for batch, span in enumerate(spans):
+                    given, states = inputs[batch][i], hidden[span].to(self.device)
+                    result = self.layers[i](states, *given.args, **given.kwargs)
+                    result = result[0] if isinstance(result, tuple) else result
+                    hidden[span] = result.to(hidden.device)
+                    if (seen := observe(i, result)) is not None:
+                        parts.append(seen.cpu())
+                if parts:
+                    out.observed[i] = torch.cat(parts)
+                _free(self.layers[i])
+                out.seconds_reading += ready - start
+                out.seconds_computing += time.perf_counter() - ready
+                if resume is not None:
+                    resume.save(Finished(i + 1, hidden, out.observed))
+                progress.layer_done(i, sizes[i])
+
+    def _embed(self, ids: Tensor, spans: list[slice]) -> tuple[Tensor, list[list[_LayerInput]], bool]:
+        """Everything before the first layer, by the model's own code: the layers only note what they are given.
+
+        Returns:
+            hidden         # (text, token, dim), what goes into layer 0
+            inputs         # for each batch and layer, what else goes in
+            returns_tuple  # whether the model expects its layers to return a tuple
+        """
+        hidden: Tensor | None = None
+        inputs: list[list[_LayerInput]] = []
+        returns_tuple = False
+        for span in spans:
+            if not inputs:
+                # Older layers return tuples; only one of the two conventions gets through the decoder unharmed.
+                tried = (self._dry_run(ids[span], as_tuple) for as_tuple in (False, True))
+                found = next(((as_tuple, run) for as_tuple, run in enumerate(tried) if run is not None), None)
+                if found is None:
+                    raise FirstTokenError(
+                        f"{type(self.model).__name__} does more between its layers than pass hidden states on, so it "
+                        "cannot be run layer by layer; use execution='resident' with device_map='auto'."
+                    )
+                returns_tuple, run = bool(found[0]), found[1]
+            else:
+                run = self._dry_run(ids[span], returns_tuple)
+                assert run is not None
+            states, noted = run
+            if hidden is None:
+                size = ids.numel() * states.shape[-1] * states.element_size()
+                hidden = torch.empty((*ids.shape, states.shape[-1]), dtype=states.dtype, device=self._home(size))
+            hidden[span] = states.to(hidden.device)
+            inputs.append(_share(noted, inputs[0]) if inputs else noted)
+        assert hidden is not None
+        return hidden, inputs, returns_tuple
+
+    def _dry_run(self, ids: Tensor, as_tuple: bool) -> tuple[Tensor, list[_LayerInput]] | None:
+        """The decoder with layers that note their input and pass it on; None where it did not arrive unchanged."""
+        states: list[Tensor] = []
+        noted: list[_LayerInput] = []
+
+        def note(*args: Any, **kwargs: Any) -> Any:
+            given = args[0] if args else kwargs.pop("hidden_states")
+            states.append(given)
+            noted.append(_LayerInput(args[1:], kwargs))
+            if len(noted) == len(self.layers):
+                raise _Recorded
+            return (given, None) if as_tuple else given
+
+        with _instead(self.layers, note):
+            try:
+                self.model.get_decoder()(ids.to(self.device), use_cache=False)
+            except _Recorded:
+                pass
+            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+                # The wrong convention breaks the decoder in its own way.
+                return None
+        if len(noted) != len(self.layers) or any(given is not states[0] for given in states):
+            return None
+        if any(isinstance(value, dict | list) for given in noted for value in given.kwargs.values()):
+            return None  # a container that layers fill for each other
+        return states[0], noted
+
+    def _head(
+        self, ids: Tensor, hidden: Tensor, spans: list[slice], reduce_logits: Reduce, returns_tuple: bool
+    ) -> Tensor:
+        """Final norm and output head: the model with layers that return the last hidden states."""
+        if "head" in self._groups:
+            self._load("head")
+        parts = []
+        for span in spans:
+            last = hidden[span].to(self.device)
+
+            def constant(*args: Any, _last: Tensor = last, **kwargs: Any) -> Any:
+                return (_last, None) if returns_tuple else _last
+
+            with _instead(self.layers, constant):
+                # The embeddings may be gone; what is given in their place reaches no layer.
+                parts.append(reduce_logits(self.model(inputs_embeds=last, use_cache=False).logits).cpu())
+        return torch.cat(parts)
+
+    # -- weights --------------------------------------------------------------------------------------------
+
+    def _load(self, group: str) -> None:
+        lazy = {key: self.checkpoint.lazy(key) for key in self._groups.get(group, ())}
+        info, _ = convert_and_load_state_dict_in_model(self.model, lazy, self._load_config)
+        wrong = [str(name) for name, *_ in info.mismatched_keys] + list(info.conversion_errors)
+        if group.isdigit():
+            wrong += [name for name, value in self.layers[int(group)].named_parameters() if value.is_meta]
+        if wrong:
+            raise FirstTokenError(
+                f"{self.lm.name}: {wrong[0]} of layer {group} is missing from the checkpoint or does not fit the "
+                "configuration; download the model again."
+            )
+
+    def _free_outside(self) -> None:
+        for module in self.model.modules():
+            if module is not self.model:
+                _free(module, recurse=False)
+
+    def _home(self, size: int) -> torch.device:
+        """Where hidden states wait for their turn: on the GPU if they take a small part of it."""
+        if self.device.type == "cuda" and size < torch.cuda.mem_get_info(self.device)[0] // 8:
+            return self.device
+        return torch.device("cpu")
+
+    def _key(self, ids: Tensor, task: str) -> str:
+        digest = hashlib.sha256(ids.cpu().numpy().tobytes())
+        for part in (self.lm.fingerprint, self.lm.dtype, str(tuple(ids.shape)), task, torch.__version__):
+            digest.update(part.encode() + b"\0")
+        return digest.hexdigest()[:32]
+
+
+def _skeleton(lm: LanguageModel, device: torch.device) -> PreTrainedModel:
+    """The model with weights that take no memory, but with real buffers (rotary frequencies, causal masks)."""
+    with no_init_weights(), init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(
+            lm.config, dtype=DTYPES[lm.dtype], trust_remote_code=lm.trust_remote_code
+        )
+    if not model._can_set_attn_implementation():
+        raise FirstTokenError(
+            f"{type(model).__name__} computes attention with code of its own, outside transformers' attention "
+            "interface, so it is not run layer by layer; choose a model such as Llama, Qwen, Gemma, OPT or Pythia."
+        )
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else buffer.to(device)
+    return model.eval()
+
+
+def _layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The stack of decoder layers and its name: the outermost list with as many modules as the model has layers."""
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    for name, module in model.named_modules():  # outer modules come first
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return name, module
+    raise FirstTokenError(f"{type(model).__name__} is no stack of layers, so it cannot be run layer by layer.")
+
+
+def _groups(
+    model: PreTrainedModel, checkpoint: Checkpoint, prefix: str, conversions: list[Any]
+) -> dict[str, list[str]]:
+    """Checkpoint keys by when they are needed: `outside` the layers, the layers "0", "1" ..., the untied `head`."""
+    renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
+    names = {module: name for name, module in model.named_modules()}
+    head = names.get(model.get_output_embeddings())
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
+    state = model.state_dict()
+    found: dict[str, list[str]] = {}
+    for key in checkpoint.tensors:
+        target, _ = rename_source_key(key, renamings, converters, model.base_model_prefix, state)
+        layer = re.match(rf"{re.escape(prefix)}\.(\d+)\.", target)
+        if layer:
+            group = layer[1]
+        elif head and not tied and target.startswith(f"{head}."):
+            group = "head"
+        else:
+            group = "outside"
+        found.setdefault(group, []).append(key)
+    return found
+
+
+def _free(module: nn.Module, recurse: bool = True) -> None:
+    for part in module.modules() if recurse else (module,):
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                part._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=False)
+
+
+def _share(noted: list[_LayerInput], first: list[_LayerInput]) -> list[_LayerInput]:
+    """The inputs of a batch with those values that equal the first batch's replaced by them, to hold masks once."""
+
+    def same(value: Any, model: Any) -> Any:
+        if isinstance(value, Tensor) and isinstance(model, Tensor):
+            return model if value.shape == model.shape and torch.equal(value, model) else value
+        if isinstance(value, tuple) and isinstance(model, tuple) and len(value) == len(model):
+            return tuple(map(same, value, model))
+        return value
+
+    return [
+        _LayerInput(same(now.args, then.args), {k: same(v, then.kwargs.get(k)) for k, v in now.kwargs.items()})
+        for now, then in zip(noted, first, strict=True)
+    ]
+
+
+@contextmanager
+def _instead(layers: nn.ModuleList, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let layers answer with another function; they stay in place because decoders read attributes of theirs."""
+    for layer in layers:
+        layer.forward = forward
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
