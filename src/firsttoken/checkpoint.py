@@ -82,7 +82,7 @@ class Checkpoint:
         path = self.folder / entry.shard
         with path.open("rb", buffering=0) as file:
             file.seek(entry.start)
-            rest = memoryview(raw.numpy())
+            rest = raw.numpy().data
             # One call returns at most 2 GiB.
             while rest and (got := file.readinto(rest)):
                 rest = rest[got:]

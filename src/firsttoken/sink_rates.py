@@ -10,12 +10,16 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from firsttoken import metrics, records, texts
+from firsttoken.bundled import cache_folder
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.execution import choose
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.probe import probe
 from firsttoken.records import JSON, Estimate, Record, Verdict
+from firsttoken.streaming import StreamedModel
 
 EPSILONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PAPER_EPSILON = 0.8
@@ -26,7 +30,7 @@ PAPER_LENGTH = 64
 class SinkRates:
     """Parameters of the measurement.
 
-    `batch_tokens` bounds memory and changes no number beyond rounding, so it is not part of the record.
+    `batch_tokens` and `execution` change no number beyond rounding, so they are not part of the record.
     """
 
     texts: str = "passages"  # see `texts.texts_from`
@@ -36,26 +40,28 @@ class SinkRates:
     bos: BosPolicy = "auto"
     seed: int = 0  # of the bootstrap
     batch_tokens: int = 4096
+    execution: str = "auto"  # see `execution.choose`
 
     def recorded(self) -> JSON:
-        return {name: value for name, value in asdict(self).items() if name != "batch_tokens"}
+        return {name: value for name, value in asdict(self).items() if name not in ("batch_tokens", "execution")}
 
 
-def alphas(lm: LanguageModel, ids: Tensor, batch_tokens: int = 4096) -> Tensor:
+def alphas(lm: LanguageModel, ids: Tensor, batch_tokens: int = 4096, execution: str = "auto") -> Tensor:
     """Attention to the first token of every head of a model, averaged over queries.
 
     Args:
         ids: (text, token), without padding.
         batch_tokens: how many tokens run at once.
+        execution: `resident`, `streamed`, `tensor_parallel`, or `auto`: see `execution.choose`.
 
     Returns:
         alpha  # (text, layer, head), float32, on the CPU
     """
-    return alphas_of_prefixes(lm, ids, [ids.shape[1]], batch_tokens)[ids.shape[1]]
+    return alphas_of_prefixes(lm, ids, [ids.shape[1]], batch_tokens, execution)[ids.shape[1]]
 
 
 def alphas_of_prefixes(
-    lm: LanguageModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int = 4096
+    lm: LanguageModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int = 4096, execution: str = "auto"
 ) -> dict[int, Tensor]:
     """The same for the first T tokens of each text, for several T from one forward pass.
 
@@ -64,18 +70,50 @@ def alphas_of_prefixes(
     Returns:
         {T: alpha}  # each (text, layer, head)
     """
-    rows = max(1, batch_tokens // ids.shape[1])
-    decoder = lm.model.get_decoder()
-    found: dict[int, list[Tensor]] = {length: [] for length in lengths}
+    way = choose(lm, execution)
     remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
     with torch.inference_mode(), explain_out_of_memory(remedy):
-        for batch in ids.split(rows):
-            with probe(lm.model, keys=[0]) as p:
-                # The decoder alone: logits over the vocabulary are not needed and can be the largest tensor.
-                decoder(batch.to(lm.model.device), use_cache=False)
-            for length in lengths:
-                found[length].append(metrics.first_token_attention(p.attention[..., :length]).cpu())
+        if way == "streamed":
+            return _streamed(lm, ids, lengths, batch_tokens)
+        if way == "tensor_parallel":
+            from firsttoken.tensor_parallel import gather_heads, sharded_model
+
+            heads = lm.config.get_text_config().num_attention_heads
+            found = _resident(sharded_model(lm), ids, lengths, batch_tokens)
+            return {length: gather_heads(alpha, heads) for length, alpha in found.items()}
+        return _resident(lm.model, ids, lengths, batch_tokens)
+
+
+def _resident(model: PreTrainedModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int) -> dict[int, Tensor]:
+    found: dict[int, list[Tensor]] = {length: [] for length in lengths}
+    decoder = model.get_decoder()
+    for batch in ids.split(max(1, batch_tokens // ids.shape[1])):
+        with probe(model, keys=[0]) as p:
+            # The decoder alone: logits over the vocabulary are not needed and can be the largest tensor.
+            decoder(batch.to(model.device), use_cache=False)
+        for length in lengths:
+            found[length].append(metrics.first_token_attention(p.attention[..., :length]).cpu())
     return {length: torch.cat(parts) for length, parts in found.items()}
+
+
+def _streamed(lm: LanguageModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int) -> dict[int, Tensor]:
+    streamed = StreamedModel(lm)
+    with probe(streamed.model, keys=[0]) as p:
+
+        def observe(layer: int, hidden: Tensor) -> Tensor | None:
+            """(row, head, length); None for a layer without attention."""
+            seen = p.per_layer().get(layer)  # (row, head, query, 1)
+            if seen is None:
+                return None
+            attention = seen[None, ..., 0]
+            return torch.stack([metrics.first_token_attention(attention[..., :n])[:, 0] for n in lengths], dim=-1)
+
+        task = f"first-token attention at {list(lengths)}"
+        work = cache_folder() / "streaming"
+        out = streamed.run(ids, observe, batch_tokens=batch_tokens, work=work, task=task)
+    layers = [out.observed[layer] for layer in sorted(out.observed)]
+    together = torch.stack(layers, dim=1)  # (text, layer, head, length)
+    return {length: together[..., i].contiguous() for i, length in enumerate(lengths)}
 
 
 def _texts(parameters: SinkRates) -> list[str]:
@@ -98,7 +136,9 @@ def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Re
 
     def run() -> JSON:
         ids = texts.encode(lm, chosen, parameters.length, parameters.bos)
-        return summary(alphas(lm, ids, parameters.batch_tokens), parameters.epsilon, parameters.seed) | {
+        return summary(
+            alphas(lm, ids, parameters.batch_tokens, parameters.execution), parameters.epsilon, parameters.seed
+        ) | {
             "first_tokens": len(set(ids[:, 0].tolist())),
             "prefix": lm.tokenizer.convert_ids_to_tokens(lm.prefix(parameters.bos)),
         }
@@ -145,7 +185,7 @@ def _rounded(values: Tensor) -> list[float]:
 
 def lengths_up_to(lm: LanguageModel, longest: int) -> list[int]:
     """16, 32, 64 ... up to `longest` or to the longest input that the model was made for."""
-    config = lm.model.config.get_text_config()
+    config = lm.config.get_text_config()
     limit = min(longest, getattr(config, "max_position_embeddings", longest))
     return [2**power for power in range(4, 31) if 2**power <= limit]
 
@@ -166,7 +206,8 @@ def measure_by_length(lm: LanguageModel, parameters: SinkRates, longest: int, fr
         found: JSON = {"length": lengths, "sink_rate": [], "sink_rate_0.3": [], "mass": []}
         for window, count, group in window_plan(lengths):
             ids = texts.windows(lm, document, window, count, parameters.bos)
-            for alpha in alphas_of_prefixes(lm, ids, group, parameters.batch_tokens).values():
+            by_length = alphas_of_prefixes(lm, ids, group, parameters.batch_tokens, parameters.execution)
+            for alpha in by_length.values():
                 for name, estimate in _three_numbers(alpha, parameters):
                     found[name].append(asdict(estimate))
         return found
@@ -192,7 +233,7 @@ def measure_by_bos(lm: LanguageModel, parameters: SinkRates, fresh: bool = False
             if bos == "always" and lm.tokenizer.bos_token_id is None:
                 continue
             ids = texts.encode(lm, chosen, parameters.length, bos)
-            alpha = alphas(lm, ids, parameters.batch_tokens)
+            alpha = alphas(lm, ids, parameters.batch_tokens, parameters.execution)
             found[bos] = {name: asdict(estimate) for name, estimate in _three_numbers(alpha, parameters)}
         found["auto"] = found["always" if lm.prefix("auto") else "never"]
         return found

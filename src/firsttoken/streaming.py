@@ -90,7 +90,7 @@ class StreamedModel:
         self.checkpoint: Checkpoint = open_checkpoint(lm.local_folder())
         self.model: PreTrainedModel = _skeleton(lm, self.device)
         self.prefix, self.layers = _layers(self.model)
-        conversions = get_model_conversion_mapping(self.model)
+        conversions: list[Any] = list(get_model_conversion_mapping(self.model))
         dtype = DTYPES[lm.dtype]
         self._load_config = LoadStateDictConfig(
             weight_mapping=conversions,
@@ -208,21 +208,10 @@ class StreamedModel:
         """
         hidden: Tensor | None = None
         inputs: list[list[_LayerInput]] = []
-        returns_tuple = False
+        returns_tuple = self._returns_tuple(ids[spans[0]])
         for span in spans:
-            if not inputs:
-                # Older layers return tuples; only one of the two conventions gets through the decoder unharmed.
-                tried = (self._dry_run(ids[span], as_tuple) for as_tuple in (False, True))
-                found = next(((as_tuple, run) for as_tuple, run in enumerate(tried) if run is not None), None)
-                if found is None:
-                    raise FirstTokenError(
-                        f"{type(self.model).__name__} does more between its layers than pass hidden states on, so it "
-                        "cannot be run layer by layer; use execution='resident' with device_map='auto'."
-                    )
-                returns_tuple, run = bool(found[0]), found[1]
-            else:
-                run = self._dry_run(ids[span], returns_tuple)
-                assert run is not None
+            run = self._dry_run(ids[span], returns_tuple)
+            assert run is not None
             states, noted = run
             if hidden is None:
                 size = ids.numel() * states.shape[-1] * states.element_size()
@@ -231,6 +220,16 @@ class StreamedModel:
             inputs.append(_share(noted, inputs[0]) if inputs else noted)
         assert hidden is not None
         return hidden, inputs, returns_tuple
+
+    def _returns_tuple(self, ids: Tensor) -> bool:
+        """Whether layers return a tuple, as older ones do: only the right convention gets through the decoder."""
+        for as_tuple in (False, True):
+            if self._dry_run(ids, as_tuple) is not None:
+                return as_tuple
+        raise FirstTokenError(
+            f"{type(self.model).__name__} does more between its layers than pass hidden states on, so it cannot be "
+            "run layer by layer; use execution='resident' with device_map='auto'."
+        )
 
     def _dry_run(self, ids: Tensor, as_tuple: bool) -> tuple[Tensor, list[_LayerInput]] | None:
         """The decoder with layers that note their input and pass it on; None where it did not arrive unchanged."""
