@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,15 +20,18 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.probe import probe
 from firsttoken.progress import Progress
 from firsttoken.streaming import Streamed, StreamedModel
-from tiny import tiny_model
+from tiny import ARCHITECTURES, tiny_model
 
 TEXTS, LENGTH = 5, 17
-# One for each way in which decoders differ: kinds of mask, of layers in turn, of position encoding, of experts, old
-# layers that return tuples, weights that are converted while they are loaded.
-CHOSEN = (
-    "llama", "mistral-sliding", "mixtral", "qwen2-sliding", "gemma2-softcap", "gemma3_text", "gpt_oss-sinks", "gpt2",
-    "gpt_bigcode", "gpt_neox", "opt", "phi3", "cohere2", "olmo2", "deepseek_v3-latent",
-)  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    # Waking threads for matrices this small takes longer than the products.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def ids() -> torch.Tensor:
@@ -42,7 +45,7 @@ def saved(name: str, folder: Path) -> models.LanguageModel:
     return models.load(str(folder), device="cpu")
 
 
-@pytest.mark.parametrize("name", CHOSEN)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_streamed_equals_resident(name: str, tmp_path: Path) -> None:
     lm = saved(name, tmp_path)
     with torch.inference_mode(), probe(lm.model, keys=[0, 3], entropy=True) as p:
@@ -109,8 +112,8 @@ def test_killed_and_taken_up_again(tmp_path: Path) -> None:
     assert found.bytes_read == expected.bytes_read - layers[0] - layers[1]
     assert found.observed.keys() == expected.observed.keys()
     for layer, seen in expected.observed.items():
-        torch.testing.assert_close(found.observed[layer], seen, atol=0, rtol=0)
-    torch.testing.assert_close(found.head, expected.head, atol=0, rtol=0)
+        torch.testing.assert_close(found.observed[layer], seen, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.head, expected.head, atol=1e-5, rtol=0)
     assert not list(work.iterdir()), "a finished pass leaves no state behind"
 
 

@@ -15,6 +15,7 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class Checkpoint:
     tensors: Mapping[str, Entry]
     bytes_read: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _spare: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)  # size in bytes -> uint8 buffers
 
     @property
     def bytes(self) -> int:
@@ -78,7 +80,9 @@ class Checkpoint:
     def read(self, name: str) -> Tensor:
         """One tensor from disk, in the precision it is stored in; safe to call from several threads."""
         entry = self.tensors[name]
-        raw = torch.empty(entry.bytes, dtype=torch.uint8)
+        with self._lock:
+            spare = self._spare.get(entry.bytes)
+            raw = spare.pop() if spare else torch.empty(entry.bytes, dtype=torch.uint8)
         path = self.folder / entry.shard
         with path.open("rb", buffering=0) as file:
             file.seek(entry.start)
@@ -91,6 +95,28 @@ class Checkpoint:
         with self._lock:
             self.bytes_read += entry.bytes
         return raw.view(DTYPES[entry.dtype]).view(entry.shape) if entry.bytes else _empty(entry)
+
+    def recycle(self, tensor: Tensor, limit: int) -> None:
+        """Take the memory of a tensor that nobody uses any more for the next `read` of its size.
+
+        The operating system zeroes fresh memory page by page, which costs more than copying a cached file into it.
+
+        Args:
+            limit: bytes that may wait for use; memory beyond that is left to be freed.
+        """
+        storage = tensor.untyped_storage()
+        size = storage.nbytes()
+        with self._lock:
+            waiting = sum(size * len(buffers) for size, buffers in self._spare.items())
+            if tensor.device.type == "cpu" and size in self._sizes and waiting + size <= limit:
+                self._spare.setdefault(size, []).append(torch.empty(0, dtype=torch.uint8).set_(storage))
+
+    def forget_spare(self) -> None:
+        self._spare.clear()
+
+    @cached_property
+    def _sizes(self) -> frozenset[int]:
+        return frozenset(entry.bytes for entry in self.tensors.values() if entry.bytes)
 
     def drop_cache(self) -> None:
         """Ask the operating system to forget its copy of the files in memory, so that the next read is from disk."""

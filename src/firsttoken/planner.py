@@ -3,8 +3,8 @@
 >>> shape = shape_of(AutoConfig.from_pretrained("meta-llama/Llama-3.1-405B"), "bfloat16")
 >>> plans(shape, Machine("one GPU", ram=64e9, gpus=1, gpu_memory=24e9, disk_rate=3e9), Load(texts=170, length=64))
 
-The model of cost is deliberately small. Reading takes bytes / disk rate; arithmetic takes two operations for each weight
-and token; a streamed pass does both at once and takes the longer of the two, layer by layer.
+The model of cost is deliberately small. Reading takes bytes / disk rate; arithmetic takes two operations for each
+weight and token; a streamed pass does both at once and takes the longer of the two, layer by layer.
 """
 
 from __future__ import annotations

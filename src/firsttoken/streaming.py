@@ -126,7 +126,7 @@ class StreamedModel:
             ids: (text, token), without padding.
             observe: called after each layer and batch with the layer's number and output (row, token, dim); what
                 it returns (row, ...) is collected. With a probe around the call, `p.per_layer()[layer]` holds this
-                layer and batch.
+                layer and batch. It must keep no reference to weights, whose memory is used again.
             batch_tokens: how many tokens go through a layer at once; changes no number beyond rounding.
             reduce_logits: if given, the output head runs too and this is called with logits (row, token, vocab);
                 the head's weights are not read otherwise.
@@ -155,6 +155,7 @@ class StreamedModel:
             if reduce_logits is not None:
                 out.head = self._head(ids, hidden, spans, reduce_logits, returns_tuple)
             self._free_outside()
+            self.checkpoint.forget_spare()
         if resume is not None:
             resume.clear()
         out.bytes_read = self.checkpoint.bytes_read - read_before
@@ -191,7 +192,11 @@ class StreamedModel:
                         parts.append(seen.cpu())
                 if parts:
                     out.observed[i] = torch.cat(parts)
+                weights = list(self.layers[i].parameters())
                 _free(self.layers[i])
+                for weight in weights:
+                    self.checkpoint.recycle(weight.data, limit=max(sizes))
+                del weights, weight
                 out.seconds_reading += ready - start
                 out.seconds_computing += time.perf_counter() - ready
                 if resume is not None:
