@@ -25,7 +25,7 @@ PAPER_SHAPES = {
     "meta-llama-llama-3-1-70b": (80, 8192, 28672, 64),
     "meta-llama-llama-3-1-405b": (126, 16384, 53248, 128),
 }
-_SIZE = re.compile(r"-?(\d+(?:-\d+)?[mb])(?=-|$)")
+_SIZE = re.compile(r"[-_]\d+(\.\d+)?[mMbB](?=[-_.]|$)")
 
 
 def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Record:
@@ -83,8 +83,8 @@ def judge(model: str, parameters: SinkRates, values: JSON) -> Verdict:
     if model != PAPER_MODEL:
         return Verdict(
             "not measured",
-            f"The claim is about LLaMa 3.1 405B. Here, with {in_words(values['parameters'])} parameters, {here} of the "
-            f"attention goes to the first token; the paper has about {theirs:.0%} for 405B.",
+            f"The claim is about LLaMa 3.1 405B. Here, with {in_words(values['parameters'])} parameters, {here} of "
+            f"the attention goes to the first token; the paper has about {theirs:.0%} for 405B.",
         )
     if parameters.length != sink_rates.PAPER_LENGTH:
         return Verdict("not measured", f"The paper used {sink_rates.PAPER_LENGTH} tokens; set length to that.")
@@ -99,16 +99,16 @@ def in_words(parameters: float) -> str:
     return f"{parameters / unit:.3g}{name}"
 
 
-def family(model: str) -> str:
-    """A model's slug without its size: `eleutherai-pythia-1-4b` and `eleutherai-pythia-70m` are one family."""
-    return _SIZE.sub("", model, count=1)
+def family(name: str) -> str:
+    """A model's name without its size: `EleutherAI/pythia-1.4b` and `EleutherAI/pythia-70m` are one family."""
+    return _SIZE.sub("", name, count=1)
 
 
 def by_family(found: Sequence[Record]) -> dict[str, list[Record]]:
     """Records grouped by family, each from small to large."""
     groups: dict[str, list[Record]] = {}
     for record in sorted(found, key=lambda record: record.values["parameters"]):
-        groups.setdefault(family(record.model), []).append(record)
+        groups.setdefault(family(record.provenance["model"]["name"]), []).append(record)
     return groups
 
 

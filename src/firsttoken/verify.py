@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from firsttoken import models, phenomenon, records, sink_rates
+from firsttoken import models, phenomenon, records, scale, sink_rates
 from firsttoken.bundled import BUNDLED
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
@@ -21,6 +21,7 @@ PACKED = frozenset({"maps"})
 
 REMEASURE: dict[str, Callable[[LanguageModel, Record], Record]] = {
     "phenomenon": phenomenon.remeasure,
+    "scale": scale.remeasure,
     "sink_rates": sink_rates.remeasure,
 }
 
