@@ -29,8 +29,8 @@ _SIZE = re.compile(r"[-_]\d+(\.\d+)?[mMbB](?=[-_.]|$)")
 
 
 def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Record:
-    """The record `scale/<model>.json`: `mass_first`, `sink_rate` at epsilon, `sink_rate_0.3`, the same by layer, and
-    the size of the model in parameters, layers, width and heads.
+    """The record `scale/<model>.json`: `mass_first`, `sink_rate` at the paper's epsilon and `sink_rate_0.3`, two of
+    them by layer, and the size of the model in parameters, layers, width and heads.
 
     The attention is that of the record `sink_rates/<model>.json`, which is measured first if it is not there.
     """
@@ -41,7 +41,7 @@ def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Re
         at = dict(zip(counted["by_epsilon"]["epsilon"], counted["by_epsilon"]["threshold_first"], strict=True))
         return {
             "mass_first": counted["mass"],
-            "sink_rate": counted["sink_rate"],
+            "sink_rate": at[sink_rates.PAPER_EPSILON],
             "sink_rate_0.3": at[0.3],
             "by_layer": {name: counted["by_layer"][name] for name in ("mass", "sink_rate_0.3")},
             **size(lm.config),

@@ -11,11 +11,12 @@ from matplotlib.axes import Axes
 from firsttoken import records, scale
 from firsttoken.plots import NEUTRAL, Display, figure, model_color
 from firsttoken.records import Record
+from firsttoken.sink_rates import PAPER_EPSILON
 
 _MEASURES = {
     "mass_first": "attention mass on the first token",
     "sink_rate_0.3": "share of heads with α > 0.3",
-    "sink_rate": "share of heads with α > 0.8",
+    "sink_rate": f"share of heads with α > {PAPER_EPSILON}",
 }
 
 
@@ -76,7 +77,7 @@ def by_shape(found: Sequence[Record], measure: str = "mass_first") -> Display:
             for family, members in families.items():
                 _points(ax, members, name, measure, family)
             ax.set(xlabel=label, ylim=(0, 1.02))
-            ax.set_xlim(left=0)
+            ax.set_xlim(0, 1.15 * max(record.values[name] for record in found))
         axes[0].set_ylabel(_MEASURES[measure])
         axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
