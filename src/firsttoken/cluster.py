@@ -10,6 +10,7 @@ kept, finished measurements are records, and a streamed pass has the state after
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ import yaml
 from firsttoken import build, chapters
 from firsttoken.errors import FirstTokenError
 from firsttoken.records import ROOT, slug
+
+_RAISED = re.compile(r"^[\w.]+(?:Error|Exception|Exit|Interrupt): .*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def launch(runs: Sequence[Run], where: Where, logs: Path) -> dict[str, str | Non
     """Run all, `where.workers` at once, each in its own process, and wait.
 
     Returns:
-        {name of the run: None, or the last line of its error}
+        {name of the run: None, or its error in one line}
 
     Raises:
         FirstTokenError: submitit is not installed, or SLURM is asked for on a machine without it.
@@ -151,7 +154,7 @@ class _Job:
 
 
 def _error(job: Any) -> str | None:
-    """The last line of what went wrong; None if nothing did."""
+    """What went wrong in one line; None if nothing did."""
     import submitit
 
     try:
@@ -160,9 +163,9 @@ def _error(job: Any) -> str | None:
         return f"its process was ended from outside, see {job.paths.stderr}"
     if error is None:
         return None
-    # submitit gives the traceback of the job's process as text.
-    lines = [line for line in str(error).splitlines() if line.strip(" -")]
-    return lines[-1].removeprefix("firsttoken.errors.FirstTokenError: ") if lines else type(error).__name__
+    # submitit gives the traceback of the job's process as text, with advice around it.
+    found = _RAISED.findall(str(error))
+    return found[-1].removeprefix("firsttoken.errors.FirstTokenError: ") if found else type(error).__name__
 
 
 def _executor(where: Where, logs: Path) -> Any:
