@@ -83,7 +83,7 @@ def shape_of(config: PreTrainedConfig, dtype: str = "bfloat16") -> Shape:
     head = model.get_output_embeddings()
     tied = getattr(text, "tie_word_embeddings", False)
     head_bytes = 0 if head is None or tied else _count(head) * size
-    total = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values()) * size
+    total = _count(model) * size
     if tied and head is not None and head.weight is not model.get_input_embeddings().weight:
         total -= _count(head) * size
     return Shape(
@@ -100,7 +100,8 @@ def shape_of(config: PreTrainedConfig, dtype: str = "bfloat16") -> Shape:
 
 
 def _count(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    """Numbers that a checkpoint stores of a module: parameters and lasting buffers, shared ones once."""
+    return sum(tensor.numel() for tensor in {id(t): t for t in module.state_dict(keep_vars=True).values()}.values())
 
 
 def _active(text: Any, layers: torch.nn.ModuleList) -> float:
