@@ -13,34 +13,29 @@ reads meanwhile) and the hidden states, instead of the model. The arithmetic of 
 from __future__ import annotations
 
 import hashlib
-import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
-    WeightConverter,
-    WeightRenaming,
     convert_and_load_state_dict_in_model,
-    rename_source_key,
 )
-from transformers.initialization import no_init_weights
 from transformers.modeling_utils import LoadStateDictConfig
 
 from firsttoken.checkpoint import Checkpoint, open_checkpoint
 from firsttoken.errors import FirstTokenError
+from firsttoken.layer_inputs import LayerInput, dry_run, instead, share
 from firsttoken.models import DTYPES, LanguageModel, no_progress_bar
 from firsttoken.progress import Progress
 from firsttoken.resume import Finished, Resume
+from firsttoken.skeleton import empty_model, find_layers, free, weight_groups
 
 Observe = Callable[[int, Tensor], Tensor | None]
 Reduce = Callable[[Tensor], Tensor]
@@ -56,18 +51,6 @@ class Streamed:
     bytes_read: int = 0
     seconds_reading: float = 0.0  # waiting for weights; what is read during arithmetic costs nothing
     seconds_computing: float = 0.0
-
-
-@dataclass(frozen=True)
-class _LayerInput:
-    """What the model's own code passes to one layer besides hidden states: masks, rotary embeddings ..."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-class _Recorded(Exception):
-    """Ends a dry run at the last layer: what comes after needs weights that are not in memory."""
 
 
 class StreamedModel:
@@ -88,8 +71,8 @@ class StreamedModel:
         self.lm = lm
         self.device = torch.device(lm.device)
         self.checkpoint: Checkpoint = open_checkpoint(lm.local_folder())
-        self.model: PreTrainedModel = _skeleton(lm, self.device)
-        self.prefix, self.layers = _layers(self.model)
+        self.model: PreTrainedModel = empty_model(lm, self.device)
+        self.prefix, self.layers = find_layers(self.model)
         conversions: list[Any] = list(get_model_conversion_mapping(self.model))
         dtype = DTYPES[lm.dtype]
         self._load_config = LoadStateDictConfig(
@@ -98,7 +81,7 @@ class StreamedModel:
             dtype=dtype,
             dtype_plan=self.model._get_dtype_plan(dtype),
         )
-        self._groups = _groups(self.model, self.checkpoint, self.prefix, conversions)
+        self._groups = weight_groups(self.model, self.checkpoint, self.prefix, conversions)
         if missing := [i for i in range(len(self.layers)) if str(i) not in self._groups]:
             raise FirstTokenError(
                 f"{lm.name}: the checkpoint holds no weights for layer {missing[0]} of {len(self.layers)}."
@@ -147,7 +130,7 @@ class StreamedModel:
             self.model.tie_weights()
             hidden, inputs, returns_tuple = self._embed(ids, spans)
             if "head" in self._groups or reduce_logits is None:
-                _free(self.model.get_input_embeddings())
+                free(self.model.get_input_embeddings())
             if resume is not None and (finished := resume.load()) is not None:
                 out.first_layer, out.observed = finished.layers, finished.observed
                 hidden.copy_(finished.hidden)
@@ -166,7 +149,7 @@ class StreamedModel:
     def _through_layers(
         self,
         hidden: Tensor,
-        inputs: list[list[_LayerInput]],
+        inputs: list[list[LayerInput]],
         spans: list[slice],
         observe: Observe,
         out: Streamed,
@@ -193,7 +176,7 @@ class StreamedModel:
                 if parts:
                     out.observed[i] = torch.cat(parts)
                 weights = list(self.layers[i].parameters())
-                _free(self.layers[i])
+                free(self.layers[i])
                 for weight in weights:
                     self.checkpoint.recycle(weight.data, limit=max(sizes))
                 del weights, weight
@@ -203,7 +186,7 @@ class StreamedModel:
                     resume.save(Finished(i + 1, hidden, out.observed))
                 progress.layer_done(i, sizes[i])
 
-    def _embed(self, ids: Tensor, spans: list[slice]) -> tuple[Tensor, list[list[_LayerInput]], bool]:
+    def _embed(self, ids: Tensor, spans: list[slice]) -> tuple[Tensor, list[list[LayerInput]], bool]:
         """Everything before the first layer, by the model's own code: the layers only note what they are given.
 
         Returns:
@@ -212,56 +195,29 @@ class StreamedModel:
             returns_tuple  # whether the model expects its layers to return a tuple
         """
         hidden: Tensor | None = None
-        inputs: list[list[_LayerInput]] = []
+        inputs: list[list[LayerInput]] = []
         returns_tuple = self._returns_tuple(ids[spans[0]])
         for span in spans:
-            run = self._dry_run(ids[span], returns_tuple)
+            run = dry_run(self.model, self.layers, ids[span].to(self.device), returns_tuple)
             assert run is not None
             states, noted = run
             if hidden is None:
                 size = ids.numel() * states.shape[-1] * states.element_size()
                 hidden = torch.empty((*ids.shape, states.shape[-1]), dtype=states.dtype, device=self._home(size))
             hidden[span] = states.to(hidden.device)
-            inputs.append(_share(noted, inputs[0]) if inputs else noted)
+            inputs.append(share(noted, inputs[0]) if inputs else noted)
         assert hidden is not None
         return hidden, inputs, returns_tuple
 
     def _returns_tuple(self, ids: Tensor) -> bool:
         """Whether layers return a tuple, as older ones do: only the right convention gets through the decoder."""
         for as_tuple in (False, True):
-            if self._dry_run(ids, as_tuple) is not None:
+            if dry_run(self.model, self.layers, ids.to(self.device), as_tuple) is not None:
                 return as_tuple
         raise FirstTokenError(
             f"{type(self.model).__name__} does more between its layers than pass hidden states on, so it cannot be "
             "run layer by layer; use execution='resident' with device_map='auto'."
         )
-
-    def _dry_run(self, ids: Tensor, as_tuple: bool) -> tuple[Tensor, list[_LayerInput]] | None:
-        """The decoder with layers that note their input and pass it on; None where it did not arrive unchanged."""
-        states: list[Tensor] = []
-        noted: list[_LayerInput] = []
-
-        def note(*args: Any, **kwargs: Any) -> Any:
-            given = args[0] if args else kwargs.pop("hidden_states")
-            states.append(given)
-            noted.append(_LayerInput(args[1:], kwargs))
-            if len(noted) == len(self.layers):
-                raise _Recorded
-            return (given, None) if as_tuple else given
-
-        with _instead(self.layers, note):
-            try:
-                self.model.get_decoder()(ids.to(self.device), use_cache=False)
-            except _Recorded:
-                pass
-            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-                # The wrong convention breaks the decoder in its own way.
-                return None
-        if len(noted) != len(self.layers) or any(given is not states[0] for given in states):
-            return None
-        if any(isinstance(value, dict | list) for given in noted for value in given.kwargs.values()):
-            return None  # a container that layers fill for each other
-        return states[0], noted
 
     def _head(
         self, ids: Tensor, hidden: Tensor, spans: list[slice], reduce_logits: Reduce, returns_tuple: bool
@@ -276,7 +232,7 @@ class StreamedModel:
             def constant(*args: Any, _last: Tensor = last, **kwargs: Any) -> Any:
                 return (_last, None) if returns_tuple else _last
 
-            with _instead(self.layers, constant):
+            with instead(self.layers, constant):
                 # The embeddings may be gone; what is given in their place reaches no layer.
                 parts.append(reduce_logits(self.model(inputs_embeds=last, use_cache=False).logits).cpu())
         return torch.cat(parts)
@@ -298,7 +254,7 @@ class StreamedModel:
     def _free_outside(self) -> None:
         for module in self.model.modules():
             if module is not self.model:
-                _free(module, recurse=False)
+                free(module, recurse=False)
 
     def _home(self, size: int) -> torch.device:
         """Where hidden states wait for their turn: on the GPU if they take a small part of it."""
@@ -311,88 +267,3 @@ class StreamedModel:
         for part in (self.lm.fingerprint, self.lm.dtype, str(tuple(ids.shape)), task, torch.__version__):
             digest.update(part.encode() + b"\0")
         return digest.hexdigest()[:32]
-
-
-def _skeleton(lm: LanguageModel, device: torch.device) -> PreTrainedModel:
-    """The model with weights that take no memory, but with real buffers (rotary frequencies, causal masks)."""
-    with no_init_weights(), init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(
-            lm.config, dtype=DTYPES[lm.dtype], trust_remote_code=lm.trust_remote_code
-        )
-    if not model._can_set_attn_implementation():
-        raise FirstTokenError(
-            f"{type(model).__name__} computes attention with code of its own, outside transformers' attention "
-            "interface, so it is not run layer by layer; choose a model such as Llama, Qwen, Gemma, OPT or Pythia."
-        )
-    for module in model.modules():
-        for name, buffer in module._buffers.items():
-            module._buffers[name] = None if buffer is None else buffer.to(device)
-    return model.eval()
-
-
-def _layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The stack of decoder layers and its name: the outermost list with as many modules as the model has layers."""
-    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    for name, module in model.named_modules():  # outer modules come first
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return name, module
-    raise FirstTokenError(f"{type(model).__name__} is no stack of layers, so it cannot be run layer by layer.")
-
-
-def _groups(
-    model: PreTrainedModel, checkpoint: Checkpoint, prefix: str, conversions: list[Any]
-) -> dict[str, list[str]]:
-    """Checkpoint keys by when they are needed: `outside` the layers, the layers "0", "1" ..., the untied `head`."""
-    renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
-    names = {module: name for name, module in model.named_modules()}
-    head = names.get(model.get_output_embeddings())
-    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
-    state = model.state_dict()
-    found: dict[str, list[str]] = {}
-    for key in checkpoint.tensors:
-        target, _ = rename_source_key(key, renamings, converters, model.base_model_prefix, state)
-        layer = re.match(rf"{re.escape(prefix)}\.(\d+)\.", target)
-        if layer:
-            group = layer[1]
-        elif head and not tied and target.startswith(f"{head}."):
-            group = "head"
-        else:
-            group = "outside"
-        found.setdefault(group, []).append(key)
-    return found
-
-
-def _free(module: nn.Module, recurse: bool = True) -> None:
-    for part in module.modules() if recurse else (module,):
-        for name, parameter in part._parameters.items():
-            if parameter is not None:
-                part._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=False)
-
-
-def _share(noted: list[_LayerInput], first: list[_LayerInput]) -> list[_LayerInput]:
-    """The inputs of a batch with those values that equal the first batch's replaced by them, to hold masks once."""
-
-    def same(value: Any, model: Any) -> Any:
-        if isinstance(value, Tensor) and isinstance(model, Tensor):
-            return model if value.shape == model.shape and torch.equal(value, model) else value
-        if isinstance(value, tuple) and isinstance(model, tuple) and len(value) == len(model):
-            return tuple(map(same, value, model))
-        return value
-
-    return [
-        _LayerInput(same(now.args, then.args), {k: same(v, then.kwargs.get(k)) for k, v in now.kwargs.items()})
-        for now, then in zip(noted, first, strict=True)
-    ]
-
-
-@contextmanager
-def _instead(layers: nn.ModuleList, forward: Callable[..., Any]) -> Iterator[None]:
-    """Let layers answer with another function; they stay in place because decoders read attributes of theirs."""
-    for layer in layers:
-        layer.forward = forward
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
