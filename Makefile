@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: book test install browser lint pages verify clean
+.PHONY: book test install browser lint pages verify picture clean
 
 book: $(INSTALLED)  ## measure the bundled models on this machine and build the book
 	FIRSTTOKEN_MEASURE_HERE=1 $(BIN)/firsttoken run --all
@@ -48,6 +48,11 @@ browser:  ## Chromium, which the tests of the built book drive
 	else \
 	  echo "The tests need Chromium: run 'apt-get install chromium' as root, then this again."; exit 1; \
 	fi
+
+picture: $(INSTALLED)  ## the picture of the README, from the committed records
+	$(BIN)/python -c "import base64; from firsttoken import records; from firsttoken.figures import phenomenon; \
+	  shown = phenomenon.picture([records.find('phenomenon', name) for name in ('smollm2-135m', 'gemma3-270m')]); \
+	  open('book/_static/heads.png', 'wb').write(base64.b64decode(shown.more['image/png']))"
 
 clean:  ## everything generated, but not what was measured (results/local)
 	rm -rf _build book/chapters book/_static/vendor

@@ -27,7 +27,7 @@ def record(name: str, parameters: float, mass: float = 0.5) -> Record:
         "width": 64,
         "heads": 4,
     }
-    return Record("scale", records.slug(name), SinkRates().recorded(), values, {"model": {"name": name}})
+    return Record("scale", records.slug(name), records.recorded(SinkRates()), values, {"model": {"name": name}})
 
 
 def test_a_record_of_a_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

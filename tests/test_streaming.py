@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from firsttoken import execution, models, sink_rates
+from firsttoken import alphas, execution, models
 from firsttoken.errors import FirstTokenError
 from firsttoken.probe import probe
 from firsttoken.progress import Progress
@@ -138,7 +138,7 @@ def test_a_damaged_state_is_no_state(tmp_path: Path) -> None:
 def test_the_sink_rates_are_the_same_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTTOKEN_CACHE", str(tmp_path / "cache"))
     lm = saved("gemma3_text", tmp_path / "model")
-    ways = [sink_rates.alphas_of_prefixes(lm, ids(), [8, LENGTH], 64, way) for way in ("resident", "streamed")]
+    ways = [alphas.alphas_of_prefixes(lm, ids(), [8, LENGTH], 64, way) for way in ("resident", "streamed")]
     for length in (8, LENGTH):
         torch.testing.assert_close(ways[1][length], ways[0][length], atol=1e-5, rtol=0)
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from firsttoken import models, sink_rates
+from firsttoken import alphas, models
 from firsttoken.errors import FirstTokenError
 from firsttoken.execution import choose
 from tiny import tiny_model
 
 CHILD = """
 import sys, torch, torch.distributed as dist
-from firsttoken import models, sink_rates, tensor_parallel
+from firsttoken import alphas, models
 folder, out = sys.argv[1:]
-gather, local = tensor_parallel.gather_heads, []
-tensor_parallel.gather_heads = lambda found, heads: local.append(found.shape[-1]) or gather(found, heads)
+gather, local = alphas.gather_heads, []
+alphas.gather_heads = lambda found, heads: local.append(found.shape[-1]) or gather(found, heads)
 lm = models.load(folder, device="cpu")
 ids = torch.arange(3, 88).reshape(5, 17)
-alpha = sink_rates.alphas(lm, ids, batch_tokens=34)
+alpha = alphas.alphas(lm, ids, batch_tokens=34)
 if dist.get_rank() == 0:
     torch.save((alpha, local), out)
 dist.destroy_process_group()
@@ -37,7 +37,7 @@ def test_two_processes_equal_one(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(child)]
     done = subprocess.run([*command, str(folder), str(out)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    expected = sink_rates.alphas(models.load(str(folder), device="cpu"), torch.arange(3, 88).reshape(5, 17))
+    expected = alphas.alphas(models.load(str(folder), device="cpu"), torch.arange(3, 88).reshape(5, 17))
     found, local_heads = torch.load(out)
     assert local_heads == [2], "each process should have seen half of the four heads"
     assert found.shape == (5, 4, 4)

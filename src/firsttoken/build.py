@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import nbformat
 import yaml
 
-from firsttoken.chapters import chapters, source
+from firsttoken.chapters import chapters, listed, source
 from firsttoken.errors import FirstTokenError
 from firsttoken.records import ROOT, write_atomically
 
@@ -40,8 +39,7 @@ def build(root: Path = ROOT, quiet: bool = False) -> Path:
 
 def check_chapters(root: Path = ROOT) -> None:
     """Refuse to build from chapters that were never executed or whose notebook changed since."""
-    contents = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    wanted = [Path(entry["file"]).name for entry in _entries(contents) if entry["file"].startswith("book/chapters/")]
+    wanted = listed(root)
     missing = [name for name in wanted if not (root / "book" / "chapters" / f"{name}.ipynb").exists()]
     if missing:
         names = " ".join(missing)
@@ -63,16 +61,6 @@ def _cells(notebook: Path) -> list[tuple[str, str]]:
         for cell in nbformat.read(notebook, as_version=4).cells
         if "injected-parameters" not in cell.metadata.get("tags", [])
     ]
-
-
-def _entries(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        if "file" in node:
-            yield node
-        node = list(node.values())
-    if isinstance(node, list):
-        for child in node:
-            yield from _entries(child)
 
 
 def table_of_contents(root: Path = ROOT) -> dict[str, Any]:

@@ -56,9 +56,14 @@ class Parameter:
 def chapters(root: Path = ROOT) -> list[str]:
     """The names of all chapters: first those in the table of contents, in its order, then any others."""
     present = {path.stem for path in (root / "notebooks").glob("*.ipynb")}
+    in_order = listed(root)
+    return [name for name in in_order if name in present] + sorted(present - set(in_order))
+
+
+def listed(root: Path = ROOT) -> list[str]:
+    """The names of the chapters in the table of contents, in its order."""
     contents = (root / "_toc.yml").read_text(encoding="utf-8") if (root / "_toc.yml").exists() else ""
-    listed = re.findall(r"^\s*- file: book/chapters/(\S+)", contents, re.MULTILINE)
-    return [name for name in listed if name in present] + sorted(present - set(listed))
+    return re.findall(r"^\s*- file: book/chapters/(\S+)", contents, re.MULTILINE)
 
 
 def source(chapter: str, root: Path = ROOT) -> Path:
@@ -97,7 +102,7 @@ def _type(default: ast.expr) -> str:
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"; did you mean {near[0]}?"[:-1] if near else f"; known are {', '.join(known) or 'none'}"
+    return f"; did you mean {near[0]}" if near else f"; known are {', '.join(known) or 'none'}"
 
 
 def choose(asked: Mapping[str, str], names: Sequence[str], root: Path = ROOT) -> dict[str, dict[str, Any]]:

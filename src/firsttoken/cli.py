@@ -9,10 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from firsttoken import build, chapters, cluster, models, planner, plots, scale, verify
+from firsttoken import build, chapters, cluster
 from firsttoken.bundled import BUNDLED
 from firsttoken.errors import FirstTokenError
-from firsttoken.machine import Machine
 from firsttoken.records import ROOT
 
 
@@ -51,6 +50,9 @@ def command_cluster(args: argparse.Namespace) -> None:
 
 def command_plan(args: argparse.Namespace) -> None:
     """Predict bytes read, peak memory and time of a measurement, for each way of running a model."""
+    from firsttoken import models, planner, plots, scale  # as for `verify`: transformers takes a second
+    from firsttoken.machine import Machine
+
     machine = Machine(
         "asked", args.ram * 1e9, args.gpus, args.gpu_memory * 1e9, args.disk_rate * 1e9, args.tflops * 1e12
     )
@@ -85,6 +87,8 @@ def command_models(args: argparse.Namespace) -> None:
 
 def command_verify(args: argparse.Namespace) -> None:
     """Measure the committed records of the bundled models again and compare."""
+    from firsttoken import verify  # imports transformers, which no other command needs and which takes a second
+
     failed = []
     for record, lines in verify.verify(args.claim):
         name = f"{record.claim}/{record.filename}"
@@ -162,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
         plan.add_argument(f"--{name}", type=float, default=default, help=help_)
     for name, count in (("gpus", 1), ("passages", 170), ("length", 64)):
         plan.add_argument(f"--{name}", type=int, default=count)
-    plan.add_argument("--dtype", default="bfloat16", choices=list(models.DTYPES))
+    plan.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
 
     add("chapters", command_chapters)
     add("models", command_models)

@@ -13,7 +13,8 @@ Two numbers that are easily mixed up:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from dataclasses import asdict
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -117,3 +118,12 @@ def sink_rate_estimate(alpha: Tensor, epsilon: float, order: Order = "threshold_
 def rates_by_epsilon(alpha: Tensor, epsilons: Sequence[float], order: Order, seed: int = 0) -> list[Estimate]:
     """Sink rate at each threshold."""
     return [sink_rate_estimate(alpha, epsilon, order, seed) for epsilon in epsilons]
+
+
+def mean_where(values: Tensor, where: Tensor, seed: int = 0) -> dict[str, Any] | None:
+    """Mean of values (text, query) where `where`, with an interval over texts; None where there are too few."""
+    sums = torch.stack([(values * where).sum(1), where.sum(1).double()], dim=1)
+    sums = sums[sums[:, 1] > 0]
+    if len(sums) < 2:
+        return None
+    return asdict(bootstrap(sums, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed))

@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from firsttoken.bundled import BUNDLED, cache_folder, gguf_file
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.errors import FirstTokenError, explain_out_of_memory, is_out_of_memory
 from firsttoken.records import slug
 
 BosPolicy = Literal["auto", "always", "never"]
@@ -285,30 +285,23 @@ def _weights_folder(lm: LanguageModel) -> str:
 # -- errors -------------------------------------------------------------------------------------------------
 
 
-class _one_sentence:
+@contextmanager
+def _one_sentence(name: str) -> Iterator[None]:
     """Turn the many ways in which loading fails into a `FirstTokenError` that says what to do."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, FirstTokenError) or not isinstance(error, Exception):
-            return
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            return
+    try:
+        yield
+    except FirstTokenError:
+        raise
+    except Exception as error:
         chain: list[BaseException] = []
         link: BaseException | None = error
         while link is not None and link not in chain:
             chain.append(link)
             link = link.__cause__ or link.__context__
+        if any(is_out_of_memory(link) for link in chain):
+            raise
         names = {type(link).__name__ for link in chain}
-        text = " ".join(str(link) for link in chain)
-        if "memory" in text and "allocate" in text:
-            return
-        raise FirstTokenError(f"{self.name}: {_explain(names, text, error)}") from error
+        raise FirstTokenError(f"{name}: {_explain(names, ' '.join(map(str, chain)), error)}") from error
 
 
 def _explain(names: set[str], text: str, error: Exception) -> str:

@@ -46,6 +46,21 @@ class Estimate:
     n: int
 
 
+def interval(estimate: Mapping[str, float], form: str = ".2f", unit: str = "") -> str:
+    """A stored estimate as text: `value unit [low, high]`, each in the format `form`."""
+    value, low, high = (format(estimate[name], form) for name in ("value", "low", "high"))
+    return f"{value}{unit} [{low}, {high}]"
+
+
+# What changes no number beyond rounding; two records that differ only here answer one question.
+UNRECORDED = frozenset({"batch_tokens", "execution"})
+
+
+def recorded(parameters: Any) -> JSON:
+    """The fields of a chapter's frozen dataclass of parameters that belong into its record."""
+    return {name: value for name, value in asdict(parameters).items() if name not in UNRECORDED}
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What one record says about one claim of the paper, in one sentence."""
@@ -74,13 +89,18 @@ class Record:
 
     @property
     def filename(self) -> str:
-        return f"{self.model}--{self.variant}.json" if self.variant else f"{self.model}.json"
+        return filename(self.model, self.variant)
 
 
 def slug(name: str) -> str:
     """A model's name as it appears in file names and `{result}` keys: `meta-llama/Llama-3.1-8B` ->
     `meta-llama-llama-3-1-8b`."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def filename(model: str, variant: str = "") -> str:
+    """The file of a record in its claim's folder; `model` is a slug."""
+    return f"{model}--{variant}.json" if variant else f"{model}.json"
 
 
 def reference_store() -> Path:
@@ -159,7 +179,7 @@ def read(path: Path) -> Record:
 
 def find(claim: str, model: str, variant: str = "") -> Record | None:
     """The record to show for a claim and model: this machine's own if it has one, else the committed one."""
-    name = f"{slug(model)}--{variant}.json" if variant else f"{slug(model)}.json"
+    name = filename(slug(model), variant)
     for store in (local_store(), reference_store()):
         if (path := store / claim / name).exists():
             return read(path)
@@ -204,13 +224,21 @@ def git_state() -> JSON:
 def environment() -> JSON:
     """Package versions and the machine, as far as they can change a number."""
     packages = ("torch", "transformers", "numpy", "gguf")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
         "packages": {name: metadata.version(name).split("+")[0] for name in packages},
         "python": platform.python_version(),
-        "machine": device,
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _processor() -> str:
+    """The processor's name and how many cores this process may use."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists() and (found := re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)):
+        name = found[1]
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def _normal(value: Any) -> Any:
@@ -246,9 +274,8 @@ def reuse_or_measure(
         reference = not os.environ.get("FIRSTTOKEN_MEASURE_HERE")
     asked = (_normal(parameters), texts, version, _identity(_normal(model.provenance())))
     if not fresh:
-        name = f"{model.slug}--{variant}.json" if variant else f"{model.slug}.json"
         for store in (local_store(), reference_store()) if reference else (local_store(),):
-            path = store / claim / name
+            path = store / claim / filename(model.slug, variant)
             if not path.exists():
                 continue
             try:
@@ -264,13 +291,15 @@ def reuse_or_measure(
             ):
                 return old
 
+    # The code that measures was loaded before; what is committed while it runs is not what ran.
+    state = git_state()
     start = time.perf_counter()
     values = _normal(measure())
     provenance = {
         "model": model.provenance(),
         "texts": texts,
         **environment(),
-        **git_state(),
+        **state,
         "seconds": round(time.perf_counter() - start, 1),
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

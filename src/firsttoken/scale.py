@@ -15,7 +15,7 @@ from firsttoken import planner, records, sink_rates, texts
 from firsttoken.machine import Machine
 from firsttoken.models import LanguageModel
 from firsttoken.planner import Load, Plan
-from firsttoken.records import JSON, Record, Verdict
+from firsttoken.records import JSON, Record, Verdict, interval
 from firsttoken.sink_rates import SinkRates
 
 PAPER_MODEL = "meta-llama-llama-3-1-405b"
@@ -34,7 +34,7 @@ def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Re
 
     The attention is that of the record `sink_rates/<model>.json`, which is measured first if it is not there.
     """
-    chosen = texts.texts_from(parameters.texts, limit=parameters.passages)
+    chosen = texts.exactly(parameters.texts, parameters.passages)
 
     def run() -> JSON:
         counted = sink_rates.measure(lm, parameters, fresh).values
@@ -50,7 +50,7 @@ def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Re
     return records.reuse_or_measure(
         "scale",
         model=lm,
-        parameters=parameters.recorded(),
+        parameters=records.recorded(parameters),
         texts=texts.texts_hash(chosen),
         measure=run,
         judge=lambda values: judge(lm.slug, parameters, values),
@@ -79,7 +79,7 @@ def judge(model: str, parameters: SinkRates, values: JSON) -> Verdict:
     """The claim is about one model: LLaMa 3.1 405B counts as reproduced within 10 points of the paper's mass, as
     partly within 20. No other model, whatever it shows, can confirm or refute it."""
     mass, theirs = values["mass_first"], records.paper()["mass_405b"]["value"]
-    here = f"{mass['value']:.1%} [{mass['low']:.1%}, {mass['high']:.1%}]"
+    here = interval(mass, ".1%")
     if model != PAPER_MODEL:
         return Verdict(
             "not measured",
@@ -126,13 +126,9 @@ def paper_table(found: Sequence[Record]) -> list[tuple[str, ...]]:
         dimensions = (str(shape["layers"]), str(shape["width"]), str(shape["heads"]))
         ours = ("not measured yet",) * 2
         if record is not None:
-            ours = (_percent(record.values["sink_rate"]), _percent(record.values["mass_first"]))
+            ours = (interval(record.values["sink_rate"], ".1%"), interval(record.values["mass_first"], ".1%"))
         rows.append((model, in_words(shape["parameters"]), *dimensions, theirs, ours[0], mass, ours[1]))
     return rows
-
-
-def _percent(estimate: JSON) -> str:
-    return f"{estimate['value']:.1%} [{estimate['low']:.1%}, {estimate['high']:.1%}]"
 
 
 # -- cost ---------------------------------------------------------------------------------------------------

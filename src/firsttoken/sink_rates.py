@@ -8,18 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from firsttoken import metrics, records, texts
-from firsttoken.bundled import cache_folder
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
-from firsttoken.execution import choose
+from firsttoken.alphas import alphas, alphas_of_prefixes
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.probe import probe
-from firsttoken.records import JSON, Estimate, Record, Verdict
-from firsttoken.streaming import StreamedModel
+from firsttoken.records import JSON, Estimate, Record, Verdict, interval
 
 EPSILONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PAPER_EPSILON = 0.8
@@ -42,88 +36,6 @@ class SinkRates:
     batch_tokens: int = 4096
     execution: str = "auto"  # see `execution.choose`
 
-    def recorded(self) -> JSON:
-        return {name: value for name, value in asdict(self).items() if name not in ("batch_tokens", "execution")}
-
-
-def alphas(lm: LanguageModel, ids: Tensor, batch_tokens: int = 4096, execution: str = "auto") -> Tensor:
-    """Attention to the first token of every head of a model, averaged over queries.
-
-    Args:
-        ids: (text, token), without padding.
-        batch_tokens: how many tokens run at once.
-        execution: `resident`, `streamed`, `tensor_parallel`, or `auto`: see `execution.choose`.
-
-    Returns:
-        alpha  # (text, layer, head), float32, on the CPU
-    """
-    return alphas_of_prefixes(lm, ids, [ids.shape[1]], batch_tokens, execution)[ids.shape[1]]
-
-
-def alphas_of_prefixes(
-    lm: LanguageModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int = 4096, execution: str = "auto"
-) -> dict[int, Tensor]:
-    """The same for the first T tokens of each text, for several T from one forward pass.
-
-    Attention is causal, so the rows of a short input are the first rows of a long one.
-
-    Returns:
-        {T: alpha}  # each (text, layer, head)
-    """
-    way = choose(lm, execution)
-    remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
-    with torch.inference_mode(), explain_out_of_memory(remedy):
-        if way == "streamed":
-            return _streamed(lm, ids, lengths, batch_tokens)
-        if way == "tensor_parallel":
-            from firsttoken.tensor_parallel import gather_heads, sharded_model
-
-            heads = lm.config.get_text_config().num_attention_heads
-            found = _resident(sharded_model(lm), ids, lengths, batch_tokens)
-            return {length: gather_heads(alpha, heads) for length, alpha in found.items()}
-        return _resident(lm.model, ids, lengths, batch_tokens)
-
-
-def _resident(model: PreTrainedModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int) -> dict[int, Tensor]:
-    found: dict[int, list[Tensor]] = {length: [] for length in lengths}
-    decoder = model.get_decoder()
-    for batch in ids.split(max(1, batch_tokens // ids.shape[1])):
-        with probe(model, keys=[0]) as p:
-            # The decoder alone: logits over the vocabulary are not needed and can be the largest tensor.
-            decoder(batch.to(model.device), use_cache=False)
-        for length in lengths:
-            found[length].append(metrics.first_token_attention(p.attention[..., :length]).cpu())
-    return {length: torch.cat(parts) for length, parts in found.items()}
-
-
-def _streamed(lm: LanguageModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int) -> dict[int, Tensor]:
-    streamed = StreamedModel(lm)
-    with probe(streamed.model, keys=[0]) as p:
-
-        def observe(layer: int, hidden: Tensor) -> Tensor | None:
-            """(row, head, length); None for a layer without attention."""
-            seen = p.per_layer().get(layer)  # (row, head, query, 1)
-            if seen is None:
-                return None
-            attention = seen[None, ..., 0]
-            return torch.stack([metrics.first_token_attention(attention[..., :n])[:, 0] for n in lengths], dim=-1)
-
-        task = f"first-token attention at {list(lengths)}"
-        work = cache_folder() / "streaming"
-        out = streamed.run(ids, observe, batch_tokens=batch_tokens, work=work, task=task)
-    layers = [out.observed[layer] for layer in sorted(out.observed)]
-    together = torch.stack(layers, dim=1)  # (text, layer, head, length)
-    return {length: together[..., i].contiguous() for i, length in enumerate(lengths)}
-
-
-def _texts(parameters: SinkRates) -> list[str]:
-    found = texts.texts_from(parameters.texts, limit=parameters.passages)
-    if len(found) < parameters.passages:
-        raise FirstTokenError(
-            f"{parameters.texts} holds {len(found)} texts, fewer than passages={parameters.passages}; lower it."
-        )
-    return found
-
 
 def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Record:
     """The sink rates of a model: the record `sink_rates/<model>.json`.
@@ -132,13 +44,12 @@ def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Re
     the first token), `by_epsilon`, `by_layer`, `by_passage`, and `alpha`, (layer, head), averaged over passages.
     """
     metrics.check_epsilon(parameters.epsilon)
-    chosen = _texts(parameters)
+    chosen = texts.exactly(parameters.texts, parameters.passages)
 
     def run() -> JSON:
         ids = texts.encode(lm, chosen, parameters.length, parameters.bos)
-        return summary(
-            alphas(lm, ids, parameters.batch_tokens, parameters.execution), parameters.epsilon, parameters.seed
-        ) | {
+        alpha = alphas(lm, ids, parameters.batch_tokens, parameters.execution)
+        return summary(alpha, parameters.epsilon, parameters.seed) | {
             "first_tokens": len(set(ids[:, 0].tolist())),
             "prefix": lm.tokenizer.convert_ids_to_tokens(lm.prefix(parameters.bos)),
         }
@@ -146,7 +57,7 @@ def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Re
     return records.reuse_or_measure(
         "sink_rates",
         model=lm,
-        parameters=parameters.recorded(),
+        parameters=records.recorded(parameters),
         texts=texts.texts_hash(chosen),
         measure=run,
         judge=lambda values: judge(lm.slug, parameters, values),
@@ -192,9 +103,9 @@ def lengths_up_to(lm: LanguageModel, longest: int) -> list[int]:
 
 def window_plan(lengths: Sequence[int]) -> list[tuple[int, int, list[int]]]:
     """(window length, how many windows, lengths read from them): many short windows and few long ones, about
-    16,384 tokens for each of up to three groups."""
+    8,192 tokens for each of up to three groups, and two windows at least."""
     groups = [[n for n in lengths if low < n <= high] for low, high in ((0, 256), (256, 2048), (2048, 1 << 31))]
-    return [(group[-1], max(2, min(64, 16384 // group[-1])), group) for group in groups if group]
+    return [(group[-1], max(2, 8192 // group[-1]), group) for group in groups if group]
 
 
 def measure_by_length(lm: LanguageModel, parameters: SinkRates, longest: int, fresh: bool = False) -> Record:
@@ -215,35 +126,43 @@ def measure_by_length(lm: LanguageModel, parameters: SinkRates, longest: int, fr
     return records.reuse_or_measure(
         "sink_rates",
         model=lm,
-        parameters=parameters.recorded() | {"texts": "long text", "length": longest, "passages": None},
+        parameters=records.recorded(parameters) | {"texts": "long text", "length": longest, "passages": None},
         texts=texts.texts_hash([document]),
         measure=run,
+        version=2,
         variant="length",
         fresh=fresh,
     )
 
 
-def measure_by_bos(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Record:
-    """Sink rate with the tokenizer's own BOS policy, with BOS in any case, and without."""
-    chosen = _texts(parameters)
+def measure_by_bos(lm: LanguageModel, parameters: SinkRates, counted: Record, fresh: bool = False) -> Record:
+    """Sink rate with BOS in any case and without.
+
+    Args:
+        counted: the record that `measure` gave for these parameters; it answers for the policy that it used.
+    """
+    chosen = texts.exactly(parameters.texts, parameters.passages)
 
     def run() -> JSON:
-        found: JSON = {}
-        for bos in ("always", "never"):
-            if bos == "always" and lm.tokenizer.bos_token_id is None:
-                continue
-            ids = texts.encode(lm, chosen, parameters.length, bos)
+        by_epsilon = counted.values["by_epsilon"]
+        at_03 = by_epsilon["threshold_first"][EPSILONS.index(0.3)]
+        known = {"sink_rate": counted.values["sink_rate"], "sink_rate_0.3": at_03, "mass": counted.values["mass"]}
+        used = "always" if lm.prefix(parameters.bos) else "never"
+        found: JSON = {"used": used, used: known}
+        other: BosPolicy = "never" if used == "always" else "always"
+        if other == "never" or lm.tokenizer.bos_token_id is not None:
+            ids = texts.encode(lm, chosen, parameters.length, other)
             alpha = alphas(lm, ids, parameters.batch_tokens, parameters.execution)
-            found[bos] = {name: asdict(estimate) for name, estimate in _three_numbers(alpha, parameters)}
-        found["auto"] = found["always" if lm.prefix("auto") else "never"]
+            found[other] = {name: asdict(estimate) for name, estimate in _three_numbers(alpha, parameters)}
         return found
 
     return records.reuse_or_measure(
         "sink_rates",
         model=lm,
-        parameters=parameters.recorded() | {"bos": "all"},
+        parameters=records.recorded(parameters) | {"bos": "all"},
         texts=texts.texts_hash(chosen),
         measure=run,
+        version=2,
         variant="bos",
         fresh=fresh,
     )
@@ -258,10 +177,13 @@ def _three_numbers(alpha: Tensor, parameters: SinkRates) -> Iterator[tuple[str, 
 def remeasure(lm: LanguageModel, record: Record) -> Record:
     """Measure what a record of this claim holds once more, with its own parameters."""
     if record.variant == "length":
-        chosen = {**record.parameters, "texts": "passages", "passages": 170, "length": PAPER_LENGTH}
-        return measure_by_length(lm, SinkRates(**chosen), record.parameters["length"], fresh=True)
+        fixed = {"texts": "passages", "passages": 170, "length": PAPER_LENGTH}
+        return measure_by_length(
+            lm, SinkRates(**{**record.parameters, **fixed}), record.parameters["length"], fresh=True
+        )
     if record.variant == "bos":
-        return measure_by_bos(lm, SinkRates(**{**record.parameters, "bos": "auto"}), fresh=True)
+        chosen = SinkRates(**{**record.parameters, "bos": "auto"})
+        return measure_by_bos(lm, chosen, measure(lm, chosen, fresh=True), fresh=True)
     return measure(lm, SinkRates(**record.parameters), fresh=True)
 
 
@@ -285,11 +207,12 @@ def judge(model: str, parameters: SinkRates, values: JSON) -> Verdict:
         gap = abs(strict["value"] - theirs)
         status: records.Status = "reproduced" if gap <= 0.05 else "partly" if gap <= 0.15 else "not reproduced"
         return Verdict(
-            status, f"Sink rate at ε = {PAPER_EPSILON}: {_percent(strict)} here, {theirs:.2%} in the paper's table."
+            status,
+            f"Sink rate at ε = {PAPER_EPSILON}: {interval(strict, '.1%')} here, {theirs:.2%} in the paper's table.",
         )
     sentence = (
-        f"{_percent(loose)} of the heads give the first token more than 0.3 of their attention and {_percent(strict)} "
-        f"more than {PAPER_EPSILON}. "
+        f"{interval(loose, '.1%')} of the heads give the first token more than 0.3 of their attention and "
+        f"{interval(strict, '.1%')} more than {PAPER_EPSILON}. "
     )
     if loose["low"] <= 0.25:
         return Verdict("not reproduced", sentence + "Sinks are no common feature of this model's heads.")
@@ -300,10 +223,6 @@ def judge(model: str, parameters: SinkRates, values: JSON) -> Verdict:
         sentence + f"Sinks are there, and at the paper's threshold {more} than in LLaMa 3.1 8B ({smallest:.2%} in the "
         "paper); this model is not in the paper's table, whose numbers it cannot confirm.",
     )
-
-
-def _percent(estimate: JSON) -> str:
-    return f"{estimate['value']:.1%} [{estimate['low']:.1%}, {estimate['high']:.1%}]"
 
 
 def paper_table(found: Sequence[Record]) -> list[tuple[str, ...]]:
@@ -318,7 +237,7 @@ def paper_table(found: Sequence[Record]) -> list[tuple[str, ...]]:
         ours, status = "not measured yet", "not measured yet"
         if record is not None:
             by_epsilon = record.values["by_epsilon"]
-            ours = _percent(by_epsilon["threshold_first"][by_epsilon["epsilon"].index(PAPER_EPSILON)])
+            ours = interval(by_epsilon["threshold_first"][by_epsilon["epsilon"].index(PAPER_EPSILON)], ".1%")
             status = record.verdict.status if record.verdict else status
         rows.append((names.get(model, model), theirs, ours, status))
     return rows

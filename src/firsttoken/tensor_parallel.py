@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.distributed import DistributedConfig
 
-from firsttoken import models, sink_rates
+from firsttoken import models
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import DTYPES, LanguageModel
 
@@ -71,6 +71,8 @@ def gather_heads(found: Tensor, heads: int) -> Tensor:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the sink rates of one model in all processes; the first writes the record."""
+    from firsttoken import sink_rates  # which imports this module
+
     parser = argparse.ArgumentParser(prog="torchrun ... -m firsttoken.tensor_parallel", description=main.__doc__)
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--dtype", default="auto")

@@ -20,7 +20,6 @@ import torch
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import BosPolicy, LanguageModel
 
-PASSAGES_VERSION = 1
 _HEADER = re.compile(r"^=== ([a-z0-9-]+)$", re.MULTILINE)
 
 
@@ -116,6 +115,18 @@ def texts_from(source: str, *, limit: int = 170) -> list[str]:
     found = [text.strip() for text in found if text.strip()][:limit]
     if not found:
         raise FirstTokenError(f"{source} holds no text; give a file, a folder of .txt files or a data set with text.")
+    return found
+
+
+def exactly(source: str, count: int) -> list[str]:
+    """The first `count` texts of `texts_from`.
+
+    Raises:
+        FirstTokenError: there are fewer.
+    """
+    found = texts_from(source, limit=count)
+    if len(found) < count:
+        raise FirstTokenError(f"{source} holds {len(found)} texts, fewer than passages={count}; lower it.")
     return found
 
 

@@ -7,7 +7,20 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from firsttoken import models, phenomenon, records, scale, sink_rates
+from firsttoken import (
+    jacobians,
+    models,
+    no_op,
+    perturbation,
+    phenomenon,
+    records,
+    removal,
+    scale,
+    sink_rates,
+    smoothing,
+    theory,
+    where,
+)
 from firsttoken.bundled import BUNDLED
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
@@ -20,9 +33,16 @@ TOLERANCE = 0.01
 PACKED = frozenset({"maps"})
 
 REMEASURE: dict[str, Callable[[LanguageModel, Record], Record]] = {
+    "jacobian": jacobians.remeasure,
+    "no_op": no_op.remeasure,
+    "perturbation": perturbation.remeasure,
     "phenomenon": phenomenon.remeasure,
+    "removal": removal.remeasure,
     "scale": scale.remeasure,
     "sink_rates": sink_rates.remeasure,
+    "smoothing": smoothing.remeasure,
+    "theory": theory.remeasure,
+    "where": where.remeasure,
 }
 
 

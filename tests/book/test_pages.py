@@ -15,6 +15,7 @@ from playwright.sync_api import Locator, Page
 
 from firsttoken import build
 from firsttoken.claims import CLAIMS
+from firsttoken.records import find
 
 Visit = Callable[..., Any]  # opens a window, see `visit` in conftest.py
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
@@ -131,6 +132,16 @@ def test_interactive_figures_answer_and_follow_the_theme(visit: Visit, html: Pat
         assert seen == set(INK), path
 
 
+def test_the_perturbation_map_names_token_layer_and_distance(visit: Visit) -> None:
+    page = visit().open("book/chapters/perturbation.html")
+    figure = page.locator(".plotly-lazy").first
+    figure.locator(".main-svg").first.wait_for(state="attached")
+    assert hover(page, figure)
+    label = figure.locator(".hoverlayer .hovertext").first.inner_text()
+    for part in ("token", "after layer", "relative distance"):
+        assert part in label
+
+
 def test_static_figures_show_one_theme_at_a_time(visit: Visit, html: Path, pages: list[str]) -> None:
     for path in [path for path in pages if "only-dark themed" in (html / path).read_text(encoding="utf-8")]:
         for theme, other in (("light", "dark"), ("dark", "light")):
@@ -199,3 +210,47 @@ def test_no_page_scrolls_sideways(visit: Visit, pages: list[str], width: int) ->
         if (got := page.evaluate("document.documentElement.scrollWidth")) > width:
             wide.append((path, got))
     assert not wide
+
+
+def test_head_map_opens_the_chosen_head(visit: Visit) -> None:
+    page = visit().open("book/chapters/phenomenon.html")
+    first = page.locator(".head-map.alive").first
+    first.wait_for()
+    assert page.locator(".head-map-static").count() == 0, "the still picture is replaced"
+    status, canvas = first.locator(".head-map-status"), first.locator("canvas")
+    drawn = "(canvas) => canvas.toDataURL()"
+
+    before = canvas.evaluate(drawn)
+    first.get_by_role("gridcell", name="layer 3, head 1:").click()
+    assert status.inner_text().startswith("Layer 3, head 1:")
+    after = canvas.evaluate(drawn)
+    assert after != before, "another head has another map"
+
+    page.keyboard.press("ArrowRight")
+    assert status.inner_text().startswith("Layer 4, head 1:")
+    page.keyboard.press("ArrowDown")
+    assert status.inner_text().startswith("Layer 4, head 2:")
+    assert first.locator("[aria-selected=true]").count() == 1
+
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    # The last token looking at the first: beyond the labels, in the lower left corner of the map.
+    labels = min(90, 0.24 * box["width"])
+    cell = (box["width"] - labels) / 24
+    page.mouse.move(box["x"] + labels + cell / 2, box["y"] + box["height"] - cell / 2)
+    assert "(token 0)" in first.locator(".head-map-hint").inner_text()
+    assert "(token 23)" in first.locator(".head-map-hint").inner_text()
+
+
+def test_head_map_says_what_the_record_says(visit: Visit) -> None:
+    page = visit().open("book/chapters/phenomenon.html")
+    for name in ("smollm2-135m", "gemma3-270m"):
+        record = find("phenomenon", name)
+        assert record is not None
+        grid = page.get_by_role("grid", name=name)
+        alpha = record.values["alpha"]
+        assert grid.get_by_role("gridcell").count() == len(alpha) * len(alpha[0])
+        share = 100 * alpha[5][1]
+        expected = f"layer 5, head 1: {share:.0f} %" if share >= 10 else f"layer 5, head 1: {share:.1f} %"
+        assert grid.get_by_role("gridcell", name=expected).count() == 1

@@ -50,6 +50,21 @@ def all_heads(record: Record) -> Display:
     return figure(draw, alt, figsize=(8, 2.6))
 
 
+def picture(found: Sequence[Record]) -> Display:
+    """The grids of several models below one another: the picture at the top of the README (`make picture`)."""
+
+    def draw(axes: Any) -> None:
+        for ax, record in zip(np.atleast_1d(axes), found, strict=True):
+            alpha = np.array(record.values["alpha"])
+            image = ax.imshow(alpha.T, cmap=COLORMAP, vmin=0, vmax=1, aspect="equal", origin="lower")
+            ax.set(xlabel="layer", ylabel="head", title=record.model)
+        image.axes.figure.colorbar(image, ax=axes, label="attention to the first token", shrink=0.7)
+
+    names = " and ".join(record.model for record in found)
+    alt = f"Grids of layers and heads of {names}, coloured by mean attention to the first token"
+    return figure(draw, alt, nrows=len(found), figsize=(8, 2.4 * len(found)))
+
+
 def sink_and_reader(record: Record) -> Display:
     """Two maps side by side: the head that attends most to the first token, and the one that attends least."""
     alpha = np.array(record.values["alpha"])

@@ -1,0 +1,109 @@
+"""Where the parts of a decoder layer are, in any transformers model: the attention module, its output projection.
+
+Names differ between architectures (`o_proj`, `out_proj`, `dense`, `c_proj`), and so does the place of the
+normalisation: Gemma 2 and 3, OLMo 2 and GLM 4 normalise what attention adds, the others only what it reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from firsttoken.errors import FirstTokenError
+
+_OUTPUT_NAMES = ("o_proj", "out_proj", "dense", "c_proj", "wo")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One decoder layer that has attention."""
+
+    index: int
+    layer: nn.Module
+    attention: nn.Module
+    output: nn.Module  # projects the heads' outputs, side by side, onto the residual stream
+    post_norm: nn.Module | None  # normalises the attention's output before it is added, in models that do so
+
+
+def attention_blocks(model: PreTrainedModel) -> list[Block]:
+    """The attention layers of a model in order.
+
+    Raises:
+        FirstTokenError: the model's attention modules have no output projection under a known name.
+    """
+    parts = dict(model.named_modules())
+    found = {}
+    for name, module in parts.items():
+        index = getattr(module, "layer_idx", None)
+        output = next(
+            (getattr(module, n) for n in _OUTPUT_NAMES if isinstance(getattr(module, n, None), nn.Module)), None
+        )
+        # A layer and its MLP may carry the layer's number too; only attention reads queries.
+        reads = any(
+            hasattr(module, n) for n in ("q_proj", "qkv_proj", "query_key_value", "c_attn", "q_b_proj", "q_a_proj")
+        )
+        if index is None or output is None or not reads or getattr(module, "is_cross_attention", False):
+            continue
+        layer = parts[name.rpartition(".")[0]]
+        found[int(index)] = Block(int(index), layer, module, output, _post_norm(layer))
+    if not found:
+        raise FirstTokenError(
+            f"{type(model).__name__} has no attention modules with an output projection under a known name "
+            f"({', '.join(_OUTPUT_NAMES)}), so what a head adds cannot be measured; choose another model."
+        )
+    return [found[index] for index in sorted(found)]
+
+
+def _post_norm(layer: nn.Module) -> nn.Module | None:
+    if (norm := getattr(layer, "post_self_attn_layernorm", None)) is not None:
+        return norm
+    # Llama calls the norm before its MLP `post_attention_layernorm`; only where a layer also has a norm after the
+    # MLP does the name mean what it says.
+    if getattr(layer, "post_feedforward_layernorm", None) is not None:
+        return getattr(layer, "post_attention_layernorm", None)
+    return None
+
+
+def output_weight(block: Block, heads: int) -> Tensor:
+    """The output projection cut by head, W_O: (head, value_dim, width), in its own dtype.
+
+    Raises:
+        FirstTokenError: the weights are stored in a quantised form that cannot be cut.
+    """
+    weight: Any = getattr(block.output, "weight", None)
+    if not isinstance(weight, Tensor) or not weight.is_floating_point() or weight.dim() != 2:
+        raise FirstTokenError(
+            f"The output projection of layer {block.index} is stored in a quantised form, so it cannot be cut by "
+            "head; load the model without quantisation."
+        )
+    rows = weight if isinstance(block.output, Conv1D) else weight.T  # (head * value_dim, width)
+    return rows.reshape(heads, -1, rows.shape[1])
+
+
+def head_outputs(block: Block, mixed: Tensor, total: Tensor, heads: int) -> Tensor:
+    """What each head adds to the residual stream.
+
+    Where a norm stands between attention and residual stream, its gain at that token is applied to each head, so
+    that the heads still add up to what the layer adds (a bias of the projection apart).
+
+    Args:
+        mixed: sum_j A_ij v_j of the heads side by side, (batch, query, head * value_dim).
+        total: the projection's output for `mixed`, (batch, query, width).
+
+    Returns:
+        added  # (batch, query, head, width), float32
+    """
+    weight = output_weight(block, heads).float()
+    by_head = mixed.float().unflatten(-1, (heads, -1))
+    added = torch.einsum("bqhd,hdw->bqhw", by_head, weight)
+    if block.post_norm is None:
+        return added
+    total = total.float()
+    # Root-mean-square norms multiply each component by a number of that token; x / x is that number.
+    gain = torch.where(total == 0, torch.zeros_like(total), block.post_norm(total).float() / total)
+    return added * gain[:, :, None]

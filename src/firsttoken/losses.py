@@ -1,0 +1,54 @@
+"""Next-token losses and predictions of a model at chosen positions, with or without interventions in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.models import LanguageModel
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model predicts at some queries; position q predicts token q + 1."""
+
+    loss: Tensor  # (text, query), nats
+    top: Tensor  # (text, query, TOP), the most likely tokens, the likeliest first
+
+
+def logits_at(lm: LanguageModel, ids: Tensor, queries: Tensor) -> Tensor:
+    """Logits over the vocabulary at the given queries of each text: (text, query, vocabulary), float32."""
+    # Only these rows of the largest matrix of a small model are computed.
+    out = lm.model(ids.to(lm.model.device), use_cache=False, logits_to_keep=queries.to(lm.model.device))
+    if out.logits.shape[1] != len(queries):
+        raise FirstTokenError(f"{lm.name} cannot compute logits at chosen positions, which this measurement needs.")
+    return out.logits.float()
+
+
+def predict(lm: LanguageModel, ids: Tensor, queries: Sequence[int] | Tensor, batch_tokens: int = 1024) -> Predictions:
+    """Losses and likeliest tokens at the given queries.
+
+    Args:
+        ids: (text, token), without padding.
+        queries: positions, each with a token after it.
+        batch_tokens: how many logits exist at once; bounds memory and changes no number.
+    """
+    queries = torch.as_tensor(queries)
+    if len(queries) == 0 or queries.max() >= ids.shape[1] - 1:
+        raise FirstTokenError(f"A loss needs a token after each query; a text of {ids.shape[1]} tokens is too short.")
+    rows = max(1, batch_tokens // len(queries))
+    losses, tops = [], []
+    with torch.inference_mode(), explain_out_of_memory(f"lower batch_tokens (now {batch_tokens}) or length"):
+        for batch in ids.split(rows):
+            logits = logits_at(lm, batch, queries)
+            goal = batch[:, queries + 1].to(logits.device)
+            found = logits.logsumexp(-1) - logits.gather(-1, goal[..., None])[..., 0]
+            losses.append(found.cpu())
+            tops.append(logits.topk(TOP, dim=-1).indices.cpu())
+    return Predictions(torch.cat(losses), torch.cat(tops))
