@@ -99,6 +99,11 @@ def in_words(parameters: float) -> str:
     return f"{parameters / unit:.3g}{name}"
 
 
+def shown(model: str) -> str:
+    """A slug as tables show it: the paper's models by the paper's names."""
+    return f"LLaMa 3.1 {model.rsplit('-', 1)[1].upper()}" if model in PAPER_SHAPES else model
+
+
 def family(name: str) -> str:
     """A model's name without its size: `EleutherAI/pythia-1.4b` and `EleutherAI/pythia-70m` are one family."""
     return _SIZE.sub("", name, count=1)
@@ -127,7 +132,7 @@ def paper_table(found: Sequence[Record]) -> list[tuple[str, ...]]:
         ours = ("not measured yet",) * 2
         if record is not None:
             ours = (interval(record.values["sink_rate"], ".1%"), interval(record.values["mass_first"], ".1%"))
-        rows.append((model, in_words(shape["parameters"]), *dimensions, theirs, ours[0], mass, ours[1]))
+        rows.append((shown(model), in_words(shape["parameters"]), *dimensions, theirs, ours[0], mass, ours[1]))
     return rows
 
 
@@ -153,7 +158,7 @@ def cost_table(machine: Machine, load: Load, dtype: str = "bfloat16") -> list[tu
     rows = []
     for model in PAPER_SHAPES:
         shape = planner.shape_of(paper_config(model), dtype)
-        rows += [plan_row(model, plan) for plan in planner.plans(shape, machine, load)]
+        rows += [plan_row(shown(model), plan) for plan in planner.plans(shape, machine, load)]
     return rows
 
 

@@ -32,8 +32,9 @@ def sharded_model(lm: LanguageModel) -> PreTrainedModel:
     """This process's share of a model, as transformers' own plan for the architecture divides it.
 
     Raises:
-        FirstTokenError: transformers has no plan for it.
+        FirstTokenError: transformers has no plan for it, or its heads do not divide among the processes.
     """
+    _check_heads(lm, int(os.environ.get("WORLD_SIZE", "1")))
     config = DistributedConfig(tp_plan="auto")
     model = AutoModelForCausalLM.from_pretrained(
         lm.local_folder(), dtype=DTYPES[lm.dtype], distributed_config=config, trust_remote_code=lm.trust_remote_code
@@ -44,6 +45,20 @@ def sharded_model(lm: LanguageModel) -> PreTrainedModel:
             "execution='streamed'."
         )
     return model.eval()
+
+
+def _check_heads(lm: LanguageModel, processes: int) -> None:
+    """The forward pass would fail in the middle, with a complaint about a shape."""
+    text = lm.config.get_text_config()
+    plan: dict[str, str] = getattr(text, "base_model_tp_plan", None) or {}
+    heads = text.num_attention_heads
+    groups = getattr(text, "num_key_value_heads", None) or heads
+    divided = any("attn" in name and how == "colwise" for name, how in plan.items())
+    if divided and (heads % processes or groups % processes):
+        raise FirstTokenError(
+            f"{lm.name} has {heads} attention heads and {groups} key-value heads, which {processes} processes cannot "
+            "share evenly; use a number of processes that divides both, or execution='streamed'."
+        )
 
 
 def gather_heads(found: Tensor, heads: int) -> Tensor:

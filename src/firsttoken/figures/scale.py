@@ -21,7 +21,8 @@ _MEASURES = {
 
 
 def _points(ax: Axes, family: Sequence[Record], x: str, y: str, label: str) -> None:
-    """One family as a line with its 95 % intervals; a family of one is a point."""
+    """One family as a line with its 95 % intervals; a family of one is a point with the model's own name."""
+    label = family[0].model if len(family) == 1 else label
     values = [record.values for record in family]
     estimates = [v[y] for v in values]
     middle = np.array([e["value"] for e in estimates])
