@@ -128,11 +128,11 @@ def paper_table(found: Sequence[Record]) -> list[tuple[str, ...]]:
         theirs = f"{paper['llama'][model]['sink_rate']:.2%}" if model in PAPER_SHAPES else "not in the paper"
         mass = f"about {paper['mass_405b']['value']:.0%}" if model == PAPER_MODEL else "not given"
         shape = size(paper_config(model)) if record is None else record.values
-        dimensions = (str(shape["layers"]), str(shape["width"]), str(shape["heads"]))
+        dimensions = f"{shape['layers']} × {shape['width']} × {shape['heads']}"
         ours = ("not measured yet",) * 2
         if record is not None:
             ours = (interval(record.values["sink_rate"], ".1%"), interval(record.values["mass_first"], ".1%"))
-        rows.append((shown(model), in_words(shape["parameters"]), *dimensions, theirs, ours[0], mass, ours[1]))
+        rows.append((shown(model), in_words(shape["parameters"]), dimensions, theirs, ours[0], mass, ours[1]))
     return rows
 
 
