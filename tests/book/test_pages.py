@@ -137,7 +137,7 @@ def test_the_perturbation_map_names_token_layer_and_distance(visit: Visit) -> No
     figure = page.locator(".plotly-lazy").first
     figure.locator(".main-svg").first.wait_for(state="attached")
     assert hover(page, figure)
-    label = figure.locator(".hoverlayer .hovertext").first.inner_text()
+    label = figure.locator(".hoverlayer .hovertext").first.text_content() or ""
     for part in ("token", "after layer", "relative distance"):
         assert part in label
 
