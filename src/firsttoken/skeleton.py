@@ -68,6 +68,7 @@ def weight_groups(
 
 
 def free(module: nn.Module, recurse: bool = True) -> None:
+    """Drop a module's weights, or only its own without those of the modules in it; buffers stay."""
     for part in module.modules() if recurse else (module,):
         for name, parameter in part._parameters.items():
             if parameter is not None:
