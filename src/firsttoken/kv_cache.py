@@ -53,6 +53,11 @@ def full_layers(lm: LanguageModel) -> list[int]:
     return [layer for layer, kind in enumerate(kinds) if kind != "sliding_attention"]
 
 
+def can_stream(lm: LanguageModel) -> bool:
+    """Whether all layers see the whole text, which the bounded cache needs."""
+    return len(full_layers(lm)) == lm.model.config.get_text_config().num_hidden_layers
+
+
 def policies(lm: LanguageModel, window: int) -> dict[str, Hook | None]:
     """Every policy of the chapter by name. All but the last two leave sliding layers as they were trained."""
     layers = full_layers(lm)
