@@ -145,6 +145,8 @@ def test_one_failing_chapter_leaves_the_others(root: Path) -> None:
 def test_a_run_that_is_stopped_publishes_nothing(root: Path, kind: signal.Signals) -> None:
     notebook(root, "works", f"open({str(root / 'started')!r}, 'w').close()", "import time\ntime.sleep(120)")
     script = (
+        # A test run in the background of a shell is deaf to Ctrl-C, and so would be its children.
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import pathlib\nfrom firsttoken import chapters\n"
         f"root = pathlib.Path({str(root)!r})\n"
         "try:\n    chapters.run_chapter('works', {}, root=root)\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from firsttoken import models, phenomenon, records, sink_rates, texts, verify
+from firsttoken import alphas, models, phenomenon, records, sink_rates, texts, verify
 from firsttoken.bundled import BUNDLED
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
@@ -66,14 +66,14 @@ def test_sink_rate_equals_a_count_over_eager_maps(lm: LanguageModel) -> None:
 
 def test_short_lengths_from_one_long_pass(lm: LanguageModel) -> None:
     ids = texts.windows(lm, texts.long_text(), 128, 2)
-    together = sink_rates.alphas_of_prefixes(lm, ids, [16, 64, 128])
+    together = alphas.alphas_of_prefixes(lm, ids, [16, 64, 128])
     for length, alpha in together.items():
-        torch.testing.assert_close(alpha, sink_rates.alphas(lm, ids[:, :length]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(alpha, alphas.alphas(lm, ids[:, :length]), atol=1e-5, rtol=0)
 
 
 def test_batching_changes_nothing(lm: LanguageModel) -> None:
     ids = texts.encode(lm, [p.text for p in texts.passages()[:5]], 32)
-    one, all_ = sink_rates.alphas(lm, ids, batch_tokens=32), sink_rates.alphas(lm, ids, batch_tokens=4096)
+    one, all_ = alphas.alphas(lm, ids, batch_tokens=32), alphas.alphas(lm, ids, batch_tokens=4096)
     torch.testing.assert_close(one, all_, atol=1e-5, rtol=0)
 
 

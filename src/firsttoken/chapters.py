@@ -214,11 +214,16 @@ def report(model: str, names: Sequence[str] = (), asked: Mapping[str, str] | Non
     try:
         run_chapters(jobs, root)
     finally:
-        if pages := sorted(folder.glob("[0-9]*.ipynb")):
-            lines = "\n".join(f"- [](./{page.name})" for page in pages)
-            text = f"The chapters of this book, run for `{model}` with `firsttoken report {model}`."
-            write_atomically(folder / "index.md", f"# {model}\n\n{text}\n\n{lines}\n")
+        write_index(model, folder)
     return folder
+
+
+def write_index(model: str, folder: Path) -> None:
+    """The first page of a model's part of the book, if it has any other."""
+    if pages := sorted(folder.glob("[0-9]*.ipynb")):
+        lines = "\n".join(f"- [](./{page.name})" for page in pages)
+        text = f"The chapters of this book, run for `{model}` with `firsttoken report {model}`."
+        write_atomically(folder / "index.md", f"# {model}\n\n{text}\n\n{lines}\n")
 
 
 def _keep_aside(partial: Path, failed: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `firsttoken run | build | report | chapters | models | verify`.
+"""The command line: `firsttoken run | build | report | cluster | plan | chapters | models | verify`.
 
 Each command is a function `command_<name>(args)`; a `FirstTokenError` in it becomes one line on stderr.
 """
@@ -9,9 +9,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from firsttoken import build, chapters
+from firsttoken import build, chapters, cluster
 from firsttoken.bundled import BUNDLED
 from firsttoken.errors import FirstTokenError
+from firsttoken.records import ROOT
 
 
 def command_run(args: argparse.Namespace) -> None:
@@ -32,6 +33,37 @@ def command_report(args: argparse.Namespace) -> None:
     """Run the chapters for another model, into a part of its own."""
     folder = chapters.report(args.model, args.chapter, dict(args.parameters))
     print(f"{folder}: in the book after `firsttoken build`")
+
+
+def command_cluster(args: argparse.Namespace) -> None:
+    """Run chapters for many models, one job each, here or on SLURM."""
+    runs = cluster.plan_runs(args.models, args.chapter or ["sink_rates"], dict(args.parameters))
+    where = cluster.Where(
+        args.slurm, args.workers, args.retries, args.hours, args.gpus, args.cpus, args.memory, args.partition
+    )
+    failed = [name for name, error in cluster.launch(runs, where, ROOT / "_build" / "jobs").items() if error]
+    if failed:
+        raise FirstTokenError(
+            f"{len(failed)} of {len(runs)} failed: {', '.join(failed)}; the same command tries only these again."
+        )
+
+
+def command_plan(args: argparse.Namespace) -> None:
+    """Predict bytes read, peak memory and time of a measurement, for each way of running a model."""
+    from firsttoken import models, planner, plots, scale  # as for `verify`: transformers takes a second
+    from firsttoken.machine import Machine
+
+    machine = Machine(
+        "asked", args.ram * 1e9, args.gpus, args.gpu_memory * 1e9, args.disk_rate * 1e9, args.tflops * 1e12
+    )
+    load = planner.Load(args.passages, args.length)
+    rows = []
+    for lm in models.load_all(args.model, device="cpu"):
+        shape = planner.shape_of(lm.config, args.dtype)
+        rows += [scale.plan_row(lm.slug, plan) for plan in planner.plans(shape, machine, load)]
+    print(
+        plots.table(rows, scale.PLAN_COLUMNS, f"{args.passages} passages of {args.length} tokens, {args.dtype}").text
+    )
 
 
 def command_chapters(args: argparse.Namespace) -> None:
@@ -105,6 +137,36 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("model", metavar="MODEL", help="hub id, folder, .gguf file or bundled name")
     report.add_argument("chapter", nargs="*", metavar="CHAPTER", help="only these chapters")
     add_parameters(report)
+
+    jobs = add("cluster", command_cluster)
+    jobs.add_argument("models", metavar="MODELS", help="names separated by commas, or a file of notebooks/families")
+    jobs.add_argument("--chapter", action="append", help="may be given several times; sink_rates if not given")
+    jobs.add_argument("--slurm", action="store_true", help="submit to SLURM instead of running here")
+    defaults = cluster.Where()
+    for name, help_ in (
+        ("workers", "jobs at once on this machine"),
+        ("retries", "how often a failed job is tried again"),
+        ("hours", "time limit of a job"),
+        ("gpus", "for each job"),
+        ("cpus", "for each job, on SLURM"),
+        ("memory", "for each job, in GB, on SLURM"),
+    ):
+        jobs.add_argument(f"--{name}", type=int, default=getattr(defaults, name), help=help_)
+    jobs.add_argument("--partition", default="", help="of SLURM")
+    add_parameters(jobs)
+
+    plan = add("plan", command_plan)
+    plan.add_argument("model", metavar="MODEL", help="as for `run`; only its configuration is read")
+    for name, default, help_ in (
+        ("ram", 64.0, "GB"),
+        ("gpu-memory", 24.0, "GB of each GPU"),
+        ("disk-rate", 3.0, "GB a second, sequential reading"),
+        ("tflops", 50.0, "sustained operations of all devices, in 10^12 a second"),
+    ):
+        plan.add_argument(f"--{name}", type=float, default=default, help=help_)
+    for name, count in (("gpus", 1), ("passages", 170), ("length", 64)):
+        plan.add_argument(f"--{name}", type=int, default=count)
+    plan.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
 
     add("chapters", command_chapters)
     add("models", command_models)

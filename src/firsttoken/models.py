@@ -23,7 +23,8 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from firsttoken.bundled import BUNDLED, cache_folder, gguf_file
@@ -71,11 +72,25 @@ class LanguageModel:
             return AutoTokenizer.from_pretrained(_weights_folder(self), **_remote(self))
 
     @cached_property
+    def config(self) -> PreTrainedConfig:
+        """The model's configuration, without its weights."""
+        with _one_sentence(self.name):
+            return AutoConfig.from_pretrained(_weights_folder(self), **_remote(self))
+
+    def local_folder(self) -> Path:
+        """The folder with the configuration and the safetensors; a hub model's are downloaded first."""
+        if self.source != "hub":
+            return Path(_weights_folder(self))
+        patterns = ["*.json", "*.safetensors"]
+        with _one_sentence(self.name):
+            return Path(snapshot_download(self.path, revision=_remote(self)["revision"], allow_patterns=patterns))
+
+    @cached_property
     def model(self) -> PreTrainedModel:
         """The model in evaluation mode on its device."""
         place: dict[str, Any] = {"device_map": self.device_map or {"": self.device}}
         remedy = "give a smaller dtype (bfloat16), device_map='auto', or a smaller model"
-        quiet = _no_progress_bar() if self.gguf else nullcontext()
+        quiet = no_progress_bar() if self.gguf else nullcontext()
         with _one_sentence(self.name), explain_out_of_memory(remedy), quiet:
             model = AutoModelForCausalLM.from_pretrained(
                 _weights_folder(self),
@@ -222,7 +237,7 @@ def _remote(lm: LanguageModel) -> dict[str, Any]:
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -245,7 +260,7 @@ def _weights_folder(lm: LanguageModel) -> str:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".dequantising-"))
         file: dict[str, Any] = {"gguf_file": lm.gguf}
         try:
-            with _no_progress_bar():
+            with no_progress_bar():
                 AutoTokenizer.from_pretrained(lm.path, **file).save_pretrained(temporary)
                 loaded = AutoModelForCausalLM.from_pretrained(lm.path, dtype=torch.float32, **file)
             # transformers calls a dequantised model quantised, and would not save it; the same weights in a
@@ -257,7 +272,7 @@ def _weights_folder(lm: LanguageModel) -> str:
                 plain = AutoModelForCausalLM.from_config(config)
             plain.load_state_dict(loaded.state_dict(), assign=True)
             plain.tie_weights()
-            with _no_progress_bar():
+            with no_progress_bar():
                 plain.save_pretrained(temporary)
             os.chmod(temporary, 0o755)
             if not folder.exists():

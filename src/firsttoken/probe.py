@@ -18,7 +18,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -96,9 +96,12 @@ class Probe:
             )
         return torch.stack(tensors)
 
-    def per_layer(self) -> dict[int, Tensor]:
-        """Layer number -> attention to each key, (batch, head, query, key); works where layers differ in heads."""
-        return dict(self._columns)
+    def per_layer(self, kind: Literal["attention", "entropy", "renyi2"] = "attention") -> dict[int, Tensor]:
+        """Layer number -> attention to each key, (batch, head, query, key), or an entropy, (batch, head, query).
+
+        Works where layers differ in heads, and while a model runs: what is there is what the layers so far showed.
+        """
+        return dict({"attention": self._columns, "entropy": self._entropy, "renyi2": self._renyi2}[kind])
 
     # -- called by the model --------------------------------------------------------------------------------
 

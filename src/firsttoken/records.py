@@ -52,8 +52,8 @@ def interval(estimate: Mapping[str, float], form: str = ".2f", unit: str = "") -
     return f"{value}{unit} [{low}, {high}]"
 
 
-# What bounds memory and changes no number beyond rounding; two records that differ only here answer one question.
-UNRECORDED = frozenset({"batch_tokens"})
+# What changes no number beyond rounding; two records that differ only here answer one question.
+UNRECORDED = frozenset({"batch_tokens", "execution"})
 
 
 def recorded(parameters: Any) -> JSON:

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-import torch
 from torch import Tensor
 
 from firsttoken import metrics, records, texts
-from firsttoken.errors import explain_out_of_memory
+from firsttoken.alphas import alphas, alphas_of_prefixes
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.probe import probe
 from firsttoken.records import JSON, Estimate, Record, Verdict, interval
 
 EPSILONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -26,7 +24,7 @@ PAPER_LENGTH = 64
 class SinkRates:
     """Parameters of the measurement.
 
-    `batch_tokens` bounds memory and changes no number beyond rounding, so it is not part of the record.
+    `batch_tokens` and `execution` change no number beyond rounding, so they are not part of the record.
     """
 
     texts: str = "passages"  # see `texts.texts_from`
@@ -36,43 +34,7 @@ class SinkRates:
     bos: BosPolicy = "auto"
     seed: int = 0  # of the bootstrap
     batch_tokens: int = 4096
-
-
-def alphas(lm: LanguageModel, ids: Tensor, batch_tokens: int = 4096) -> Tensor:
-    """Attention to the first token of every head of a model, averaged over queries.
-
-    Args:
-        ids: (text, token), without padding.
-        batch_tokens: how many tokens run at once.
-
-    Returns:
-        alpha  # (text, layer, head), float32, on the CPU
-    """
-    return alphas_of_prefixes(lm, ids, [ids.shape[1]], batch_tokens)[ids.shape[1]]
-
-
-def alphas_of_prefixes(
-    lm: LanguageModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int = 4096
-) -> dict[int, Tensor]:
-    """The same for the first T tokens of each text, for several T from one forward pass.
-
-    Attention is causal, so the rows of a short input are the first rows of a long one.
-
-    Returns:
-        {T: alpha}  # each (text, layer, head)
-    """
-    rows = max(1, batch_tokens // ids.shape[1])
-    decoder = lm.model.get_decoder()
-    found: dict[int, list[Tensor]] = {length: [] for length in lengths}
-    remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
-    with torch.inference_mode(), explain_out_of_memory(remedy):
-        for batch in ids.split(rows):
-            with probe(lm.model, keys=[0]) as p:
-                # The decoder alone: logits over the vocabulary are not needed and can be the largest tensor.
-                decoder(batch.to(lm.model.device), use_cache=False)
-            for length in lengths:
-                found[length].append(metrics.first_token_attention(p.attention[..., :length]).cpu())
-    return {length: torch.cat(parts) for length, parts in found.items()}
+    execution: str = "auto"  # see `execution.choose`
 
 
 def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Record:
@@ -86,7 +48,8 @@ def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Re
 
     def run() -> JSON:
         ids = texts.encode(lm, chosen, parameters.length, parameters.bos)
-        return summary(alphas(lm, ids, parameters.batch_tokens), parameters.epsilon, parameters.seed) | {
+        alpha = alphas(lm, ids, parameters.batch_tokens, parameters.execution)
+        return summary(alpha, parameters.epsilon, parameters.seed) | {
             "first_tokens": len(set(ids[:, 0].tolist())),
             "prefix": lm.tokenizer.convert_ids_to_tokens(lm.prefix(parameters.bos)),
         }
@@ -133,7 +96,7 @@ def _rounded(values: Tensor) -> list[float]:
 
 def lengths_up_to(lm: LanguageModel, longest: int) -> list[int]:
     """16, 32, 64 ... up to `longest` or to the longest input that the model was made for."""
-    config = lm.model.config.get_text_config()
+    config = lm.config.get_text_config()
     limit = min(longest, getattr(config, "max_position_embeddings", longest))
     return [2**power for power in range(4, 31) if 2**power <= limit]
 
@@ -154,7 +117,8 @@ def measure_by_length(lm: LanguageModel, parameters: SinkRates, longest: int, fr
         found: JSON = {"length": lengths, "sink_rate": [], "sink_rate_0.3": [], "mass": []}
         for window, count, group in window_plan(lengths):
             ids = texts.windows(lm, document, window, count, parameters.bos)
-            for alpha in alphas_of_prefixes(lm, ids, group, parameters.batch_tokens).values():
+            by_length = alphas_of_prefixes(lm, ids, group, parameters.batch_tokens, parameters.execution)
+            for alpha in by_length.values():
                 for name, estimate in _three_numbers(alpha, parameters):
                     found[name].append(asdict(estimate))
         return found
@@ -188,7 +152,7 @@ def measure_by_bos(lm: LanguageModel, parameters: SinkRates, counted: Record, fr
         other: BosPolicy = "never" if used == "always" else "always"
         if other == "never" or lm.tokenizer.bos_token_id is not None:
             ids = texts.encode(lm, chosen, parameters.length, other)
-            alpha = alphas(lm, ids, parameters.batch_tokens)
+            alpha = alphas(lm, ids, parameters.batch_tokens, parameters.execution)
             found[other] = {name: asdict(estimate) for name, estimate in _three_numbers(alpha, parameters)}
         return found
 

@@ -1,0 +1,209 @@
+"""A model's weights on disk: sharded safetensors, checked as a whole before anything is computed.
+
+>>> checkpoint = open_checkpoint(folder)   # reads the index and the headers, no weights
+>>> checkpoint.bytes                       # what the weights take on disk
+>>> checkpoint.read("model.norm.weight")   # one tensor; `checkpoint.bytes_read` counts
+
+A safetensors file is eight bytes with the length of its header, the header (JSON: name -> dtype, shape, offsets), then
+the data. So its right size is known from its first kilobytes, and a download that stopped early shows at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firsttoken.errors import FirstTokenError
+
+INDEX = "model.safetensors.index.json"
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one tensor lies."""
+
+    shard: str
+    start: int  # of its bytes, counted from the beginning of the file
+    bytes: int
+    dtype: str  # as safetensors spells it
+    shape: tuple[int, ...]
+
+
+@dataclass
+class Checkpoint:
+    """All tensors of a model on disk, none of them in memory."""
+
+    folder: Path
+    tensors: Mapping[str, Entry]
+    bytes_read: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _spare: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)  # size in bytes -> uint8 buffers
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.bytes for entry in self.tensors.values())
+
+    @property
+    def shards(self) -> list[Path]:
+        return [self.folder / name for name in sorted({entry.shard for entry in self.tensors.values()})]
+
+    def parameters(self) -> int:
+        """How many numbers the checkpoint holds."""
+        return sum(torch.Size(entry.shape).numel() for entry in self.tensors.values())
+
+    def lazy(self, name: str) -> LazyTensor:
+        return LazyTensor(self, name)
+
+    def read(self, name: str) -> Tensor:
+        """One tensor from disk, in the precision it is stored in; safe to call from several threads."""
+        entry = self.tensors[name]
+        with self._lock:
+            spare = self._spare.get(entry.bytes)
+            raw = spare.pop() if spare else torch.empty(entry.bytes, dtype=torch.uint8)
+        path = self.folder / entry.shard
+        with path.open("rb", buffering=0) as file:
+            file.seek(entry.start)
+            rest = raw.numpy().data
+            # One call returns at most 2 GiB.
+            while rest and (got := file.readinto(rest)):
+                rest = rest[got:]
+        if rest:
+            raise FirstTokenError(f"{path} became shorter while it was read; download it again.")
+        with self._lock:
+            self.bytes_read += entry.bytes
+        return raw.view(DTYPES[entry.dtype]).view(entry.shape) if entry.bytes else _empty(entry)
+
+    def recycle(self, tensor: Tensor, limit: int) -> None:
+        """Take the memory of a tensor that nobody uses any more for the next `read` of its size.
+
+        The operating system zeroes fresh memory page by page, which costs more than copying a cached file into it.
+
+        Args:
+            limit: bytes that may wait for use; memory beyond that is left to be freed.
+        """
+        storage = tensor.untyped_storage()
+        size = storage.nbytes()
+        with self._lock:
+            waiting = sum(size * len(buffers) for size, buffers in self._spare.items())
+            if tensor.device.type == "cpu" and size in self._sizes and waiting + size <= limit:
+                self._spare.setdefault(size, []).append(torch.empty(0, dtype=torch.uint8).set_(storage))
+
+    def forget_spare(self) -> None:
+        self._spare.clear()
+
+    @cached_property
+    def _sizes(self) -> frozenset[int]:
+        return frozenset(entry.bytes for entry in self.tensors.values() if entry.bytes)
+
+    def drop_cache(self) -> None:
+        """Ask the operating system to forget its copy of the files in memory, so that the next read is from disk."""
+        for shard in self.shards:
+            with shard.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _empty(entry: Entry) -> Tensor:
+    return torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor that is read when it is indexed: the part of safetensors' slices that transformers' loader uses."""
+
+    checkpoint: Checkpoint
+    name: str
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.checkpoint.read(self.name)[index]
+
+    def get_shape(self) -> list[int]:
+        return list(self.checkpoint.tensors[self.name].shape)
+
+    def get_dtype(self) -> str:
+        return self.checkpoint.tensors[self.name].dtype
+
+
+def open_checkpoint(folder: Path | str) -> Checkpoint:
+    """Find and check every shard of a model.
+
+    Raises:
+        FirstTokenError: a shard is missing, truncated or damaged, or lacks a tensor that the index puts there.
+    """
+    folder = Path(folder)
+    promised: dict[str, str] = {}
+    if (folder / INDEX).exists():
+        try:
+            promised = json.loads((folder / INDEX).read_text())["weight_map"]
+        except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+            raise FirstTokenError(f"{folder / INDEX} is damaged; download it again.") from error
+        shards = sorted(set(promised.values()))
+    else:
+        shards = ["model.safetensors"]
+    if missing := [name for name in shards if not (folder / name).is_file()]:
+        partly = sum(1 for _ in folder.rglob("*.incomplete"))
+        note = f" ({partly} downloads are unfinished)" if partly else ""
+        raise FirstTokenError(
+            f"{folder} lacks {len(missing)} of {len(shards)} weight files, the first {missing[0]}{note}; "
+            "finish the download."
+        )
+    tensors: dict[str, Entry] = {}
+    for shard in shards:
+        tensors |= _header(folder / shard)
+    if absent := sorted(name for name, shard in promised.items() if name not in tensors):
+        raise FirstTokenError(
+            f"{folder / promised[absent[0]]} lacks {absent[0]}, which the index puts there; download it again."
+        )
+    return Checkpoint(folder, {name: tensors[name] for name in promised} if promised else tensors)
+
+
+def _header(path: Path) -> dict[str, Entry]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length + 8 > size:
+            raise FirstTokenError(f"{path} is truncated: it ends inside its header; download it again.")
+        try:
+            header = json.loads(file.read(length))
+            found = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            end = length + 8 + max((entry["data_offsets"][1] for entry in found.values()), default=0)
+            entries = {
+                name: Entry(
+                    path.name,
+                    length + 8 + entry["data_offsets"][0],
+                    entry["data_offsets"][1] - entry["data_offsets"][0],
+                    entry["dtype"],
+                    tuple(entry["shape"]),
+                )
+                for name, entry in found.items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FirstTokenError(f"{path} is damaged or is no safetensors file; download it again.") from error
+    if size < end:
+        raise FirstTokenError(f"{path} is truncated: it has {size} of {end} bytes; download it again.")
+    if unknown := sorted({entry.dtype for entry in entries.values()} - set(DTYPES)):
+        raise FirstTokenError(f"{path} holds numbers of type {unknown[0]}, which torch cannot hold as they are.")
+    return entries

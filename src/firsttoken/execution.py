@@ -1,0 +1,60 @@
+"""How a model is run: resident in memory, streamed layer by layer from disk, or spread over processes.
+
+The choice changes no number beyond rounding, so it is not part of a record.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch
+
+from firsttoken.checkpoint import open_checkpoint
+from firsttoken.errors import FirstTokenError
+from firsttoken.machine import free_memory
+from firsttoken.models import DTYPES, LanguageModel
+
+Way = Literal["resident", "streamed", "tensor_parallel"]
+WAYS: dict[str, Way] = {"resident": "resident", "streamed": "streamed", "tensor_parallel": "tensor_parallel"}
+# Beside the weights: activations of a batch, the tokenizer, kernels' workspace.
+ROOM = 1.15
+
+
+def choose(lm: LanguageModel, execution: str) -> Way:
+    """The way to run a model; `auto` takes `tensor_parallel` under torchrun, `streamed` where the weights do not
+    fit in free memory (and says so in one line), else `resident`.
+
+    Raises:
+        FirstTokenError: an unknown way, or tensor parallelism outside torchrun.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if execution not in ("auto", *WAYS):
+        raise FirstTokenError(f"execution must be auto, {', '.join(WAYS)}, not {execution!r}.")
+    if execution == "tensor_parallel" and processes == 1:
+        raise FirstTokenError(
+            "execution='tensor_parallel' needs several processes: "
+            "torchrun --nproc-per-node 8 -m firsttoken.tensor_parallel MODEL."
+        )
+    if execution in WAYS:
+        return WAYS[execution]
+    if processes > 1:
+        return "tensor_parallel"
+    # A device map already says where the weights go, and a loaded model has its place.
+    if lm.device_map or "model" in vars(lm):
+        return "resident"
+    needed = weight_bytes(lm)
+    free = free_memory(lm.device)
+    if needed * ROOM <= free or getattr(lm.config, "quantization_config", None):
+        return "resident"
+    print(
+        f"{lm.name}: its weights take {needed / 1e9:.1f} GB in {lm.dtype} and {lm.device} has {free / 1e9:.1f} GB "
+        "free, so it is streamed from disk layer by layer (execution=auto).",
+        flush=True,
+    )
+    return "streamed"
+
+
+def weight_bytes(lm: LanguageModel) -> int:
+    """Memory for all weights in the precision of the run."""
+    return open_checkpoint(lm.local_folder()).parameters() * torch.empty(0, dtype=DTYPES[lm.dtype]).element_size()
