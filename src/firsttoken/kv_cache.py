@@ -128,10 +128,8 @@ def measure(lm: LanguageModel, parameters: KvCache, fresh: bool = False) -> Reco
 
 
 def remeasure(lm: LanguageModel, record: Record) -> Record:
-    """Measure what a record of this claim holds once more, with its own parameters. A stream is checked for what
-    does not depend on the machine."""
-    chosen = KvCache(**{name: value for name, value in record.parameters.items() if value is not None})
-    return (measure_stream if record.variant == "stream" else measure)(lm, chosen, fresh=True)
+    """Measure what a record of this claim holds once more, with its own parameters."""
+    return measure(lm, KvCache(**{n: v for n, v in record.parameters.items() if v is not None}), fresh=True)
 
 
 def losses(lm: LanguageModel, ids: Tensor, parameters: KvCache, hook: Hook | None) -> Tensor:

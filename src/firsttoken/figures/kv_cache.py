@@ -89,9 +89,7 @@ def streams(found: Sequence[Record]) -> Display:
             ax.set(title=title, xlabel="tokens generated", ylim=(0, None if name != "repeated" else 1))
         axes[0].legend(frameon=False)
 
-    alt = (
-        "Along a generation with a bounded cache: time per token, tokens in the cache, share of repeated 4-grams"
-    )
+    alt = "Along a generation with a bounded cache: time per token, tokens in the cache, share of repeated 4-grams"
     return figure(draw, alt, ncols=3, figsize=(9.6, 2.9))
 
 
