@@ -36,8 +36,8 @@ MARK = 1000  # a stream is looked at after every so many tokens
 class KvCache:
     """Parameters of the measurement. `batch_tokens` changes no number beyond rounding and is not recorded."""
 
-    windows: int = 8  # texts of `length` tokens, cut from one long document
-    length: int = 1024
+    windows: int = 6  # texts of `length` tokens, cut from one long document
+    length: int = 640
     window: int = 128  # tokens that the cache holds
     needle_length: int = 512  # tokens of the retrieval task
     stream: int = 0  # tokens to generate with a bounded cache, see `measure_stream`

@@ -31,8 +31,8 @@ from firsttoken.records import JSON, Record, Verdict, interval
 from firsttoken.residuals import residual_stream
 
 CACHE_BITS = (8, 4, 3, 2)
-ACTIVATION_BITS = (8, 6, 4)
-WEIGHT_BITS = (8, 4, 3)
+ACTIVATION_BITS = (8, 4)
+WEIGHT_BITS = (4, 3)
 GROUPINGS: tuple[Grouping, ...] = ("token", "channel")
 SCOPES: tuple[Scope, ...] = ("token", "tensor")
 HEADLINE_BITS = 4
@@ -45,8 +45,8 @@ class Quantisation:
     """Parameters of the measurement. `batch_tokens` changes no number beyond rounding and is not recorded."""
 
     texts: str = "passages"  # see `texts.texts_from`
-    passages: int = 16
-    length: int = 128  # tokens of each text, BOS included
+    passages: int = 12
+    length: int = 96  # tokens of each text, BOS included
     kept: int = 1  # how many first tokens are kept exact
     bos: BosPolicy = "auto"
     seed: int = 0
