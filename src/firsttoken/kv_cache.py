@@ -59,7 +59,7 @@ def can_stream(lm: LanguageModel) -> bool:
 
 
 def policies(lm: LanguageModel, window: int) -> dict[str, Hook | None]:
-    """Every policy of the chapter by name. All but the last two leave sliding layers as they were trained."""
+    """Every policy of the chapter by name. Only those whose names say so touch layers with a sliding window."""
     layers = full_layers(lm)
     depth = lm.model.config.get_text_config().num_hidden_layers
 
@@ -73,6 +73,8 @@ def policies(lm: LanguageModel, window: int) -> dict[str, Hook | None]:
     found["random 4"] = hook(kept="random", count=4)
     found["heavy hitters"] = hook(kept="heavy")
     if len(layers) < depth:
+        found["window, sliding layers too"] = evicting(lm.model, Policy(window))
+        found["sinks 4, sliding layers too"] = evicting(lm.model, Policy(window, "sinks", 4, "cache"))
         sliding = [layer for layer in range(depth) if layer not in layers]
         for positions in get_args(Positions):
             found[f"sliding layers see the first, {positions} positions"] = first_for_sliding(lm, sliding, positions)

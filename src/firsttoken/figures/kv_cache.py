@@ -19,6 +19,8 @@ LABELS = {
     "sinks 4, original positions": "the first 4, original positions",
     "random 4": "4 random early ones + the newest",
     "heavy hitters": "the most attended + the newest",
+    "window, sliding layers too": "the newest only, in sliding layers too",
+    "sinks 4, sliding layers too": "the first 4 + the newest, in sliding layers too",
     "sliding layers see the first, original positions": "everything; sliding layers see the first too",
     "sliding layers see the first, cache positions": "the same, renumbered",
 }
