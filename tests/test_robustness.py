@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch import Tensor
 
 from fake import LETTERS, Letters, fake_lm
 from firsttoken import attacks, robustness, texts
