@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from firsttoken import build, chapters, cli
+from firsttoken import build, chapters, claims, cli
 from firsttoken.errors import FirstTokenError
 
 
@@ -52,6 +52,17 @@ def test_a_bad_parameter_is_one_line(
     assert words in error
     assert error.count("\n") == 1
     assert not jobs
+
+
+def test_practice_is_the_chapters_for_serving(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    asked: list = []
+    monkeypatch.setattr(chapters, "report", lambda model, names, values: asked.append((model, list(names))) or "there")
+    assert cli.main(["report", "m", "--practice"]) == 0
+    assert asked == [("m", ["kv_cache", "quantisation", "robustness"])]
+    assert set(asked[0][1]) <= {claim.id for claim in claims.CLAIMS}
+    assert cli.main(["report", "m", "kv_cache", "--practice"]) == 2
+    assert "not both" in capsys.readouterr().err
+    assert len(asked) == 1
 
 
 def test_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -24,6 +24,7 @@ import yaml
 from firsttoken.errors import FirstTokenError
 from firsttoken.records import ROOT, slug, write_atomically
 
+PRACTICE = ("kv_cache", "quantisation", "robustness")  # what someone who serves a model should run on it
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 

@@ -31,7 +31,10 @@ def command_build(args: argparse.Namespace) -> None:
 
 def command_report(args: argparse.Namespace) -> None:
     """Run the chapters for another model, into a part of its own."""
-    folder = chapters.report(args.model, args.chapter, dict(args.parameters))
+    if args.practice and args.chapter:
+        raise FirstTokenError("Name chapters or give --practice, not both.")
+    names = chapters.PRACTICE if args.practice else args.chapter
+    folder = chapters.report(args.model, names, dict(args.parameters))
     print(f"{folder}: in the book after `firsttoken build`")
 
 
@@ -136,6 +139,7 @@ def parser() -> argparse.ArgumentParser:
     report = add("report", command_report)
     report.add_argument("model", metavar="MODEL", help="hub id, folder, .gguf file or bundled name")
     report.add_argument("chapter", nargs="*", metavar="CHAPTER", help="only these chapters")
+    report.add_argument("--practice", action="store_true", help=f"only {', '.join(chapters.PRACTICE)}")
     add_parameters(report)
 
     jobs = add("cluster", command_cluster)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firsttoken.attention import AttentionCall
+from firsttoken.attention import AttentionCall, additive
 from firsttoken.errors import FirstTokenError
 
 Hook = Callable[[Any, AttentionCall], AttentionCall]
@@ -36,6 +36,15 @@ def forbid_key(call: AttentionCall, key: int = 0) -> AttentionCall:
     position = _positions(call)
     block = (position > key)[:, None] & (torch.arange(call.key.shape[2], device=position.device) == key)
     return replace(call, mask=_without(mask, block[None, None]), causal=False)
+
+
+def weaken_key(call: AttentionCall, nats: float, key: int = 0) -> AttentionCall:
+    """Every later query sees the score of `key` lowered by `nats`: the odds of attending to it fall by exp(nats), and
+    what is lost goes to the other keys in proportion."""
+    mask = additive(explicit_mask(call))
+    position = _positions(call)
+    at_key = (position > key)[:, None] & (torch.arange(call.key.shape[2], device=position.device) == key)
+    return replace(call, mask=mask - nats * at_key.float()[None, None], causal=False)
 
 
 def only_key(

@@ -1,0 +1,106 @@
+"""Figures of the chapter `kv_cache`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from firsttoken.plots import NEUTRAL, Display, figure, model_color, table
+from firsttoken.records import Record, interval
+
+LABELS = {
+    "full": "everything kept",
+    "window": "the newest only",
+    "sinks 1": "the first 1 + the newest",
+    "sinks 2": "the first 2 + the newest",
+    "sinks 4": "the first 4 + the newest",
+    "sinks 8": "the first 8 + the newest",
+    "sinks 4, original positions": "the first 4, original positions",
+    "random 4": "4 random early ones + the newest",
+    "heavy hitters": "the most attended + the newest",
+    "window, sliding layers too": "the newest only, in sliding layers too",
+    "sinks 4, sliding layers too": "the first 4 + the newest, in sliding layers too",
+    "sliding layers see the first, original positions": "everything; sliding layers see the first too",
+    "sliding layers see the first, cache positions": "the same, renumbered",
+}
+
+
+def policies(found: Sequence[Record]) -> Display:
+    """Increase of the loss past the window under each policy."""
+
+    def draw(axes: Any) -> None:
+        for ax, record in zip(axes[0], found, strict=True):
+            of = record.values["policies"]
+            names = [name for name in LABELS if name in of and name != "full"]
+            for place, name in enumerate(names):
+                e = of[name]["increase"]
+                ends = [[e["value"] - e["low"]], [e["high"] - e["value"]]]
+                color = model_color(record.model) if name.startswith("sinks") else NEUTRAL
+                ax.errorbar(e["value"], place, xerr=ends, color=color, marker="o", capsize=3, linestyle="none")
+            ax.set_yticks(range(len(names)), [LABELS[name] for name in names], fontsize=8)
+            ax.set_ylim(len(names) - 0.5, -0.5)
+            ax.axvline(0, color=NEUTRAL, linewidth=0.8)
+            ax.set_xscale("symlog", linthresh=0.1)
+            ax.set_title(f"{record.model}, {record.parameters['window']} tokens in the cache", fontsize=10)
+            ax.set_xlabel("increase of the loss over the full cache (nats)")
+
+    alt = (
+        "Increase of the loss over the full cache under each policy, with intervals; policies that keep the first "
+        f"tokens are coloured; one panel for each model: {', '.join(record.model for record in found)}"
+    )
+    return figure(draw, alt, ncols=len(found), figsize=(2 + 4.6 * len(found), 3.9), squeeze=False)
+
+
+def perplexities(found: Sequence[Record]) -> Display:
+    """Perplexity past the window under each policy."""
+    rows = []
+    for record in found:
+        for name, label in LABELS.items():
+            if name in record.values["policies"]:
+                of = record.values["policies"][name]
+                rows.append((record.model, label, interval(of["perplexity"], ".1f"), interval(of["increase"], ".3f")))
+    columns = ("model", "what the cache holds", "perplexity [95 % interval]", "increase of the loss (nats)")
+    return table(rows, columns, "Loss of the tokens past the window")
+
+
+def retrieval(found: Sequence[Record]) -> Display:
+    """Share of facts found that lie further back than the window reaches."""
+    rows = []
+    for record in found:
+        for name in ("full", "window", "sinks 4", "heavy hitters"):
+            e = record.values["retrieval"][name]
+            rows.append((record.model, LABELS[name], f"{e['chance']:.0%}", interval(e, ".0%")))
+    columns = ("model", "what the cache holds", "guessing", "found [95 % interval]")
+    return table(rows, columns, "Facts hidden in a text, asked for at its end")
+
+
+def streams(found: Sequence[Record]) -> Display:
+    """Time per token, tokens in the cache and repetition along a long generation."""
+    panels = (
+        ("milliseconds", "milliseconds per token"),
+        ("cached", "tokens in the cache"),
+        ("repeated", "4-grams seen before"),
+    )
+
+    def draw(axes: Any) -> None:
+        for ax, (name, title) in zip(axes, panels, strict=True):
+            for record in found:
+                of = record.values
+                ax.plot(of["tokens"], of[name], color=model_color(record.model), marker=".", label=record.model)
+            ax.set(title=title, xlabel="tokens generated", ylim=(0, None if name != "repeated" else 1))
+        axes[0].legend(frameon=False)
+
+    alt = "Along a generation with a bounded cache: time per token, tokens in the cache, share of repeated 4-grams"
+    return figure(draw, alt, ncols=3, figsize=(9.6, 2.9))
+
+
+def excerpt(record: Record) -> Display:
+    """The last words of a stream."""
+    text = record.values["text"]
+    total = record.values["tokens"][-1]
+    html = (
+        f'<div class="themed"><p>The last words of {total:,} tokens by {escape(record.model)}:</p>'
+        f"<blockquote><p>{escape(text)}</p></blockquote></div>"
+    )
+    return Display(html, text)
