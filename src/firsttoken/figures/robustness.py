@@ -106,11 +106,11 @@ def arms_table(found: Sequence[Record]) -> Display:
     """What each arm costs before anything is changed, and how far a change moves the predictions then."""
     rows = []
     for record in found:
-        for arm, meaning in ARMS.items():
+        for arm in ARMS:
             kinds = [record.values["by_kind"][kind][arm]["divergence"]["value"] for kind in KINDS]
             loss = interval(record.values["arms"][arm]["loss"])
-            rows.append((f"{record.model}: {meaning}", loss, *(f"{value:.3f}" for value in kinds)))
-    columns = ("sink", "loss, nats [95 % interval]", *(f"{kind}: divergence, nats" for kind in KINDS))
+            rows.append((record.model, arm, loss, *(f"{value:.3f}" for value in kinds)))
+    columns = ("model", "sink", "loss, nats [95 % interval]", *(f"{kind}: divergence, nats" for kind in KINDS))
     return table(rows, columns, "Losses without a change, and divergences after one")
 
 
