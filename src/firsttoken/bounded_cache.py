@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.eviction import rotate_half, rotations
+from firsttoken.eviction import layer_kinds, rotate_half, rotations
 
 
 class SinkWindowLayer(DynamicLayer):
@@ -53,9 +53,8 @@ def sink_window_cache(model: PreTrainedModel, window: int, sinks: int = 4) -> Ca
     if not 0 <= sinks < window - 1:
         raise FirstTokenError(f"A cache of {window} tokens has no room for {sinks} sinks, a window and a new token.")
     config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
     layers: list[Any] = []
-    for number, kind in enumerate(kinds):
+    for number, kind in enumerate(layer_kinds(model)):
         if kind == "sliding_attention":
             raise FirstTokenError(
                 f"Layers of {type(model).__name__} slide over {config.sliding_window} tokens of their own and count "

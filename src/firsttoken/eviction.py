@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 
 from firsttoken.attention import AttentionCall, plain_scores
 from firsttoken.errors import FirstTokenError
-from firsttoken.interventions import Hook, explicit_mask
+from firsttoken.interventions import Hook, explicit_mask, without
 
 Kept = Literal["none", "sinks", "random", "heavy"]
 Positions = Literal["original", "cache"]
@@ -94,9 +94,7 @@ def evicting(model: PreTrainedModel, policy: Policy, layers: Collection[int] | N
             return _heavy(call, policy)
         length = call.key.shape[2]
         may = allowed(policy, length, seed).to(call.key.device)[None, None]
-        mask = explicit_mask(call)
-        mask = mask & may if mask.dtype == torch.bool else mask.masked_fill(~may, -torch.inf)
-        call = replace(call, mask=mask, causal=False)
+        call = replace(call, mask=without(explicit_mask(call), ~may), causal=False)
         return _renumber(model, call, policy, layer, seed) if policy.positions == "cache" else call
 
     return hook
@@ -117,6 +115,13 @@ def _renumber(model: PreTrainedModel, call: AttentionCall, policy: Policy, layer
     query = torch.cat([call.query, turned], dim=-1)
     key = torch.cat([call.key * (1 - kept), call.key * kept], dim=-1)
     return replace(call, query=query, key=key)
+
+
+def layer_kinds(model: PreTrainedModel) -> list[str]:
+    """`full_attention` or `sliding_attention` for each layer, as transformers calls them."""
+    config = model.config.get_text_config()
+    kinds: list[str] = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    return kinds
 
 
 def rotate_half(x: Tensor) -> Tensor:
@@ -171,7 +176,7 @@ def _heavy(call: AttentionCall, policy: Policy) -> AttentionCall:
         near = (position <= query) & (position > query - recent)
         may = near[None, None] | (kept[:, :, None] & (position <= query))
         part = base[:, :, start:stop] if base.shape[2] > 1 else base
-        mask = part & may if part.dtype == torch.bool else part.masked_fill(~may, -torch.inf)
+        mask = without(part, ~may)
         rows.append(mask.expand(batch, heads, stop - start, length))
         weights = plain_scores(replace(call, query=call.query[:, :, start:stop], mask=mask, causal=False)).softmax(-1)
         total += weights.nan_to_num().sum(2)

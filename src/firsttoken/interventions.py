@@ -35,7 +35,7 @@ def forbid_key(call: AttentionCall, key: int = 0) -> AttentionCall:
     mask = explicit_mask(call)
     position = _positions(call)
     block = (position > key)[:, None] & (torch.arange(call.key.shape[2], device=position.device) == key)
-    return replace(call, mask=_without(mask, block[None, None]), causal=False)
+    return replace(call, mask=without(mask, block[None, None]), causal=False)
 
 
 def weaken_key(call: AttentionCall, nats: float, key: int = 0) -> AttentionCall:
@@ -66,7 +66,7 @@ def only_key(
     rows = (position >= key)[None] if where is None else (position >= key)[None] & where.to(position.device)
     others = torch.arange(call.key.shape[2], device=position.device) != key
     block = rows[:, None, :, None] & chosen[None, :, None, None] & others
-    return replace(call, mask=_without(mask, block), causal=False)
+    return replace(call, mask=without(mask, block), causal=False)
 
 
 def forbid_key_in_heads(call: AttentionCall, heads: Sequence[int], key: int = 0) -> AttentionCall:
@@ -78,7 +78,7 @@ def forbid_key_in_heads(call: AttentionCall, heads: Sequence[int], key: int = 0)
     chosen[list(heads)] = True
     at_key = torch.arange(call.key.shape[2], device=position.device) == key
     block = chosen[:, None, None] & (position > key)[:, None] & at_key
-    return replace(call, mask=_without(mask, block[None]), causal=False)
+    return replace(call, mask=without(mask, block[None]), causal=False)
 
 
 def set_first_value(call: AttentionCall, value: Tensor) -> AttentionCall:
@@ -94,8 +94,8 @@ def set_first_value(call: AttentionCall, value: Tensor) -> AttentionCall:
     keys = torch.cat([call.key, call.key[:, :, :1]], dim=2)
     values = torch.cat([copied, call.value[:, :, :1]], dim=2)
     column = mask[..., :1]
-    own = _without(column, ~first[None, None, :, None])
-    wider = torch.cat([_without(mask, first[None, None, :, None].expand(1, 1, -1, mask.shape[3])), own], dim=3)
+    own = without(column, ~first[None, None, :, None])
+    wider = torch.cat([without(mask, first[None, None, :, None].expand(1, 1, -1, mask.shape[3])), own], dim=3)
     return replace(call, key=keys, value=values, mask=wider, causal=False)
 
 
@@ -119,7 +119,8 @@ def _positions(call: AttentionCall) -> Tensor:
     return torch.arange(keys - queries, keys, device=call.key.device)
 
 
-def _without(mask: Tensor, block: Tensor) -> Tensor:
+def without(mask: Tensor, block: Tensor) -> Tensor:
+    """A mask, bool or additive, that also forbids what `block` marks."""
     if mask.dtype == torch.bool:
         return mask & ~block
     shape = torch.broadcast_shapes(mask.shape, block.shape)

@@ -18,10 +18,10 @@ from torch import Tensor
 from firsttoken import metrics, records, tasks, texts
 from firsttoken.attention import AttentionCall
 from firsttoken.bounded_cache import cache_bytes, sink_window_cache
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
-from firsttoken.eviction import Kept, Policy, Positions, evicting
+from firsttoken.errors import FirstTokenError
+from firsttoken.eviction import Kept, Policy, Positions, evicting, layer_kinds
 from firsttoken.interventions import Hook
-from firsttoken.losses import logits_at, predict
+from firsttoken.losses import logits_at, mean_losses
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.probe import probe
 from firsttoken.records import JSON, Record, Verdict, interval
@@ -48,9 +48,7 @@ class KvCache:
 
 def full_layers(lm: LanguageModel) -> list[int]:
     """The layers that see the whole text; those with a sliding window of their own forget already."""
-    config = lm.model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    return [layer for layer, kind in enumerate(kinds) if kind != "sliding_attention"]
+    return [layer for layer, kind in enumerate(layer_kinds(lm.model)) if kind != "sliding_attention"]
 
 
 def can_stream(lm: LanguageModel) -> bool:
@@ -137,17 +135,7 @@ def remeasure(lm: LanguageModel, record: Record) -> Record:
 def losses(lm: LanguageModel, ids: Tensor, parameters: KvCache, hook: Hook | None) -> Tensor:
     """Mean loss of each text over the queries past the window, (text,), float64."""
     queries = torch.arange(parameters.window, ids.shape[1] - 1, STRIDE)
-    found = []
-    remedy = f"lower batch_tokens (now {parameters.batch_tokens}) or length (now {parameters.length})"
-    with explain_out_of_memory(remedy):
-        for batch in ids.split(max(1, parameters.batch_tokens // ids.shape[1])):
-            with probe(lm.model, hook=hook or _unchanged):
-                found.append(predict(lm, batch, queries, parameters.batch_tokens).loss)
-    return torch.cat(found).double().mean(1)
-
-
-def _unchanged(module: Any, call: AttentionCall) -> AttentionCall:
-    return call
+    return mean_losses(lm, ids, queries, parameters.batch_tokens, hook)
 
 
 def summary(loss: dict[str, Tensor], seed: int = 0) -> JSON:
@@ -181,12 +169,9 @@ def retrieval(lm: LanguageModel, parameters: KvCache, hook: Hook | None) -> JSON
     shares = []
     for item in task.items:
         positions = torch.tensor([question.position for question in item.questions])
-        with torch.inference_mode(), probe(lm.model, hook=hook or _unchanged):
+        with torch.inference_mode(), probe(lm.model, hook=hook):
             logits = logits_at(lm, torch.tensor([item.ids]), positions)[0].cpu()
-        right = [
-            int(row[torch.tensor(q.options)].argmax()) == q.options.index(q.answer)
-            for row, q in zip(logits, item.questions, strict=True)
-        ]
+        right = [tasks.is_right(question, row) for question, row in zip(item.questions, logits, strict=True)]
         shares.append(sum(right) / len(right))
     return asdict(metrics.bootstrap(torch.tensor(shares, dtype=torch.float64), seed=parameters.seed)) | {
         "chance": task.chance

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.interventions import Hook
 from firsttoken.models import LanguageModel
+from firsttoken.probe import probe
 
 TOP = 5
 
@@ -20,6 +22,18 @@ class Predictions:
 
     loss: Tensor  # (text, query), nats
     top: Tensor  # (text, query, TOP), the most likely tokens, the likeliest first
+
+
+def mean_losses(
+    lm: LanguageModel, ids: Tensor, queries: Tensor, batch_tokens: int, hook: Hook | None = None
+) -> Tensor:
+    """Mean loss of each text over the given queries, with every attention call changed by `hook`: (text,), float64."""
+    found = []
+    with explain_out_of_memory(f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]})"):
+        for batch in ids.split(max(1, batch_tokens // ids.shape[1])):
+            with probe(lm.model, hook=hook):
+                found.append(predict(lm, batch, queries, batch_tokens).loss)
+    return torch.cat(found).double().mean(1)
 
 
 def logits_at(lm: LanguageModel, ids: Tensor, queries: Tensor) -> Tensor:

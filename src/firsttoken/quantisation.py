@@ -6,16 +6,15 @@ Literature: sinks carry massive activations, and a few tokens kept exact save mo
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from firsttoken import metrics, records, texts
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.errors import FirstTokenError
 from firsttoken.interventions import Hook
-from firsttoken.losses import predict
+from firsttoken.losses import mean_losses
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.probe import probe
 from firsttoken.quantise import (
@@ -96,14 +95,7 @@ def remeasure(lm: LanguageModel, record: Record) -> Record:
 def losses(lm: LanguageModel, ids: Tensor, parameters: Quantisation, hook: Hook | None = None) -> Tensor:
     """Mean loss of each text, (text,), float64; every text predicts the same positions in every setting."""
     queries = torch.arange(1, ids.shape[1] - 1, STRIDE)
-    rows = max(1, parameters.batch_tokens // ids.shape[1])
-    remedy = f"lower batch_tokens (now {parameters.batch_tokens})"
-    found = []
-    with explain_out_of_memory(remedy):
-        for batch in ids.split(rows):
-            with probe(lm.model, hook=hook) if hook else nullcontext():
-                found.append(predict(lm, batch, queries, parameters.batch_tokens).loss)
-    return torch.cat(found).double().mean(1)
+    return mean_losses(lm, ids, queries, parameters.batch_tokens, hook)
 
 
 def keeping(kept: int) -> dict[str, tuple[int, ...]]:

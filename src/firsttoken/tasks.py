@@ -70,13 +70,16 @@ def score(
             logits = logits_at(lm, given, torch.tensor(positions) + moved)
         for row, item in zip(logits, group, strict=True):
             for question in item.questions:
-                found = row[positions.index(question.position)]
-                if question.options:
-                    options = torch.tensor(question.options)
-                    answers.append(int(options[found.cpu()[options].argmax()]) == question.answer)
-                else:
-                    answers.append(int(found.argmax()) == question.answer)
+                answers.append(is_right(question, row[positions.index(question.position)]))
     return torch.tensor(answers)
+
+
+def is_right(question: Question, logits: Tensor) -> bool:
+    """Whether the likeliest token, among the options where there are any, is the answer; logits (vocabulary,)."""
+    if question.options:
+        options = torch.tensor(question.options)
+        return int(options[logits.cpu()[options].argmax()]) == question.answer
+    return int(logits.argmax()) == question.answer
 
 
 def _batches(items: Sequence[TaskText], batch_tokens: int) -> list[list[TaskText]]:
