@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,3 +39,17 @@ def _reclaimable() -> int:
     """Page cache counts as used in a container but gives way."""
     lines = (_CGROUP / "memory.stat").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+
+
+def matmul_rate(bf16: bool, rounds: int = 5) -> float:
+    """Operations a second of a large square matrix product on the device that trains: the best of a few rounds."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 8192 if device == "cuda" else 2048
+    a, b = torch.randn(2, size, size, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
+    best = float("inf")
+    for _ in range(rounds):
+        start = time.perf_counter()
+        product = a @ b
+        float(product[0, 0])  # waits for a GPU
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best
