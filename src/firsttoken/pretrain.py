@@ -2,8 +2,9 @@
 
 >>> record = measure(Training("cpu", Packing(length=256, bos="fixed")))
 
-Under the hood it is `transformers.Trainer`: warm-up, accumulation, bf16, torch.compile, data parallelism under `torchrun`.
-A run that is killed goes on from its last whole checkpoint when the same training is asked for again, with the same losses.
+Under the hood it is `transformers.Trainer`: warm-up, accumulation, bf16, torch.compile, data parallelism under
+`torchrun`. A run that is killed goes on from its last whole checkpoint when the same training is asked for again, with
+the same losses.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Training:
 
     def settings(self) -> Budget:
         """The budget with what this run changes."""
-        changes = {
+        changes: JSON = {
             name: value
             for name in ("learning_rate", "weight_decay", "tokens")
             if (value := getattr(self, name)) is not None
@@ -229,7 +230,8 @@ def train(training: Training, corpus: Corpus, say: Callable[[str], None] = print
         say(f"{training.slug}: taken up again after step {first} of {settings.steps}")
     else:
         say(
-            f"{training.slug}: {settings.steps} steps of {settings.tokens_per_step} tokens, {model.num_parameters()} weights"
+            f"{training.slug}: {settings.steps} steps of {settings.tokens_per_step} tokens, "
+            f"{model.num_parameters()} weights"
         )
     start = time.perf_counter()
     with (
@@ -238,11 +240,11 @@ def train(training: Training, corpus: Corpus, say: Callable[[str], None] = print
     ):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - start - watch.measuring
-    rate = (settings.steps - first) * settings.tokens_per_step / seconds
+    rate = (settings.steps - first) * settings.tokens_per_step / seconds  # of this process, 0 if all was done before
     flops = rate * settings.flops_per_token(training.packing.length)
     if trainer.is_world_process_zero():
         _keep(trainer, training, corpus)
-    history = trainer.state.log_history
+    history: list[Any] = trainer.state.log_history
     return model, {
         "curve": [{"step": entry["step"], **entry["probe"]} for entry in history if "probe" in entry],
         "losses": [[entry["step"], round(entry["loss"], 4)] for entry in history if "loss" in entry],
@@ -274,9 +276,10 @@ def _keep(trainer: Trainer, training: Training, corpus: Corpus) -> None:
 def measure(training: Training, fresh: bool = False, reference: bool | None = None) -> Record:
     """The record `pretraining/<training.slug>.json`: trains unless a record of the same text and settings exists.
 
-    Its values: `curve` (both arms at some steps, see `training_probe.point`), `losses`, `final` {tokens of a text: both
-    arms with intervals}, `tokens`, `weights`, `rounds` through the corpus, `tokens_per_second`, `flops_per_second` and
-    `share_of_matmul_rate`, which divides that by what a large matrix product reaches on the same device.
+    Its values: `curve` (both arms at some steps, see `training_probe.point`), `losses`, `final` {tokens of a text:
+    both arms with intervals}, `tokens`, `weights`, `rounds` through the corpus, `tokens_per_second`,
+    `flops_per_second`, and `share_of_matmul_rate`, which divides that by what a large matrix product reaches on the
+    same device.
 
     Args:
         reference: as in `records.reuse_or_measure`.

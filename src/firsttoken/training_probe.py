@@ -1,7 +1,7 @@
 """What a model in training is asked at a checkpoint: does it have a sink yet, and does it need its BOS token?
 
-The same held-out texts throughout, the beginnings of documents. Each is read twice, as it is and with BOS before it, and
-the loss is taken on the same tokens both times, so that arms and rows can be compared.
+The same held-out texts throughout, the beginnings of documents. Each is read twice, as it is and with BOS before it,
+and the loss is taken on the same tokens both times, so that arms and rows can be compared.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Seen:
 
     alpha: Tensor  # (text, layer, head), mean attention to the first token, BOS or not
     value_ratio: Tensor  # (text, layer, kv_head), value norm at the first token over the mean of the others
-    loss: Tensor  # (text,), nats on the tokens of the text but its first
+    loss: Tensor  # (text,), nats on the tokens of the text but its first and last
 
 
 def held_out(corpus: Corpus, count: int, length: int) -> Tensor:
@@ -46,8 +46,8 @@ def held_out(corpus: Corpus, count: int, length: int) -> Tensor:
     numbers = corpus.numbers(held_out=True, least=length)[:count]
     if len(numbers) < count:
         raise FirstTokenError(
-            f"{corpus.spec.source} has {len(numbers)} held-out documents of {length} tokens or more, fewer than {count}; "
-            "use more text or a shorter context."
+            f"{corpus.spec.source} has {len(numbers)} held-out documents of {length} tokens or more, fewer than "
+            f"{count}; use more text or a shorter context."
         )
     return torch.from_numpy(np.stack([corpus.document(n)[:length] for n in numbers]).astype(np.int64))
 
@@ -67,9 +67,8 @@ def observe(model: PreTrainedModel, texts: Tensor, arm: Arm, batch_tokens: int =
         return call
 
     alphas, ratios, losses = [], [], []
-    skipped = (
-        1 if arm == "BOS+text" else 0
-    )  # BOS predicts the first token of the text, for which the other arm has nothing
+    # Tokens 1 to length - 2 of the text are what both arms can predict.
+    first, count = (1 if arm == "BOS+text" else 0), texts.shape[1] - 2
     with evaluating(model), torch.inference_mode():
         for batch in texts.split(max(1, batch_tokens // texts.shape[1])):
             norms.clear()
@@ -77,10 +76,10 @@ def observe(model: PreTrainedModel, texts: Tensor, arm: Arm, batch_tokens: int =
             # Decoder and head one by one: the Trainer has put bf16 around `model.forward`, and a probe wants float32.
             with probe(model, keys=[0], hook=note_values) as p:
                 hidden = model.get_decoder()(ids, use_cache=False).last_hidden_state
-            logits = model.get_output_embeddings()(hidden[:, skipped:-1]).float()
+            logits = model.get_output_embeddings()(hidden[:, first : first + count]).float()
             alphas.append(metrics.first_token_attention(p.attention).cpu())
             ratios.append(torch.stack(norms, dim=1).cpu())
-            goal = ids[:, skipped + 1 :]
+            goal = ids[:, first + 1 : first + 1 + count]
             losses.append((logits.logsumexp(-1) - logits.gather(-1, goal[..., None])[..., 0]).mean(1).double().cpu())
     return Seen(torch.cat(alphas), torch.cat(ratios), torch.cat(losses))
 
