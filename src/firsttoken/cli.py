@@ -1,4 +1,4 @@
-"""The command line: `firsttoken run | build | report | cluster | plan | chapters | models | verify`.
+"""The command line: `firsttoken run | build | report | cluster | plan | pretrain | chapters | models | verify`.
 
 Each command is a function `command_<name>(args)`; a `FirstTokenError` in it becomes one line on stderr.
 """
@@ -69,6 +69,13 @@ def command_plan(args: argparse.Namespace) -> None:
     )
 
 
+def command_pretrain(args: argparse.Namespace) -> None:
+    """Train one model of the lab; under torchrun, on several devices."""
+    from firsttoken import pretrain  # as for `verify`
+
+    pretrain.measure(pretrain.from_command_line(args.budget, dict(args.parameters)), args.fresh)
+
+
 def command_chapters(args: argparse.Namespace) -> None:
     """List the chapters, their state and their parameters."""
     for line in build.summary().splitlines():
@@ -125,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
             metavar=("KEY", "VALUE"),
             action="append",
             default=[],
-            help="a parameter of the chapters; may be given several times",
+            help="a parameter; may be given several times",
         )
 
     run = add("run", command_run)
@@ -171,6 +178,11 @@ def parser() -> argparse.ArgumentParser:
     for name, count in (("gpus", 1), ("passages", 170), ("length", 64)):
         plan.add_argument(f"--{name}", type=int, default=count)
     plan.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
+
+    lab = add("pretrain", command_pretrain)
+    lab.add_argument("budget", metavar="BUDGET", help="smoke, cpu, gpu or paper")
+    lab.add_argument("--fresh", action="store_true", help="train again even if there is a record")
+    add_parameters(lab)
 
     add("chapters", command_chapters)
     add("models", command_models)

@@ -14,11 +14,11 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 from firsttoken import records, training_probe
 from firsttoken.budgets import Budget, budget
 from firsttoken.bundled import cache_folder
+from firsttoken.chapters import Parameter
 from firsttoken.corpora import Corpus, open_corpus
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
 from firsttoken.machine import matmul_rate
@@ -147,22 +148,33 @@ def probe_steps(steps: int) -> frozenset[int]:
     return frozenset({max(1, round(steps * (i / 25) ** 1.5)) for i in range(1, 26)})
 
 
-def arguments(settings: Budget, length: int, folder: Path, seed: int) -> TrainingArguments:
-    """What the Trainer needs to know; tokens per step do not depend on the number of processes."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+def share(settings: Budget, length: int, processes: int) -> tuple[int, int]:
+    """Windows at once on one device, and how often gradients are accumulated; both together make up one step whatever
+    the length and the number of processes.
+
+    Raises:
+        FirstTokenError: a step's windows cannot be shared evenly.
+    """
     windows = settings.tokens_per_step // length
-    if windows % world:
-        raise FirstTokenError(f"{windows} windows a step cannot be shared among {world} processes; use a divisor.")
-    rows = max(1, min(windows // world, settings.batch_tokens // length))
-    while windows // world % rows:
+    if windows % processes:
+        raise FirstTokenError(f"{windows} windows a step cannot be shared among {processes} processes; use a divisor.")
+    own = windows // processes
+    rows = max(1, min(own, settings.batch_tokens // length))
+    while own % rows:
         rows -= 1
+    return rows, own // rows
+
+
+def arguments(settings: Budget, length: int, folder: Path, seed: int) -> TrainingArguments:
+    """What the Trainer needs to know."""
+    rows, accumulated = share(settings, length, int(os.environ.get("WORLD_SIZE", "1")))
     on_cpu = not torch.cuda.is_available()
     logging_steps = max(1, settings.steps // LOGS)
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
         per_device_train_batch_size=rows,
-        gradient_accumulation_steps=windows // world // rows,
+        gradient_accumulation_steps=accumulated,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         adam_beta2=0.95,
@@ -267,13 +279,14 @@ def _keep(trainer: Trainer, training: Training, corpus: Corpus) -> None:
     folder = kept_folder(training)
     shutil.rmtree(folder, ignore_errors=True)
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-    saved = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
+    rounded = LlamaForCausalLM(model.config).to(torch.bfloat16)
+    rounded.load_state_dict(model.state_dict())
     with no_progress_bar():
-        model.save_pretrained(folder, state_dict=saved)
+        rounded.save_pretrained(folder)
     corpus.tokenizer(with_bos=training.packing.bos != "never").save_pretrained(folder)
 
 
-def measure(training: Training, fresh: bool = False, reference: bool | None = None) -> Record:
+def measure(training: Training, fresh: bool = False, reference: bool | None = None) -> Record | None:
     """The record `pretraining/<training.slug>.json`: trains unless a record of the same text and settings exists.
 
     Its values: `curve` (both arms at some steps, see `training_probe.point`), `losses`, `final` {tokens of a text:
@@ -283,6 +296,9 @@ def measure(training: Training, fresh: bool = False, reference: bool | None = No
 
     Args:
         reference: as in `records.reuse_or_measure`.
+
+    Returns:
+        the record; None in all but the first process of several
     """
     settings = training.settings()
     corpus = open_corpus(settings.corpus)
@@ -293,23 +309,48 @@ def measure(training: Training, fresh: bool = False, reference: bool | None = No
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
 
+    question: JSON = {
+        "model": training,
+        "parameters": asdict(training),
+        "texts": corpus.hash,
+        "version": VERSION,
+        "reference": reference,
+    }
+    # Under torchrun every process trains, and the first of them measures and writes.
+    if int(os.environ.get("RANK", "0")):
+        if fresh or records.reusable(CLAIM, **question) is None:
+            train(training, corpus, say=lambda line: None)
+        return None
+
     def run() -> JSON:
         model, values = train(training, corpus)
         values["final"] = {str(tokens): training_probe.in_full(model, texts[tokens]) for tokens in lengths}
         return values
 
-    record = records.reuse_or_measure(
-        CLAIM,
-        model=training,
-        parameters=asdict(training),
-        texts=corpus.hash,
-        measure=run,
-        version=VERSION,
-        fresh=fresh,
-        reference=reference,
-    )
+    record = records.reuse_or_measure(CLAIM, measure=run, fresh=fresh, **question)
     shutil.rmtree(folder, ignore_errors=True)
     return record
+
+
+def from_command_line(budget_name: str, asked: Mapping[str, str]) -> Training:
+    """A run from what was typed on a command line: names and values of the fields of `Training` and `Packing`.
+
+    Raises:
+        FirstTokenError: there is no such field, or its value is of another type.
+    """
+    kinds = {**get_type_hints(Packing), **get_type_hints(Training)}
+    known = sorted(set(kinds) - {"budget", "packing"})
+    of_packing: JSON = {}
+    of_training: JSON = {}
+    for name, text in asked.items():
+        if name not in known:
+            raise FirstTokenError(f"A training has no parameter {name}; it has {', '.join(known)}.")
+        kind = str(kinds[name]) if get_origin(kinds[name]) else kinds[name].__name__
+        if get_origin(kinds[name]) is Literal:
+            kind = "str"
+        value = Parameter(name, kind, "", "").parse(text)
+        (of_packing if name in get_type_hints(Packing) else of_training)[name] = value
+    return Training(budget_name, Packing(**of_packing), **of_training)
 
 
 def find(training: Training) -> Record | None:

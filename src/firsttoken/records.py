@@ -245,6 +245,34 @@ def _normal(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
+def reusable(
+    claim: str,
+    model: Any,
+    parameters: Mapping[str, Any],
+    texts: str,
+    version: int = 1,
+    variant: str = "",
+    reference: bool | None = None,
+) -> Record | None:
+    """The record that already answers this question, if any; the arguments are those of `reuse_or_measure`."""
+    if reference is None:
+        reference = not os.environ.get("FIRSTTOKEN_MEASURE_HERE")
+    asked = (_normal(parameters), texts, version, _identity(_normal(model.provenance())))
+    for store in (local_store(), reference_store()) if reference else (local_store(),):
+        path = store / claim / filename(model.slug, variant)
+        if not path.exists():
+            continue
+        try:
+            old = read(path)
+        except FirstTokenError as error:
+            print(f"{error} It is measured again now.")
+            continue
+        answers = (old.parameters, old.provenance.get("texts"), old.version, _identity(old.provenance["model"]))
+        if asked == answers:
+            return old
+    return None
+
+
 def reuse_or_measure(
     claim: str,
     *,
@@ -270,26 +298,8 @@ def reuse_or_measure(
         reference: whether a committed record may be reused too. By default yes, unless the environment variable
             `FIRSTTOKEN_MEASURE_HERE` is set, as `make book` does: it shows this machine's own numbers.
     """
-    if reference is None:
-        reference = not os.environ.get("FIRSTTOKEN_MEASURE_HERE")
-    asked = (_normal(parameters), texts, version, _identity(_normal(model.provenance())))
-    if not fresh:
-        for store in (local_store(), reference_store()) if reference else (local_store(),):
-            path = store / claim / filename(model.slug, variant)
-            if not path.exists():
-                continue
-            try:
-                old = read(path)
-            except FirstTokenError as error:
-                print(f"{error} It is measured again now.")
-                continue
-            if asked == (
-                old.parameters,
-                old.provenance.get("texts"),
-                old.version,
-                _identity(old.provenance["model"]),
-            ):
-                return old
+    if not fresh and (old := reusable(claim, model, parameters, texts, version, variant, reference)) is not None:
+        return old
 
     # The code that measures was loaded before; what is committed while it runs is not what ran.
     state = git_state()

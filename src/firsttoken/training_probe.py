@@ -33,7 +33,7 @@ class Seen:
     """What a model showed on texts of one length, in one arm."""
 
     alpha: Tensor  # (text, layer, head), mean attention to the first token, BOS or not
-    value_ratio: Tensor  # (text, layer, kv_head), value norm at the first token over the mean of the others
+    value_ratio: Tensor  # (text, layer, head), value norm at the first token over the mean of the others
     loss: Tensor  # (text,), nats on the tokens of the text but its first and last
 
 
@@ -62,7 +62,7 @@ def observe(model: PreTrainedModel, texts: Tensor, arm: Arm, batch_tokens: int =
     norms: list[Tensor] = []
 
     def note_values(module: Any, call: AttentionCall) -> AttentionCall:
-        size = call.value.float().norm(dim=-1)  # (batch, kv_head, token)
+        size = call.value.float().norm(dim=-1)  # (batch, head, token)
         norms.append(size[..., 0] / size[..., 1:].mean(-1))
         return call
 
