@@ -88,3 +88,13 @@ def test_bf16_around_forward_does_not_reach_the_probe(model: LlamaForCausalLM, t
         assert training_probe.point(model, texts) == before
     finally:
         model.forward = plain  # type: ignore[method-assign]
+
+
+def test_what_a_missing_bos_changes_is_taken_text_by_text(model: LlamaForCausalLM, texts: Tensor) -> None:
+    change = training_probe.in_full(model, texts)["missing_bos"]
+    with_bos, without = (training_probe.observe(model, texts, arm) for arm in training_probe.ARMS)
+    differences = [float(without.loss[i] - with_bos.loss[i]) for i in range(5)]
+    assert change["loss"]["value"] == pytest.approx(sum(differences) / 5)
+    assert min(differences) <= change["loss"]["low"] <= change["loss"]["high"] <= max(differences)
+    expected = (without.alpha.mean() - with_bos.alpha.mean()).item()
+    assert change["mass"]["value"] == pytest.approx(expected, abs=1e-6)

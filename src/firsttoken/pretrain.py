@@ -279,7 +279,7 @@ def _keep(trainer: Trainer, training: Training, corpus: Corpus) -> None:
     folder = kept_folder(training)
     shutil.rmtree(folder, ignore_errors=True)
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-    rounded = LlamaForCausalLM(model.config).to(torch.bfloat16)
+    rounded = LlamaForCausalLM(model.config).bfloat16()
     rounded.load_state_dict(model.state_dict())
     with no_progress_bar():
         rounded.save_pretrained(folder)

@@ -110,10 +110,13 @@ def _short(seen: Seen) -> JSON:
 
 
 def in_full(model: PreTrainedModel, texts: Tensor, seed: int = 0) -> JSON:
-    """Both arms with 95 % intervals over texts, and alpha of every head (layer, head)."""
+    """Both arms with 95 % intervals over texts, and alpha of every head (layer, head).
+
+    `missing_bos` is what leaving BOS out changes, text by text: the arm `text` minus the arm `BOS+text`.
+    """
     found: JSON = {}
-    for arm in ARMS:
-        seen = observe(model, texts, arm)
+    both = {arm: observe(model, texts, arm) for arm in ARMS}
+    for arm, seen in both.items():
         found[arm] = {
             **{
                 f"sink_rate_{epsilon}": asdict(metrics.sink_rate_estimate(seen.alpha, epsilon, seed=seed))
@@ -127,4 +130,11 @@ def in_full(model: PreTrainedModel, texts: Tensor, seed: int = 0) -> JSON:
             "loss": asdict(metrics.bootstrap(seen.loss, seed=seed)),
             "alpha": [[round(value, 4) for value in layer] for layer in seen.alpha.mean(0).tolist()],
         }
+    with_bos, without = both["BOS+text"], both["text"]
+    rates = [(seen.alpha > EPSILONS[0]).double().mean((1, 2)) for seen in (without, with_bos)]
+    found["missing_bos"] = {
+        "sink_rate_0.3": asdict(metrics.bootstrap(rates[0] - rates[1], seed=seed)),
+        "mass": asdict(metrics.bootstrap((without.alpha - with_bos.alpha).mean((1, 2)), seed=seed)),
+        "loss": asdict(metrics.bootstrap(without.loss - with_bos.loss, seed=seed)),
+    }
     return found
