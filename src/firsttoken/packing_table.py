@@ -10,7 +10,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.packing import BosInTraining, Masking, Packing
 from firsttoken.pretrain import SHORT, Training
 from firsttoken.records import JSON, Record, Verdict, interval
-from firsttoken.training_probe import Arm
+from firsttoken.training_probe import ARMS, Arm
 
 CLAIM = "packing"
 VERSION = 1
@@ -69,7 +69,7 @@ def measure(budget_name: str, seeds: int = 1, train: bool = True, fresh: bool = 
             "sink_rate_fixed_bos": rows[2] and rows[2]["sink_rate_0.3"],
             "rows": rows,
             "alpha": {
-                record.model: {arm: end["alpha"] for arm, end in record.values["final"][str(SHORT)].items()}
+                record.model: {arm: record.values["final"][str(SHORT)][arm]["alpha"] for arm in ARMS}
                 for one, record in found.items()
                 if one.seed == 0
             },
