@@ -126,6 +126,22 @@ def test_too_few_documents_is_one_sentence(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache" / "corpora").iterdir())
 
 
+def test_functions_are_cut_before_definitions_and_nothing_is_lost() -> None:
+    text = (
+        '"""Doc."""\nimport os\n\n@cached\n@other(1)\ndef first(x):\n    def inner():\n        pass\n    return x\n\n'
+        "class Second:\n    size = 3\n\n    @property\n    def third(self):\n"
+        "        def deep(): pass\n        return 1\n\n"
+        "async def fourth():\n    pass\n"
+    )
+    parts = corpora.functions(text)
+    assert "".join(parts) == text
+    assert [part.split("\n")[0].strip() for part in parts] == [
+        '"""Doc."""', "@cached", "def inner():", "class Second:", "@property", "async def fourth():",
+    ]  # fmt: skip
+    assert corpora.functions("no definitions\n") == ["no definitions\n"]
+    assert corpora.functions("def first(): pass") == ["def first(): pass"]
+
+
 def test_python_source_is_the_installed_code() -> None:
     corpus = open_corpus(CorpusSpec("python-source", vocabulary=512, megabytes=2.0))
     text = corpus.tokenizer(False).decode(corpus.tokens[:200_000].tolist())

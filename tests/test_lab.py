@@ -62,6 +62,7 @@ def ran(training: Training, rate: float, missing: float | None = None, harm: flo
         "tokens": 3000,
         "tokens_per_second": 1000.0,
         "share_of_matmul_rate": 0.25,
+        "windows_shared": 0.5,
     }
     provenance = {"model": training.provenance(), "texts": "abc", "time": "2026-01-01T00:00:00Z"}
     parameters = records._normal(asdict(training))

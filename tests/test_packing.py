@@ -77,6 +77,13 @@ def test_reading_goes_round_in_another_order_without_losing_a_document(corpus: C
     ]
 
 
+def test_share_of_windows_with_several_documents(corpus: Corpus) -> None:
+    windows = Windows(corpus, Packing(length=64, bos="fixed"), count=300)
+    borders = sum(len(set(window.documents.tolist())) > 2 for window in (windows[i] for i in range(200)))
+    assert windows.shared(200) == borders / 200
+    assert 0 < windows.shared(200) < 1
+
+
 def test_only_documents_that_are_long_enough(corpus: Corpus) -> None:
     least = int(np.median(corpus.lengths))
     windows = Windows(corpus, Packing(length=32), count=5, least=least)

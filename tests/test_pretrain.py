@@ -229,6 +229,7 @@ def test_slugs_tell_runs_apart() -> None:
         Training("smoke", packing, weight_decay=0.0),
         Training("smoke", packing, least=256),
         Training("smoke", packing, tokens=81_920),
+        Training("smoke", packing, source="python-functions"),
     ]
     assert len({run.slug for run in runs}) == len(runs)
     assert json.dumps([run.provenance() for run in runs])

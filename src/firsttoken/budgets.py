@@ -32,6 +32,7 @@ class Budget:
     batch_tokens: int = 65_536  # on one device at once; the rest of a step is accumulated
     compile: bool = False
     texts: int = 64  # held out, on which everything is measured
+    short: str = "python-functions"  # source of the chapter packing: documents of which several fit into a window
 
     @property
     def steps(self) -> int:
@@ -91,7 +92,7 @@ BUDGETS: dict[str, Budget] = {
             "paper", layers=12, width=768, heads=12, hidden=2048,
             corpus=CorpusSpec("HuggingFaceFW/fineweb-edu:sample-10BT", vocabulary=32_768, megabytes=24_000.0),
             tokens=5_000_000_000, tokens_per_step=524_288, lengths=(128, 256, 512, 1024, 2048), length=2048,
-            learning_rate=6e-4, warmup=0.02, compile=True,
+            learning_rate=6e-4, warmup=0.02, compile=True, short="HuggingFaceFW/fineweb-edu:sample-10BT",
         ),
     )
 }  # fmt: skip

@@ -108,6 +108,11 @@ class Windows(Dataset[Window]):
         """How often the stream is read."""
         return self.count * self._text_tokens / self.round
 
+    def shared(self, sample: int = 1000) -> float:
+        """The share of windows that hold more than one document, of the first ones."""
+        first = range(min(sample, self.count))
+        return sum(int(self[number].documents.max()) > 0 for number in first) / len(first)
+
     @property
     def _text_tokens(self) -> int:
         return self.packing.length - (self.packing.bos == "fixed")

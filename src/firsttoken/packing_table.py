@@ -40,8 +40,10 @@ ROWS = (
 
 
 def training(budget_name: str, row: Row, seed: int = 0) -> Training:
-    """The run behind a row."""
-    return Training(budget_name, Packing(budget(budget_name).length, row.masking, row.bos), seed)
+    """The run behind a row, on documents of which several fit into a window: else masking would change nothing."""
+    found = budget(budget_name)
+    source = None if found.short == found.corpus.source else found.short
+    return Training(budget_name, Packing(found.length, row.masking, row.bos), seed, source=source)
 
 
 def trainings(budget_name: str, seeds: int = 1) -> list[Training]:
@@ -56,7 +58,8 @@ def measure(budget_name: str, seeds: int = 1, train: bool = True, fresh: bool = 
 
     Its values: `rows`, nine of them in the paper's order, each the numbers of `lab.row` at T = 64 or null;
     `sink_rate_fixed_bos` (causal, BOS fixed in training and there at inference, epsilon 0.3); `alpha` {run: {arm:
-    mean attention to the first token of each head, (layer, head)}}; `runs`.
+    mean attention to the first token of each head, (layer, head)}}; `windows_shared`, the share of windows that hold
+    several documents; `runs`.
     """
     found = lab.runs_of(trainings(budget_name, seeds), train, fresh)
 
@@ -73,6 +76,7 @@ def measure(budget_name: str, seeds: int = 1, train: bool = True, fresh: bool = 
                 for one, record in found.items()
                 if one.seed == 0
             },
+            "windows_shared": max(record.values["windows_shared"] for record in found.values()),
             "runs": [record.model for record in found.values()],
         }
 

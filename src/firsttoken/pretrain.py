@@ -55,6 +55,7 @@ class Training:
     weight_decay: float | None = None
     tokens: int | None = None
     least: int = 0  # train only on documents of so many tokens or more
+    source: str | None = None  # of the text
 
     def settings(self) -> Budget:
         """The budget with what this run changes."""
@@ -64,6 +65,8 @@ class Training:
             if (value := getattr(self, name)) is not None
         }
         found = replace(budget(self.budget), **changes)
+        if self.source is not None:
+            found = replace(found, corpus=replace(found.corpus, source=self.source))
         if found.tokens_per_step % self.packing.length:
             raise FirstTokenError(
                 f"{found.tokens_per_step} tokens a step are no whole number of windows of {self.packing.length}; "
@@ -86,6 +89,7 @@ class Training:
             if value is not None
         ]
         parts += [f"least-{self.least}"] if self.least else []
+        parts += [self.source] if self.source else []
         parts += [f"seed-{self.seed}"] if self.seed else []
         return records.slug(" ".join(parts))
 
@@ -217,7 +221,7 @@ def train(training: Training, corpus: Corpus, say: Callable[[str], None] = print
 
     Returns:
         the model
-        values  # `curve` {step: probe}, `losses` [[step, loss]], `tokens_per_second`, `flops_share`, `rounds`
+        values  # `curve` {step: probe}, `losses` [[step, loss]], `tokens_per_second` and so on, see `measure`
     """
     settings = training.settings()
     folder = work_folder(training, corpus)
@@ -263,6 +267,7 @@ def train(training: Training, corpus: Corpus, say: Callable[[str], None] = print
         "tokens": settings.steps * settings.tokens_per_step,
         "weights": model.num_parameters(),
         "rounds": round(windows.rounds, 4),
+        "windows_shared": round(windows.shared(), 4),
         "tokens_per_second": round(rate, 1),
         "flops_per_second": flops,
         "share_of_matmul_rate": round(flops / matmul_rate(args.bf16), 4),
@@ -290,9 +295,9 @@ def measure(training: Training, fresh: bool = False, reference: bool | None = No
     """The record `pretraining/<training.slug>.json`: trains unless a record of the same text and settings exists.
 
     Its values: `curve` (both arms at some steps, see `training_probe.point`), `losses`, `final` {tokens of a text:
-    both arms with intervals}, `tokens`, `weights`, `rounds` through the corpus, `tokens_per_second`,
-    `flops_per_second`, and `share_of_matmul_rate`, which divides that by what a large matrix product reaches on the
-    same device.
+    both arms with intervals}, `tokens`, `weights`, `rounds` through the corpus, `windows_shared` by several documents,
+    `tokens_per_second`, `flops_per_second`, and `share_of_matmul_rate`, which divides that by what a large matrix
+    product reaches on the same device.
 
     Args:
         reference: as in `records.reuse_or_measure`.
