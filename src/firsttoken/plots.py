@@ -148,6 +148,11 @@ def interactive(fig: go.Figure, alt: str, height: int = 420) -> Display:
     return Display(html, f"[interactive figure] {alt}", {"application/vnd.plotly.v1+json": spec})
 
 
+def reach(*estimates: Mapping[str, float]) -> list[list[float]]:
+    """How far the interval of each estimate reaches below and above its value: `xerr` or `yerr` of an error bar."""
+    return [[e["value"] - e["low"] for e in estimates], [e["high"] - e["value"] for e in estimates]]
+
+
 _NUMBER = re.compile(r"[-+−<>≈ ]*\d[\d., ]*(e[-+]?\d+)?\s*%?")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from firsttoken.plots import NEUTRAL, Display, figure, model_color, table
+from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
 from firsttoken.records import Record, interval
 
 LABELS = {
@@ -35,9 +35,8 @@ def policies(found: Sequence[Record]) -> Display:
             names = [name for name in LABELS if name in of and name != "full"]
             for place, name in enumerate(names):
                 e = of[name]["increase"]
-                ends = [[e["value"] - e["low"]], [e["high"] - e["value"]]]
                 color = model_color(record.model) if name.startswith("sinks") else NEUTRAL
-                ax.errorbar(e["value"], place, xerr=ends, color=color, marker="o", capsize=3, linestyle="none")
+                ax.errorbar(e["value"], place, xerr=reach(e), color=color, marker="o", capsize=3, linestyle="none")
             ax.set_yticks(range(len(names)), [LABELS[name] for name in names], fontsize=8)
             ax.set_ylim(len(names) - 0.5, -0.5)
             ax.axvline(0, color=NEUTRAL, linewidth=0.8)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from firsttoken.figures.sink_rates import band
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, table
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
 from firsttoken.records import JSON, Record, interval
 
 MARKERS = "os^D"  # a model is told by its marker as well as by its colour
@@ -241,11 +241,10 @@ def tests(found: Sequence[Record]) -> Display:
                     if estimate is None:
                         continue
                     color = model_color(record.model)
-                    ends = [[estimate["value"] - estimate["low"]], [estimate["high"] - estimate["value"]]]
                     ax.errorbar(
                         estimate["value"],
                         place + shift,
-                        xerr=ends,
+                        xerr=reach(estimate),
                         color=color,
                         marker="o",
                         markerfacecolor=color if filled else "none",

@@ -10,7 +10,7 @@ import numpy as np
 from firsttoken import records
 from firsttoken.figures.curves import ARM_COLORS, BOS_WORDS, MASKING_WORDS
 from firsttoken.packing_table import ROWS
-from firsttoken.plots import NEUTRAL, Display, figure, table
+from firsttoken.plots import NEUTRAL, Display, figure, reach, table
 from firsttoken.pretrain import CLAIM
 from firsttoken.quote import NOT_MEASURED_YET
 from firsttoken.records import JSON, Record, interval
@@ -54,8 +54,7 @@ def packing_rows(record: Record) -> Display:
                                 color=NEUTRAL, fontsize=8)  # fmt: skip
                     continue
                 e = ours[name]
-                ends = [[e["value"] - e["low"]], [e["high"] - e["value"]]]
-                ax.errorbar(e["value"], place, xerr=ends, color=ARM_COLORS[row.inference], marker="o", capsize=3)
+                ax.errorbar(e["value"], place, xerr=reach(e), color=ARM_COLORS[row.inference], marker="o", capsize=3)
             ax.set(title=title, ylim=(len(ROWS) - 0.5, -0.5))
             if name == "sink_rate_0.3":
                 ax.set_xlim(left=0)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from firsttoken.figures.panels import whole_numbers
 from firsttoken.figures.sink_rates import band
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, table
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
 from firsttoken.records import JSON, Record, interval
 
 KEEPING = {
@@ -67,11 +67,12 @@ def _lines(ax: Axes, of_bits: JSON) -> None:
     bits = sorted(of_bits, key=int, reverse=True)
     for shift, (name, (label, color, marker)) in enumerate(KEEPING.items()):
         estimates = [of_bits[b][name] for b in bits]
-        ends = [[e["value"] - e["low"] for e in estimates], [e["high"] - e["value"] for e in estimates]]
         # Side by side, because the intervals of two settings often coincide.
         x = np.arange(len(bits)) + 0.12 * (shift - 1)
         y = [e["value"] for e in estimates]
-        ax.errorbar(x, y, yerr=ends, color=color, marker=marker, markersize=5, linewidth=1, label=label, capsize=2)
+        ax.errorbar(
+            x, y, yerr=reach(*estimates), color=color, marker=marker, markersize=5, linewidth=1, label=label, capsize=2
+        )
     ax.axhline(0, color=NEUTRAL, linewidth=0.8)
     ax.set_yscale("symlog", linthresh=0.01)
     ax.set_xticks(range(len(bits)), bits)

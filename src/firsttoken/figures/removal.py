@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from firsttoken.figures.sink_rates import band
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, table
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
 from firsttoken.records import JSON, Record, interval
 from firsttoken.without_first import MEANING, Arm
 
@@ -37,8 +37,7 @@ SHORT = {
 
 
 def _point(ax: Axes, x: float, estimate: JSON, **look: Any) -> None:
-    ends = [[estimate["value"] - estimate["low"]], [estimate["high"] - estimate["value"]]]
-    ax.errorbar(x, estimate["value"], yerr=ends, linestyle="none", capsize=2, **look)
+    ax.errorbar(x, estimate["value"], yerr=reach(estimate), linestyle="none", capsize=2, **look)
 
 
 def arms(found: Sequence[Record]) -> Display:
@@ -57,11 +56,10 @@ def arms(found: Sequence[Record]) -> Display:
                     if arm not in record.values["arms"]:
                         continue
                     estimate = record.values["arms"][arm][key]
-                    ends = [[estimate["value"] - estimate["low"]], [estimate["high"] - estimate["value"]]]
                     ax.errorbar(
                         estimate["value"],
                         place + (number - (len(found) - 1) / 2) * 0.3,
-                        xerr=ends,
+                        xerr=reach(estimate),
                         color=model_color(record.model),
                         marker="os^D"[number % 4],
                         capsize=2,

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 
 from firsttoken.attacks import MEANING
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, table
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
 from firsttoken.records import Record, interval
 from firsttoken.robustness import ARMS, KINDS
 
@@ -24,11 +24,10 @@ def sensitivity(found: Sequence[Record]) -> Display:
             for place, kind in enumerate(KINDS):
                 for number, (arm, (color, marker)) in enumerate(LOOK.items()):
                     ratio = record.values["by_kind"][kind][arm]["ratio"]
-                    ends = [[ratio["value"] - ratio["low"]], [ratio["high"] - ratio["value"]]]
                     ax.errorbar(
                         ratio["value"],
                         place + 0.22 * (number - 1),
-                        xerr=ends,
+                        xerr=reach(ratio),
                         color=color,
                         marker=marker,
                         markersize=6,
@@ -72,11 +71,10 @@ def attacks(found: Sequence[Record]) -> Display:
                     if name not in record.values["attacks"]["by_attack"]:
                         continue
                     change = record.values["attacks"]["by_attack"][name][key]
-                    ends = [[change["value"] - change["low"]], [change["high"] - change["value"]]]
                     ax.errorbar(
                         change["value"],
                         place + (number - (len(found) - 1) / 2) * 0.26,
-                        xerr=ends,
+                        xerr=reach(change),
                         color=model_color(record.model),
                         marker="os^D"[number % 4],
                         capsize=3,

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from firsttoken import records, scale
-from firsttoken.plots import NEUTRAL, Display, figure, model_color
+from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach
 from firsttoken.records import Record
 from firsttoken.sink_rates import PAPER_EPSILON
 
@@ -26,10 +26,11 @@ def _points(ax: Axes, family: Sequence[Record], x: str, y: str, label: str) -> N
     values = [record.values for record in family]
     estimates = [v[y] for v in values]
     middle = np.array([e["value"] for e in estimates])
-    ends = np.array([[e["value"] - e["low"], e["high"] - e["value"]] for e in estimates]).T
     # The family's smallest model lends its colour, so that a bundled model keeps its own.
     color = model_color(family[0].model)
-    ax.errorbar([v[x] for v in values], middle, yerr=ends, color=color, marker="o", capsize=3, label=label)
+    ax.errorbar(
+        [v[x] for v in values], middle, yerr=reach(*estimates), color=color, marker="o", capsize=3, label=label
+    )
 
 
 def by_size(found: Sequence[Record]) -> Display:

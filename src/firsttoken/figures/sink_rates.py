@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from firsttoken import records
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach
 from firsttoken.records import Record
 
 Estimates = Sequence[Mapping[str, float]]
@@ -123,11 +123,12 @@ def by_bos(found: Sequence[Record]) -> Display:
         for ax, (name, label) in zip(axes, names.items(), strict=True):
             for place, (record, bos) in enumerate(rows):
                 estimate = record.values[bos][name]
-                ends = [[estimate["value"] - estimate["low"]], [estimate["high"] - estimate["value"]]]
                 color = model_color(record.model)
                 filled = color if bos == "always" else "none"
                 ax.barh(place, estimate["value"], color=filled, edgecolor=color, linewidth=1.5, height=0.62)
-                ax.errorbar(estimate["value"], place, xerr=ends, color=mpl.rcParams["text.color"], capsize=3)
+                ax.errorbar(
+                    estimate["value"], place, xerr=reach(estimate), color=mpl.rcParams["text.color"], capsize=3
+                )
             ax.set(xlabel=label, xlim=(0, 1))
         words = {"always": "with BOS", "never": "without BOS"}
         axes[0].set_yticks(range(len(rows)), [f"{record.model}\n{words[bos]}" for record, bos in rows])

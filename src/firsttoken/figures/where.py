@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, table
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
 from firsttoken.records import Record
 from firsttoken.where import MEANING, READINGS
 
@@ -35,9 +35,8 @@ def readings(found: Sequence[Record]) -> Display:
                     ax.text(0.01, place, "not for this model", va="center", fontsize=8, color=NEUTRAL)
                     continue
                 first = reading["first"]
-                ends = [[first["value"] - first["low"]], [first["high"] - first["value"]]]
                 ax.barh(place, first["value"], color=color, height=0.6, label="position 0" if place == 0 else None)
-                ax.errorbar(first["value"], place, xerr=ends, color=mpl.rcParams["text.color"], capsize=3)
+                ax.errorbar(first["value"], place, xerr=reach(first), color=mpl.rcParams["text.color"], capsize=3)
                 if reading["second"] is not None:
                     ax.plot(
                         reading["second"]["value"],
