@@ -42,5 +42,6 @@ def fake_lm(model: PreTrainedModel, tokenizer: Any = None) -> LanguageModel:
     lm = LanguageModel("tiny", "folder", ".", None, "0" * 16, "none", "float32", "cpu")
     # Cached properties: what is put there is not computed.
     lm.__dict__["model"] = model
+    lm.__dict__["config"] = model.config
     lm.__dict__["tokenizer"] = tokenizer or Letters()
     return lm

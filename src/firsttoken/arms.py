@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from firsttoken import metrics
+from firsttoken.layerwise import attention, through_layers
 from firsttoken.models import LanguageModel
-from firsttoken.probe import probe
+from firsttoken.probe import Probe
 from firsttoken.records import JSON
 
 Arm = Literal["with_bos", "without_bos"]
@@ -35,16 +36,21 @@ def start(lm: LanguageModel, ids: Tensor, arm: Arm) -> tuple[Tensor, int]:
     return torch.cat([column, ids], dim=1), len(prefix)
 
 
-def first_token_mass(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0) -> JSON:
+def first_token_mass(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0, execution: str = "resident") -> JSON:
     """Mean attention to the first token of the input, whichever it is in this arm, as an estimate over texts.
 
     Args:
         ids: (text, token), text tokens without BOS; a few texts are enough.
+        execution: see `layerwise.through_layers`.
     """
     rows, _ = start(lm, ids, arm)
-    with torch.inference_mode(), probe(lm.model, keys=[0]) as p:
-        lm.model.get_decoder()(rows.to(lm.model.device), use_cache=False)
-    return asdict(metrics.bootstrap(metrics.first_token_attention(p.attention).cpu(), seed=seed))
+
+    def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor | None:
+        return attention(p, layer)[..., 0].mean(-1) if layer else None  # (row, head)
+
+    found = through_layers(lm, [rows], see, execution=execution, task="first-token mass")
+    alpha = torch.stack([torch.cat(parts) for parts in found.values()], dim=1)  # (text, layer, head)
+    return asdict(metrics.bootstrap(alpha, seed=seed))
 
 
 def sink_survives(mass: Mapping[str, Any]) -> bool:

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from firsttoken.arms import Arm, start
 from firsttoken.edits import Edit
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.errors import FirstTokenError
+from firsttoken.layerwise import through_layers
 from firsttoken.models import LanguageModel
+from firsttoken.probe import Probe
 from firsttoken.records import Estimate
-from firsttoken.residuals import decoder_layers, watch
 
 RESAMPLES = 1000
 
@@ -48,7 +49,14 @@ class Distances:
     relative: Tensor
 
 
-def run_edits(lm: LanguageModel, ids: Tensor, edits: Sequence[Edit], arm: Arm, batch_tokens: int = 4096) -> Distances:
+def run_edits(
+    lm: LanguageModel,
+    ids: Tensor,
+    edits: Sequence[Edit],
+    arm: Arm,
+    batch_tokens: int = 4096,
+    execution: str = "resident",
+) -> Distances:
     """Run texts as they are and with each edit, and compare.
 
     Every text runs once for all of its edits, in the same batch as they do.
@@ -56,38 +64,31 @@ def run_edits(lm: LanguageModel, ids: Tensor, edits: Sequence[Edit], arm: Arm, b
     Args:
         ids: (text, token), text tokens without BOS.
         batch_tokens: how many tokens run at once; changes no distance beyond rounding.
+        execution: see `layerwise.through_layers`.
     """
-    length = ids.shape[1]
-    depth = len(decoder_layers(lm.model)) + 1
-    absolute, relative = (torch.zeros(len(edits), depth, length) for _ in range(2))
-    remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {length})"
-    with torch.inference_mode(), explain_out_of_memory(remedy):
-        for chosen in _batches(edits, max(2, batch_tokens // length)):
-            used = sorted({edits[number].text for number in chosen})
-            row_of = {text: row for row, text in enumerate(used)}
-            edited = ids[[edits[number].text for number in chosen]].clone()
-            for row, number in enumerate(chosen):
-                edited[row, edits[number].position] = edits[number].token
-            base = torch.tensor([row_of[edits[number].text] for number in chosen])
-            rows, first = start(lm, torch.cat([ids[used], edited]), arm)
-            where = torch.tensor(chosen)
+    inputs: list[Tensor] = []
+    bases: list[Tensor] = []  # for each batch, which row each edit belongs to
+    chosen: list[int] = []
+    first = 0
+    for numbers in _batches(edits, max(2, batch_tokens // ids.shape[1])):
+        used = sorted({edits[number].text for number in numbers})
+        edited = ids[[edits[number].text for number in numbers]].clone()
+        for row, number in enumerate(numbers):
+            edited[row, edits[number].position] = edits[number].token
+        rows, first = start(lm, torch.cat([ids[used], edited]), arm)
+        inputs.append(rows)
+        bases.append(torch.tensor([used.index(edits[number].text) for number in numbers]))
+        chosen += numbers
 
-            def see(
-                layer: int,
-                v: Tensor,
-                *,
-                n: int = len(used),
-                base: Tensor = base,
-                where: Tensor = where,
-                at: int = first,
-            ) -> None:
-                v = v[:, at:]
-                a, r = distances(v[:n][base.to(v.device)], v[n:])
-                absolute[where, layer], relative[where, layer] = a.cpu(), r.cpu()
+    def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor:
+        base = bases[number].to(v.device)
+        v = v[:, first:]
+        return torch.stack(distances(v[base], v[len(v) - len(base) :]), dim=1)  # (edit, 2, token)
 
-            with watch(lm.model, see):
-                lm.model.get_decoder()(rows.to(lm.model.device), use_cache=False)
-    return Distances(absolute, relative)
+    found = through_layers(lm, inputs, see, execution=execution, task=f"distances of edits {edits}, {arm}")
+    together = torch.stack([torch.cat(parts) for parts in found.values()], dim=2)  # (edit, 2, layer + 1, token)
+    in_order = together[torch.tensor(chosen).argsort()]
+    return Distances(in_order[:, 0], in_order[:, 1])
 
 
 def _batches(edits: Sequence[Edit], rows: int) -> Iterator[list[int]]:

@@ -16,10 +16,11 @@ from firsttoken import records, texts
 from firsttoken.arms import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
 from firsttoken.edits import Edit, choose_edits, edit_text, shakespeare, token_synonyms
 from firsttoken.errors import FirstTokenError
+from firsttoken.layerwise import through_layers
 from firsttoken.mixing import Distances, distances, mean_estimates, ratio_estimates, reach, run_edits, spread
 from firsttoken.models import LanguageModel
+from firsttoken.probe import Probe
 from firsttoken.records import JSON, Record, Verdict, interval
-from firsttoken.residuals import residual_stream
 
 ALL_TEXTS = 170
 
@@ -38,6 +39,7 @@ class Perturbation:
     threshold: float = 0.1  # a token counts as reached when it moved by this share of its norm
     seed: int = 0
     batch_tokens: int = 4096
+    execution: str = "auto"  # resident, streamed; see `layerwise.through_layers`
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -69,10 +71,10 @@ def measure(lm: LanguageModel, parameters: Perturbation, fresh: bool = False) ->
         ids = texts.encode(lm, chosen, parameters.length, "never")
         vocabulary = sorted(set(ids.flatten().tolist()))
         edits = choose_edits(ids, parameters.edits, token_synonyms(lm), vocabulary, parameters.seed)
-        found = {arm: run_edits(lm, ids, edits, arm, parameters.batch_tokens) for arm in arms}
+        found = {arm: run_edits(lm, ids, edits, arm, parameters.batch_tokens, parameters.execution) for arm in arms}
         used = ids[sorted({edit.text for edit in edits})[:16]]
         return summary(found, edits, parameters) | {
-            "first_token_mass": {arm: first_token_mass(lm, used, arm) for arm in arms},
+            "first_token_mass": {arm: first_token_mass(lm, used, arm, execution=parameters.execution) for arm in arms},
             "picture": picture(lm, shown, parameters),
         }
 
@@ -145,17 +147,21 @@ def picture(lm: LanguageModel, text: str, parameters: Perturbation) -> JSON:
         "position": position,
     }
     for arm in parameters.arms:
-        d = _run_pair(lm, before, after, arm)
+        d = _run_pair(lm, before, after, arm, parameters.execution)
         found[arm] = {"relative": _digits(d.relative[0]), "absolute": _digits(d.absolute[0])}
     return found
 
 
-def _run_pair(lm: LanguageModel, before: Tensor, after: Tensor, arm: Arm) -> Distances:
+def _run_pair(lm: LanguageModel, before: Tensor, after: Tensor, arm: Arm, execution: str) -> Distances:
     """Distances of two texts of equal length, which may differ in several tokens: (1, layer + 1, token)."""
     rows, first = start(lm, torch.stack([before, after]), arm)
-    states = residual_stream(lm.model, rows)[:, :, first:]
-    absolute, relative = distances(states[:, 0], states[:, 1])
-    return Distances(absolute[None].cpu(), relative[None].cpu())
+
+    def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor:
+        return torch.stack(distances(v[0, first:], v[1, first:]))[None]  # (1, 2, token)
+
+    found = through_layers(lm, [rows], see, execution=execution, task="distances of two texts")
+    absolute, relative = torch.stack([parts[0] for parts in found.values()], dim=2).unbind(1)
+    return Distances(absolute, relative)
 
 
 def _digits(rows: Tensor) -> list[list[float]]:

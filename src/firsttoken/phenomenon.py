@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from firsttoken import metrics, records, texts
-from firsttoken.errors import explain_out_of_memory
+from firsttoken.layerwise import attention, through_layers
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.probe import probe
+from firsttoken.probe import Probe
 from firsttoken.records import JSON, Record, Verdict
 
 
@@ -24,21 +24,26 @@ class Phenomenon:
     length: int = 24  # tokens, BOS included; every head's map is stored, so this stays small
     epsilon: float = 0.3
     bos: BosPolicy = "auto"
+    execution: str = "auto"  # resident, streamed; see `layerwise.through_layers`
 
 
-def attention_maps(lm: LanguageModel, ids: Tensor) -> Tensor:
+def attention_maps(lm: LanguageModel, ids: Tensor, execution: str = "resident") -> Tensor:
     """The attention maps of all heads on one short input.
 
     Args:
         ids: (1, token).
+        execution: see `layerwise.through_layers`.
 
     Returns:
         maps  # (layer, head, query, key), float32
     """
-    with torch.inference_mode(), explain_out_of_memory("lower length, or use a smaller model"):
-        with probe(lm.model, keys=range(ids.shape[1])) as p:
-            lm.model.get_decoder()(ids.to(lm.model.device), use_cache=False)
-        return p.attention_per_key[:, 0].cpu()
+
+    def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor | None:
+        return attention(p, layer) if layer else None
+
+    keys = range(ids.shape[1])
+    found = through_layers(lm, [ids], see, keys=keys, execution=execution, task="attention maps")
+    return torch.cat([parts[0] for parts in found.values()])
 
 
 def pack(attention_map: Tensor) -> str:
@@ -63,7 +68,7 @@ def measure(lm: LanguageModel, parameters: Phenomenon, fresh: bool = False) -> R
 
     def run() -> JSON:
         ids = texts.encode(lm, [parameters.text], parameters.length, parameters.bos)
-        maps = attention_maps(lm, ids)
+        maps = attention_maps(lm, ids, parameters.execution)
         alpha = maps[..., 0].mean(-1)
         layer, head = divmod(int(alpha.argmax()), alpha.shape[1])
         return {
@@ -79,7 +84,7 @@ def measure(lm: LanguageModel, parameters: Phenomenon, fresh: bool = False) -> R
     return records.reuse_or_measure(
         "phenomenon",
         model=lm,
-        parameters=asdict(parameters),
+        parameters=records.recorded(parameters),
         texts=texts.texts_hash([parameters.text]),
         measure=run,
         judge=lambda values: judge(parameters, values),

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from firsttoken import records, texts
 from firsttoken.arms import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.errors import FirstTokenError
+from firsttoken.layerwise import attention, through_layers
 from firsttoken.mixing import mean_estimates, ratio_estimates
 from firsttoken.models import LanguageModel
 from firsttoken.phenomenon import attention_maps, pack
-from firsttoken.probe import probe
+from firsttoken.probe import Probe
 from firsttoken.records import JSON, Record, Verdict, interval
 
 
@@ -75,7 +76,14 @@ class RowStatistics:
     first: Tensor  # weight on the first token of the input, the same shape
 
 
-def rows(lm: LanguageModel, ids: Tensor, arm: Arm, batch_tokens: int = 4096, renyi2: bool = True) -> RowStatistics:
+def rows(
+    lm: LanguageModel,
+    ids: Tensor,
+    arm: Arm,
+    batch_tokens: int = 4096,
+    renyi2: bool = True,
+    execution: str = "resident",
+) -> RowStatistics:
     """Run texts in one arm and keep the statistics of every row, without any attention map.
 
     The first token of the text is left out in both arms: without BOS it can attend only to itself.
@@ -83,19 +91,22 @@ def rows(lm: LanguageModel, ids: Tensor, arm: Arm, batch_tokens: int = 4096, ren
     Args:
         ids: (text, token), text tokens without BOS.
         renyi2: whether to compute it; it costs one more attention call a layer, and is empty otherwise.
+        execution: see `layerwise.through_layers`.
     """
     inputs, first = start(lm, ids, arm)
-    size = max(1, batch_tokens // inputs.shape[1])
-    found: list[list[Tensor]] = [[], [], []]
-    remedy = f"lower batch_tokens (now {batch_tokens}) or the length (now {inputs.shape[1]})"
-    with torch.inference_mode(), explain_out_of_memory(remedy):
-        for batch in inputs.split(size):
-            with probe(lm.model, keys=[0], entropy=True, renyi2=renyi2) as p:
-                lm.model.get_decoder()(batch.to(lm.model.device), use_cache=False)
-            parts = (p.entropy, p.renyi2 if renyi2 else p.entropy[..., :0], p.attention)
-            for kept, part in zip(found, parts, strict=True):
-                kept.append(part[..., first + 1 :].float().cpu())
-    return RowStatistics(*(torch.cat(parts, dim=1) for parts in found))
+    batches = inputs.split(max(1, batch_tokens // inputs.shape[1]))
+    kinds = ("entropy", "renyi2") if renyi2 else ("entropy",)
+
+    def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor | None:
+        if not layer:
+            return None
+        found = [*(attention(p, layer, kind) for kind in kinds), attention(p, layer)[..., 0]]
+        return torch.stack([part[..., first + 1 :].float() for part in found], dim=1)  # (row, statistic, head, query)
+
+    task = f"statistics of rows {kinds}, {arm}"
+    seen = through_layers(lm, batches, see, entropy=True, renyi2=renyi2, execution=execution, task=task)
+    entropy, *other, weight = torch.stack([torch.cat(parts) for parts in seen.values()]).unbind(2)
+    return RowStatistics(entropy, other[0] if other else entropy[..., :0], weight)
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,7 @@ class Smoothing:
     windows: int = 4  # how many such windows
     seed: int = 0
     batch_tokens: int = 4096
+    execution: str = "auto"  # resident, streamed; see `layerwise.through_layers`
 
 
 def measure(lm: LanguageModel, parameters: Smoothing, fresh: bool = False) -> Record:
@@ -125,10 +137,12 @@ def measure(lm: LanguageModel, parameters: Smoothing, fresh: bool = False) -> Re
 
     def run() -> JSON:
         ids = texts.encode(lm, chosen, parameters.length, "never")
-        found = {arm: rows(lm, ids, arm, parameters.batch_tokens) for arm in ARMS}
+        found = {arm: rows(lm, ids, arm, parameters.batch_tokens, execution=parameters.execution) for arm in ARMS}
         values = summary(found, parameters.seed)
         values["shown"] = shown(lm, ids[0], heads_growth(values), parameters)
-        values["first_token_mass"] = {arm: first_token_mass(lm, ids, arm, parameters.seed) for arm in ARMS}
+        values["first_token_mass"] = {
+            arm: first_token_mass(lm, ids, arm, parameters.seed, parameters.execution) for arm in ARMS
+        }
         return values
 
     return records.reuse_or_measure(
@@ -181,7 +195,7 @@ def shown(lm: LanguageModel, ids: Tensor, growth: Tensor, parameters: Smoothing)
     values["tokens"] = [lm.tokenizer.decode([token]) for token in ids.tolist()]
     for arm in ARMS:
         row, first = start(lm, ids[None], arm)
-        maps = attention_maps(lm, row)  # (layer, head, query, key), BOS among queries and keys
+        maps = attention_maps(lm, row, parameters.execution)  # (layer, head, query, key), BOS among queries and keys
         singular = singular_values(maps)
         # How fast maps of this arm lose rank: the values as shares of the largest, averaged over all heads.
         mean = (singular / singular[..., :1]).mean((0, 1))
@@ -206,7 +220,7 @@ def measure_by_length(lm: LanguageModel, parameters: Smoothing, fresh: bool = Fa
     the longest length answers for all shorter ones.
     """
     document = texts.long_text()
-    config = lm.model.config.get_text_config()
+    config = lm.config.get_text_config()
     longest = min(parameters.longest, getattr(config, "max_position_embeddings", parameters.longest) - 1)
     if longest < 64 or parameters.windows < 2:
         raise FirstTokenError(
@@ -219,7 +233,7 @@ def measure_by_length(lm: LanguageModel, parameters: Smoothing, fresh: bool = Fa
         bins = position_bins(longest)
         values: JSON = {"position": [(low + high + 1) // 2 for low, high in bins], "windows": len(ids)}
         for arm in ARMS:
-            found = rows(lm, ids, arm, parameters.batch_tokens, renyi2=False)
+            found = rows(lm, ids, arm, parameters.batch_tokens, False, parameters.execution)
             # Query 0 of the text is not among the rows.
             parts = [slice(low - 1, high) for low, high in bins]
             tokens = torch.stack([found.entropy[..., part].exp().mean((0, 2, 3)) for part in parts], 1)

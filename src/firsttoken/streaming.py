@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +97,8 @@ class StreamedModel:
         observe: Observe,
         *,
         batch_tokens: int = 4096,
+        spans: Sequence[slice] | None = None,
+        observe_input: bool = False,
         reduce_logits: Reduce | None = None,
         work: Path | None = None,
         task: str = "",
@@ -109,6 +111,9 @@ class StreamedModel:
                 it returns (row, ...) is collected. With a probe around the call, `p.per_layer()[layer]` holds this
                 layer and batch. It must keep no reference to weights, whose memory is used again.
             batch_tokens: how many tokens go through a layer at once; changes no number beyond rounding.
+            spans: which texts go through a layer together, side by side from the first to the last; if given,
+                `batch_tokens` is not used.
+            observe_input: call `observe` with layer -1 too, for what enters the first layer.
             reduce_logits: if given, the output head runs too and this is called with logits (row, token, vocab);
                 the head's weights are not read otherwise.
             work: a folder for the state after each layer, from which the same pass, if killed, is taken up again.
@@ -121,7 +126,7 @@ class StreamedModel:
         read_before = self.checkpoint.bytes_read
         resume = None if work is None else Resume(work, self._key(ids, task))
         rows = max(1, batch_tokens // ids.shape[1])
-        spans = [slice(i, min(i + rows, len(ids))) for i in range(0, len(ids), rows)]
+        spans = spans or [slice(i, min(i + rows, len(ids))) for i in range(0, len(ids), rows)]
         with no_progress_bar():
             self._load("outside")
             # Tied embeddings are also the output head, so that freeing them would mean reading them again.
@@ -132,6 +137,10 @@ class StreamedModel:
             if resume is not None and (finished := resume.load()) is not None:
                 out.first_layer, out.observed = finished.layers, finished.observed
                 hidden.copy_(finished.hidden)
+            elif observe_input:
+                seen = [observe(-1, hidden[span].to(self.device)) for span in spans]
+                if parts := [part.cpu() for part in seen if part is not None]:
+                    out.observed[-1] = torch.cat(parts)
             self._through_layers(hidden, inputs, spans, observe, out, resume)
             if reduce_logits is not None:
                 out.head = self._head(ids, hidden, spans, reduce_logits, returns_tuple)
@@ -148,7 +157,7 @@ class StreamedModel:
         self,
         hidden: Tensor,
         inputs: list[list[LayerInput]],
-        spans: list[slice],
+        spans: Sequence[slice],
         observe: Observe,
         out: Streamed,
         resume: Resume | None,
@@ -184,7 +193,7 @@ class StreamedModel:
                     resume.save(Finished(i + 1, hidden, out.observed))
                 progress.layer_done(i, sizes[i])
 
-    def _embed(self, ids: Tensor, spans: list[slice]) -> tuple[Tensor, list[list[LayerInput]], bool]:
+    def _embed(self, ids: Tensor, spans: Sequence[slice]) -> tuple[Tensor, list[list[LayerInput]], bool]:
         """Everything before the first layer, by the model's own code: the layers only note what they are given.
 
         Returns:
@@ -218,7 +227,7 @@ class StreamedModel:
         )
 
     def _head(
-        self, ids: Tensor, hidden: Tensor, spans: list[slice], reduce_logits: Reduce, returns_tuple: bool
+        self, ids: Tensor, hidden: Tensor, spans: Sequence[slice], reduce_logits: Reduce, returns_tuple: bool
     ) -> Tensor:
         """Final norm and output head: the model with layers that return the last hidden states."""
         if "head" in self._groups:
