@@ -270,7 +270,7 @@ def test_costs_count_what_runs_have_reached() -> None:
     assert row[5] == "1,000 to 1,000"
     found = budget("gpu")
     seconds = found.tokens * found.flops_per_token(found.length) / 1e14
-    assert row[4] == f"{seconds:.1f} s"
+    assert row[4] == f"{seconds:.0f} s"
 
 
 @pytest.mark.parametrize("chapter", ["context_length", "packing", "emergence"])

@@ -174,12 +174,18 @@ def cost_rows(tflops: float) -> list[tuple[str, ...]]:
                 f"{found.parameters / 1e6:.1f} M",
                 f"{found.tokens / 1e6:,.1f} M",
                 f"{operations:.1e}",
-                f"{seconds / 3600:.1f} h" if seconds > 3600 else f"{seconds:.1f} s",
+                _duration(seconds),
                 f"{min(rates):,.0f} to {max(rates):,.0f}" if rates else NOT_MEASURED_YET,
                 f"{min(shares):.0%} to {max(shares):.0%}" if shares else NOT_MEASURED_YET,
             )
         )
     return rows
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"
 
 
 COST_COLUMNS = (
