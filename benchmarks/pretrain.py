@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from transformers import LlamaForCausalLM, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from firsttoken import pretrain, records
+from firsttoken import budgets, pretrain, records
 from firsttoken.corpora import Corpus, open_corpus
 from firsttoken.packing import Packing, Windows, collate
 from firsttoken.pretrain import Training
@@ -87,7 +87,7 @@ def with_loop(training: Training, corpus: Corpus, steps: int) -> tuple[float, fl
         total = 0.0
         for _ in range(accumulated):
             batch = {name: value.to(device) for name, value in next(loader).items()}
-            with torch.autocast(device, torch.bfloat16, enabled=pretrain.bf16_pays()):
+            with torch.autocast(device, torch.bfloat16, enabled=bf16_pays()):
                 loss = step_model(**batch, use_cache=False).loss / accumulated
             loss.backward()
             total += float(loss.detach())
@@ -103,7 +103,7 @@ def with_loop(training: Training, corpus: Corpus, steps: int) -> tuple[float, fl
 def measure(budget: str, rounds: int, steps: int) -> records.JSON:
     values: records.JSON = {}
     for masking in ("causal", "intra_document"):
-        training = Training(budget, Packing(pretrain.budget(budget).length, masking, "fixed"))
+        training = Training(budget, Packing(budgets.budget(budget).length, masking, "fixed"))
         corpus = open_corpus(training.settings().corpus)
         pairs = []
         for number in range(rounds):

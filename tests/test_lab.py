@@ -14,8 +14,8 @@ from firsttoken.budgets import budget
 from firsttoken.errors import FirstTokenError
 from firsttoken.packing import Packing
 from firsttoken.packing_table import ROWS, Row
-from firsttoken.pretrain import Training
 from firsttoken.records import Record
+from firsttoken.training import Training
 
 
 @pytest.fixture(autouse=True)

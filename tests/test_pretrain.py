@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,12 +19,13 @@ from firsttoken import budgets, models, pretrain, records
 from firsttoken.corpora import BOS, open_corpus
 from firsttoken.errors import FirstTokenError
 from firsttoken.packing import Packing
-from firsttoken.pretrain import Training
+from firsttoken.training import Training, from_command_line
 
 TRAINING = Training("smoke", Packing(64, "intra_document", "fixed"))
 SCRIPT = """
 from firsttoken.packing import Packing
-from firsttoken.pretrain import Training, measure
+from firsttoken.pretrain import measure
+from firsttoken.training import Training
 measure(Training("smoke", Packing(64, "intra_document", "fixed")))
 """
 
@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(uninterrupted: records.Record
     deadline = time.monotonic() + 240
     while pretrain_steps(folder) < 10 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.send_signal(signal.SIGKILL)
     process.wait()
     assert pretrain_steps(folder) >= 10, "the run was over, or never began, before it could be killed"
     assert pretrain.find(TRAINING) is None
@@ -192,11 +192,11 @@ def test_a_run_from_a_command_line() -> None:
         "seed": "2",
     }
     packing = Packing(64, "intra_document", "fixed", eos=False)
-    assert pretrain.from_command_line("smoke", asked) == Training("smoke", packing, 2, learning_rate=1e-3)
+    assert from_command_line("smoke", asked) == Training("smoke", packing, 2, learning_rate=1e-3)
     with pytest.raises(FirstTokenError, match="no parameter width; it has bos, "):
-        pretrain.from_command_line("smoke", {"width": "64"})
+        from_command_line("smoke", {"width": "64"})
     with pytest.raises(FirstTokenError, match="seed is of type int"):
-        pretrain.from_command_line("smoke", {"seed": "two"})
+        from_command_line("smoke", {"seed": "two"})
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ from firsttoken.attention import AttentionCall, plain_scores
 from firsttoken.errors import FirstTokenError
 from firsttoken.paths import mean_map
 from firsttoken.probe import probe
-from firsttoken.residuals import decoder_layers
+from firsttoken.skeleton import find_layers
 
 # Layers built as in the formula above. Others add multipliers, parallel branches or other norms.
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
@@ -103,7 +103,7 @@ def weight_norms(model: PreTrainedModel) -> list[WeightNorms]:
     """
     check_supported(model)
     with torch.no_grad():
-        return [_norms_of(layer) for layer in decoder_layers(model)]
+        return [_norms_of(layer) for layer in find_layers(model)[1]]
 
 
 def layer_bounds(model: PreTrainedModel, ids: Tensor, norms: Sequence[WeightNorms] | None = None) -> list[LayerBound]:
@@ -115,7 +115,7 @@ def layer_bounds(model: PreTrainedModel, ids: Tensor, norms: Sequence[WeightNorm
     """
     norms = norms or weight_norms(model)
     calls: list[AttentionCall] = []
-    layers = decoder_layers(model)
+    layers = find_layers(model)[1]
     seen: list[dict[str, Tensor]] = [{} for _ in layers]
 
     def keep(layer: int, name: str, take_input: bool) -> Any:

@@ -71,9 +71,9 @@ def command_plan(args: argparse.Namespace) -> None:
 
 def command_pretrain(args: argparse.Namespace) -> None:
     """Train one model of the lab; under torchrun, on several devices."""
-    from firsttoken import pretrain  # as for `verify`
+    from firsttoken import pretrain, training  # as for `verify`
 
-    pretrain.measure(pretrain.from_command_line(args.budget, dict(args.parameters)), args.fresh)
+    pretrain.measure(training.from_command_line(args.budget, dict(args.parameters)), args.fresh)
 
 
 def command_chapters(args: argparse.Namespace) -> None:

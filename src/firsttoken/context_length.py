@@ -13,8 +13,9 @@ from firsttoken import lab
 from firsttoken.budgets import budget
 from firsttoken.errors import FirstTokenError
 from firsttoken.packing import BosInTraining, Packing
-from firsttoken.pretrain import SHORT, Training
+from firsttoken.pretrain import SHORT
 from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.training import Training
 
 CLAIM = "context_length"
 VERSION = 1

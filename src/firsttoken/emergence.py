@@ -11,8 +11,9 @@ from dataclasses import replace
 from firsttoken import lab
 from firsttoken.budgets import budget
 from firsttoken.packing import Packing
-from firsttoken.pretrain import SHORT, Training
+from firsttoken.pretrain import SHORT
 from firsttoken.records import JSON, Record, Verdict
+from firsttoken.training import Training
 
 CLAIM = "emergence"
 VERSION = 1

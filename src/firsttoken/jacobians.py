@@ -25,7 +25,8 @@ from firsttoken.errors import FirstTokenError, explain_out_of_memory
 from firsttoken.mixing import mean_estimates, ratio_estimates
 from firsttoken.models import LanguageModel
 from firsttoken.records import JSON, Record, Verdict, interval
-from firsttoken.residuals import decoder_layers, push_forward
+from firsttoken.residuals import push_forward
+from firsttoken.skeleton import find_layers
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def gains(
         raise FirstTokenError(f"There is no token {bad[0]} in a text of {length} tokens.")
     row, first = start(lm, ids[None], arm)
     width = lm.model.config.get_text_config().hidden_size
-    depth = len(decoder_layers(lm.model)) + 1
+    depth = len(find_layers(lm.model)[1]) + 1
     each = sphere((len(sources), directions, width), torch.Generator().manual_seed(seed))
     pairs = [(source, number) for source in range(len(sources)) for number in range(directions)]
     squared = torch.zeros(len(sources), directions, depth, length)

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from firsttoken import pretrain, records
 from firsttoken.budgets import BUDGETS, budget
 from firsttoken.errors import FirstTokenError
-from firsttoken.pretrain import Training
 from firsttoken.quote import NOT_MEASURED_YET
 from firsttoken.records import JSON, Record, Verdict
+from firsttoken.training import Training
 from firsttoken.training_probe import Arm
 
 SUFFIX = "-budget"  # a record of a chapter is about the models of a budget, and so is its name

@@ -8,8 +8,9 @@ from firsttoken import lab
 from firsttoken.budgets import budget
 from firsttoken.errors import FirstTokenError
 from firsttoken.packing import BosInTraining, Masking, Packing
-from firsttoken.pretrain import SHORT, Training
+from firsttoken.pretrain import SHORT
 from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.training import Training
 from firsttoken.training_probe import ARMS, Arm
 
 CLAIM = "packing"

@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from firsttoken.attention import AttentionCall
 from firsttoken.errors import FirstTokenError
 from firsttoken.interventions import Hook
-from firsttoken.residuals import decoder_layers
+from firsttoken.skeleton import find_layers
 
 Grouping = Literal["token", "channel"]
 Scope = Literal["token", "tensor"]
@@ -85,7 +85,7 @@ def linear_layers(model: PreTrainedModel) -> list[nn.Linear | Conv1D]:
     """The matrices inside the decoder's layers; embeddings and the output layer are left out, as is usual."""
     return [
         module
-        for layer in decoder_layers(model)
+        for layer in find_layers(model)[1]
         for module in layer.modules()
         if isinstance(module, nn.Linear | Conv1D)
     ]

@@ -15,18 +15,7 @@ import torch.autograd.forward_ad as forward_mode
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from firsttoken.errors import FirstTokenError
-
-
-def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The stack of layers of any decoder: its first list of as many modules as the configuration has layers."""
-    depth = model.config.get_text_config().num_hidden_layers
-    for module in model.get_decoder().modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            return module
-    raise FirstTokenError(
-        f"{type(model).__name__} has no list of {depth} layers, so its residual stream is not found."
-    )
+from firsttoken.skeleton import find_layers
 
 
 def _of_output(output: Any) -> Tensor:
@@ -40,7 +29,7 @@ def watch(model: PreTrainedModel, see: Callable[[int, Tensor], Tensor | None]) -
 
     `v` is (batch, token, width). What `see(0, v)` returns, unless `None`, enters the first layer instead.
     """
-    layers = decoder_layers(model)
+    _, layers = find_layers(model)
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         positional = bool(args)

@@ -40,7 +40,7 @@ def find_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     for name, module in model.named_modules():  # outer modules come first
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return name, module
-    raise FirstTokenError(f"{type(model).__name__} is no stack of layers, so it cannot be run layer by layer.")
+    raise FirstTokenError(f"{type(model).__name__} is no stack of layers, so they cannot be taken one by one.")
 
 
 def weight_groups(
