@@ -24,7 +24,7 @@ from transformers.trainer_callback import PrinterCallback
 from firsttoken import budgets, pretrain, records
 from firsttoken.corpora import Corpus, open_corpus
 from firsttoken.packing import Packing, Windows, collate
-from firsttoken.pretrain import Training
+from firsttoken.training import Training, bf16_pays
 
 WARM = 4  # steps of a round that are not timed
 

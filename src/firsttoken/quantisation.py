@@ -30,12 +30,13 @@ from firsttoken.records import JSON, Record, Verdict, interval
 from firsttoken.residuals import residual_stream
 
 CACHE_BITS = (8, 4, 3, 2)
-ACTIVATION_BITS = (8, 4)
+ACTIVATION_BITS = (8, 4, 3, 2)
 WEIGHT_BITS = (4, 3)
 GROUPINGS: tuple[Grouping, ...] = ("token", "channel")
 SCOPES: tuple[Scope, ...] = ("token", "tensor")
 HEADLINE_BITS = 4
 CONTROL = 8  # where the ordinary tokens stand that are kept exact for comparison
+VERSION = 2  # 2: activations at 3 and 2 bits too
 STRIDE = 2  # the loss is taken at every other query, because logits cost more than all layers of a small model
 
 
@@ -83,6 +84,7 @@ def measure(lm: LanguageModel, parameters: Quantisation, fresh: bool = False) ->
         texts=texts.texts_hash(chosen),
         measure=run,
         judge=judge,
+        version=VERSION,
         fresh=fresh,
     )
 

@@ -12,22 +12,18 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from firsttoken.errors import FirstTokenError
+from firsttoken.provenance import environment, git_state
 
 SCHEMA = 1
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,41 +200,7 @@ def paper() -> JSON:
     return data
 
 
-# -- provenance and reuse -----------------------------------------------------------------------------------
-
-
-def git_state() -> JSON:
-    """The commit of the code and whether tracked files differ from it; `None` outside a checkout."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "src", "notebooks")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
-
-
-def environment() -> JSON:
-    """Package versions and the machine, as far as they can change a number."""
-    packages = ("torch", "transformers", "numpy", "gguf")
-    return {
-        "packages": {name: metadata.version(name).split("+")[0] for name in packages},
-        "python": platform.python_version(),
-        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _processor() -> str:
-    """The processor's name and how many cores this process may use."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists() and (found := re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)):
-        name = found[1]
-    return f"{name}, {os.cpu_count()} cores"
+# -- reuse ------------------------------------------------------------------------------------------------
 
 
 def _normal(value: Any) -> Any:
@@ -302,7 +264,7 @@ def reuse_or_measure(
         return old
 
     # The code that measures was loaded before; what is committed while it runs is not what ran.
-    state = git_state()
+    state = git_state(ROOT)
     start = time.perf_counter()
     values = _normal(measure())
     provenance = {

@@ -1,0 +1,47 @@
+"""Where a measurement was made: code, packages, machine. Every record says so."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def git_state(root: Path) -> dict[str, Any]:
+    """The commit of the code in `root` and whether tracked files differ from it; `None` outside a checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "src", "notebooks")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
+
+
+def environment() -> dict[str, Any]:
+    """Package versions and the machine, as far as they can change a number."""
+    packages = ("torch", "transformers", "numpy", "gguf")
+    return {
+        "packages": {name: metadata.version(name).split("+")[0] for name in packages},
+        "python": platform.python_version(),
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name and how many cores this process may use."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists() and (found := re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)):
+        name = found[1]
+    return f"{name}, {os.cpu_count()} cores"
