@@ -1,7 +1,8 @@
 """Rounding to a few bits, simulated: of the key-value cache, of activations and of weights, with tokens left exact.
 
 Nothing here is fast or small. Numbers are rounded to what a b-bit code could hold and turned back at once, so that the
-model computes in its own precision with the *error* of quantisation.
+model computes in its own precision with the *error* of quantisation. A test holds this equal to a cache that is
+quantised in earnest, by transformers with optimum-quanto.
 
 Asymmetric round-to-nearest, as in KIVI (arXiv 2402.02750): with low and high the ends of a group,
 
