@@ -14,6 +14,7 @@ from firsttoken.budgets import budget
 from firsttoken.errors import FirstTokenError
 from firsttoken.packing import Packing
 from firsttoken.packing_table import ROWS, Row
+from firsttoken.progress import duration
 from firsttoken.records import Record
 from firsttoken.training import Training
 
@@ -270,7 +271,7 @@ def test_costs_count_what_runs_have_reached() -> None:
     assert row[5] == "1,000 to 1,000"
     found = budget("gpu")
     seconds = found.tokens * found.flops_per_token(found.length) / 1e14
-    assert row[4] == f"{seconds:.0f} s"
+    assert row[4] == duration(seconds)
 
 
 @pytest.mark.parametrize("chapter", ["context_length", "packing", "emergence"])

@@ -233,3 +233,13 @@ def test_slugs_tell_runs_apart() -> None:
     ]
     assert len({run.slug for run in runs}) == len(runs)
     assert json.dumps([run.provenance() for run in runs])
+
+
+def test_a_long_run_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(pretrain, "EVERY", 0.0)
+    training = Training("smoke", Packing(64), tokens=61_440)
+    pretrain.train(training, open_corpus(training.settings().corpus), said.append)
+    assert len(said) == 31
+    assert said[0].endswith("30 steps of 2048 tokens, 127296 weights")
+    assert "step 30 of 30, 0 s left" in said[-1]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from firsttoken import pretrain, records
 from firsttoken.budgets import BUDGETS, budget
 from firsttoken.errors import FirstTokenError
+from firsttoken.progress import duration
 from firsttoken.quote import NOT_MEASURED_YET
 from firsttoken.records import JSON, Record, Verdict
 from firsttoken.training import Training
@@ -174,18 +175,12 @@ def cost_rows(tflops: float) -> list[tuple[str, ...]]:
                 f"{found.parameters / 1e6:.1f} M",
                 f"{found.tokens / 1e6:,.1f} M",
                 f"{operations:.1e}",
-                _duration(seconds),
+                duration(seconds) if seconds >= 1 else "under 1 s",
                 f"{min(rates):,.0f} to {max(rates):,.0f}" if rates else NOT_MEASURED_YET,
                 f"{min(shares):.0%} to {max(shares):.0%}" if shares else NOT_MEASURED_YET,
             )
         )
     return rows
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"
 
 
 COST_COLUMNS = (

@@ -32,6 +32,7 @@ from firsttoken.errors import FirstTokenError, explain_out_of_memory
 from firsttoken.machine import matmul_rate
 from firsttoken.models import no_progress_bar
 from firsttoken.packing import Windows, collate
+from firsttoken.progress import duration
 from firsttoken.records import JSON, Record
 from firsttoken.training import Training, bf16_pays, fingerprint
 
@@ -39,24 +40,33 @@ CLAIM = "pretraining"
 VERSION = 1
 SHORT = 64  # tokens of a text in the curves, as in the paper's sink rates
 LOGS = 200  # losses in a curve, about
+EVERY = 60  # seconds between lines that say how far a run is
 _WHOLE = "whole"  # the file that a checkpoint has when all its other files are there
 
 
 class Watch(TrainerCallback):
     """Measures the model in training at chosen steps and keeps the numbers in the Trainer's own history, which every
-    checkpoint holds; marks checkpoints that are whole."""
+    checkpoint holds; marks checkpoints that are whole, and says now and then how long it will take."""
 
-    def __init__(self, texts: Tensor, steps: frozenset[int]) -> None:
-        self.texts, self.steps = texts, steps
+    def __init__(self, texts: Tensor, steps: frozenset[int], name: str, say: Callable[[str], None]) -> None:
+        self.texts, self.steps, self.name, self.say = texts, steps, name, say
         self.measuring = 0.0  # seconds
+        self.first = self.begun = self.said = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step == 0:
             self._measure(state, model)
+        self.first = state.global_step
+        self.begun = self.said = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step in self.steps:
             self._measure(state, model)
+        now = time.perf_counter()
+        if now - self.said > EVERY:
+            self.said = now
+            left = (now - self.begun) / (state.global_step - self.first) * (state.max_steps - state.global_step)
+            self.say(f"{self.name}: step {state.global_step} of {state.max_steps}, {duration(left)} left")
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -138,7 +148,9 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole)[1] if whole else None
 
 
-def train(training: Training, corpus: Corpus, say: Callable[[str], None] = print) -> tuple[LlamaForCausalLM, JSON]:
+def train(
+    training: Training, corpus: Corpus, say: Callable[[str], None] = partial(print, flush=True)
+) -> tuple[LlamaForCausalLM, JSON]:
     """Train, or go on training, and return the model with its curves.
 
     Returns:
@@ -152,7 +164,9 @@ def train(training: Training, corpus: Corpus, say: Callable[[str], None] = print
     windows = Windows(corpus, training.packing, count, training.seed, training.least)
     set_seed(training.seed)
     model = LlamaForCausalLM(settings.config(max(training.packing.length, SHORT)))
-    watch = Watch(training_probe.held_out(corpus, settings.texts, SHORT), probe_steps(settings.steps))
+    watch = Watch(
+        training_probe.held_out(corpus, settings.texts, SHORT), probe_steps(settings.steps), training.slug, say
+    )
     transformers_logging.set_verbosity_error()
     trainer = Trainer(
         model=model,

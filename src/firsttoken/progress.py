@@ -31,7 +31,7 @@ class Progress:
         left = (self.total - self.done) / rate
         line = (
             f"{self.name}: layer {layer + 1} of {self.layers}, {self.done / 1e9:.1f} of {self.total / 1e9:.1f} GB, "
-            f"{rate / 1e9:.2f} GB/s, {_duration(left)} left"
+            f"{rate / 1e9:.2f} GB/s, {duration(left)} left"
         )
         self._write(f"\r{line:<100}" if terminal else line, end="\n" if last or not terminal else "")
 
@@ -39,7 +39,8 @@ class Progress:
         print(line, end=end, file=self.to, flush=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words: `2 h 05 min`, `1 min 30 s`, `12 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
