@@ -148,9 +148,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole)[1] if whole else None
 
 
-def train(
-    training: Training, corpus: Corpus, say: Callable[[str], None] = partial(print, flush=True)
-) -> tuple[LlamaForCausalLM, JSON]:
+def train(training: Training, corpus: Corpus, say: Callable[[str], None] = print) -> tuple[LlamaForCausalLM, JSON]:
     """Train, or go on training, and return the model with its curves.
 
     Returns:
@@ -264,7 +262,7 @@ def measure(training: Training, fresh: bool = False, reference: bool | None = No
         return None
 
     def run() -> JSON:
-        model, values = train(training, corpus)
+        model, values = train(training, corpus, partial(print, flush=True))
         values["final"] = {str(tokens): training_probe.in_full(model, texts[tokens]) for tokens in lengths}
         return values
 
