@@ -176,11 +176,19 @@ def cost_rows(tflops: float) -> list[tuple[str, ...]]:
                 f"{found.tokens / 1e6:,.1f} M",
                 f"{operations:.1e}",
                 duration(seconds) if seconds >= 1 else "under 1 s",
-                f"{min(rates):,.0f} to {max(rates):,.0f}" if rates else NOT_MEASURED_YET,
-                f"{min(shares):.0%} to {max(shares):.0%}" if shares else NOT_MEASURED_YET,
+                _span(rates, ",.0f"),
+                _span(shares, ".0%"),
             )
         )
     return rows
+
+
+def _span(values: Sequence[float], form: str) -> str:
+    """The smallest and the largest, or one of them where both look alike."""
+    if not values:
+        return NOT_MEASURED_YET
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
 
 
 COST_COLUMNS = (
