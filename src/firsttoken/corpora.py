@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from firsttoken import hub_texts
 from firsttoken.bundled import cache_folder
 from firsttoken.errors import FirstTokenError
 
@@ -143,9 +144,9 @@ def _text(spec: CorpusSpec) -> tuple[Iterator[str], str]:
         if spec.source == "python-functions":
             texts = (part for text in texts for part in functions(text))
         return _first(texts, limit), _key(spec, digest)
-    if "/" in spec.source and not spec.source.startswith((".", "/", "~")):
-        revision, rows = _from_hub(spec.source)
-        return _first(rows, limit), _key(spec, revision)
+    if hub_texts.is_id(spec.source):
+        commit, rows = hub_texts.stream(spec.source)
+        return _first(rows, limit), _key(spec, commit)
     raise FirstTokenError(
         f"There is no corpus {spec.source!r}; use 'python-source', 'python-functions', a text file, a folder, or a "
         "data set id org/name."
@@ -176,34 +177,6 @@ def _by_content(files: list[Path]) -> dict[str, Path]:
 def _read(contents: dict[str, Path]) -> Iterator[str]:
     for file in contents.values():
         yield file.read_text(encoding="utf-8", errors="replace")
-
-
-def _from_hub(source: str) -> tuple[str, Iterator[str]]:
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise FirstTokenError(
-            "Texts from the hub need one more package: pip install 'firsttoken[datasets]'."
-        ) from None
-    from huggingface_hub import HfApi
-
-    name, _, configuration = source.partition(":")
-    try:
-        revision = HfApi().dataset_info(name).sha or ""
-        rows = load_dataset(name, configuration or None, split="train", streaming=True, revision=revision)
-    except Exception as error:
-        raise FirstTokenError(
-            f"The data set {source} could not be read ({type(error).__name__}); check its id "
-            "(org/name or org/name:configuration) and the network, or use 'python-source' or a local folder."
-        ) from error
-
-    def texts() -> Iterator[str]:
-        for row in rows:
-            if "text" not in row:
-                raise FirstTokenError(f"The data set {source} has no column 'text'.")
-            yield row["text"]
-
-    return revision, texts()
 
 
 def _first(texts: Iterator[str], limit: float) -> Iterator[str]:

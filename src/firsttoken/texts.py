@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 
 import torch
 
+from firsttoken import hub_texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import BosPolicy, LanguageModel
 
@@ -131,28 +133,12 @@ def exactly(source: str, count: int) -> list[str]:
 
 
 def _from_hub(source: str, limit: int) -> list[str]:
-    if "/" not in source or source.startswith((".", "/", "~")):
+    if not hub_texts.is_id(source):
         raise FirstTokenError(
             f"There are no texts {source!r}; use 'passages', 'languages', a file, a folder or a data set id org/name."
         )
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise FirstTokenError(
-            "Texts from the hub need one more package: pip install 'firsttoken[datasets]'."
-        ) from None
-    name, _, configuration = source.partition(":")
-    try:
-        rows = load_dataset(name, configuration or None, split="train", streaming=True)
-        texts = (row["text"] for row in rows)
-        return [text for text, _ in zip((t for t in texts if len(t) > 1000), range(limit), strict=False)]
-    except KeyError:
-        raise FirstTokenError(f"The data set {source} has no column 'text'.") from None
-    except Exception as error:
-        raise FirstTokenError(
-            f"The data set {source} could not be read ({type(error).__name__}); check its id "
-            "(org/name or org/name:configuration) and the network, or give a local file."
-        ) from error
+    _, found = hub_texts.stream(source)
+    return list(islice((text for text in found if len(text) > 1000), limit))
 
 
 def encode(lm: LanguageModel, texts: Sequence[str], length: int, bos: BosPolicy = "auto") -> torch.Tensor:
