@@ -57,7 +57,7 @@ def packing_rows(record: Record) -> Display:
                 ax.errorbar(e["value"], place, xerr=reach(e), color=ARM_COLORS[row.inference], marker="o", capsize=3)
             ax.set(title=title, ylim=(len(ROWS) - 0.5, -0.5))
             if name == "sink_rate_0.3":
-                ax.set_xlim(left=0)
+                ax.set_xlim(left=-0.03 * ax.get_xlim()[1])  # a marker at 0 whole
             ax.grid(axis="y", linewidth=0.5)
         axes[0].set_yticks(
             range(len(ROWS)),
