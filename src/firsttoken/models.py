@@ -28,7 +28,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from firsttoken.bundled import BUNDLED, cache_folder, gguf_file
-from firsttoken.errors import FirstTokenError, explain_out_of_memory, is_out_of_memory
+from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.loading_errors import explain_loading
 from firsttoken.records import slug
 
 BosPolicy = Literal["auto", "always", "never"]
@@ -68,13 +69,13 @@ class LanguageModel:
 
     @cached_property
     def tokenizer(self) -> Any:
-        with _one_sentence(self.name):
+        with explain_loading(self.name):
             return AutoTokenizer.from_pretrained(_weights_folder(self), **_remote(self))
 
     @cached_property
     def config(self) -> PreTrainedConfig:
         """The model's configuration, without its weights."""
-        with _one_sentence(self.name):
+        with explain_loading(self.name):
             return AutoConfig.from_pretrained(_weights_folder(self), **_remote(self))
 
     def local_folder(self) -> Path:
@@ -82,7 +83,7 @@ class LanguageModel:
         if self.source != "hub":
             return Path(_weights_folder(self))
         patterns = ["*.json", "*.safetensors"]
-        with _one_sentence(self.name):
+        with explain_loading(self.name):
             return Path(snapshot_download(self.path, revision=_remote(self)["revision"], allow_patterns=patterns))
 
     @cached_property
@@ -91,7 +92,7 @@ class LanguageModel:
         place: dict[str, Any] = {"device_map": self.device_map or {"": self.device}}
         remedy = "give a smaller dtype (bfloat16), device_map='auto', or a smaller model"
         quiet = no_progress_bar() if self.gguf else nullcontext()
-        with _one_sentence(self.name), explain_out_of_memory(remedy), quiet:
+        with explain_loading(self.name), explain_out_of_memory(remedy), quiet:
             model = AutoModelForCausalLM.from_pretrained(
                 _weights_folder(self),
                 dtype=DTYPES[self.dtype],
@@ -219,7 +220,7 @@ def _folder(name: str, path: Path, settings: dict[str, Any]) -> LanguageModel:
 
 
 def _hub(name: str, settings: dict[str, Any]) -> LanguageModel:
-    with _one_sentence(name):
+    with explain_loading(name):
         config = AutoConfig.from_pretrained(name, trust_remote_code=settings["trust_remote_code"])
     commit = getattr(config, "_commit_hash", None) or "unknown"
     return LanguageModel(name, "hub", name, None, commit, _quantisation(config.to_dict()), **settings)
@@ -280,53 +281,3 @@ def _weights_folder(lm: LanguageModel) -> str:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return str(folder)
-
-
-# -- errors -------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _one_sentence(name: str) -> Iterator[None]:
-    """Turn the many ways in which loading fails into a `FirstTokenError` that says what to do."""
-    try:
-        yield
-    except FirstTokenError:
-        raise
-    except Exception as error:
-        chain: list[BaseException] = []
-        link: BaseException | None = error
-        while link is not None and link not in chain:
-            chain.append(link)
-            link = link.__cause__ or link.__context__
-        if any(is_out_of_memory(link) for link in chain):
-            raise
-        names = {type(link).__name__ for link in chain}
-        raise FirstTokenError(f"{name}: {_explain(names, ' '.join(map(str, chain)), error)}") from error
-
-
-def _explain(names: set[str], text: str, error: Exception) -> str:
-    if "GatedRepoError" in names or "You are trying to access a gated repo" in text:
-        return (
-            "this model is gated; accept its licence on its hub page, then run `hf auth login` or set HF_TOKEN "
-            "to a token of that account."
-        )
-    if "RepositoryNotFoundError" in names or "is not a local folder and is not a valid model identifier" in text:
-        return "there is no such model on the hub, and no such bundled name, folder or .gguf file; check the spelling."
-    if names & {"HFValidationError"}:
-        return "this is neither a bundled name, a folder, a .gguf file nor a hub id such as org/model."
-    if names & {
-        "LocalEntryNotFoundError",
-        "ConnectError",
-        "ConnectionError",
-        "OfflineModeIsEnabled",
-        "gaierror",
-    }:
-        return (
-            "the hub cannot be reached and the model is not in the local cache; connect to the network, or use a "
-            "bundled model (see `firsttoken models`) or a local folder."
-        )
-    if "trust_remote_code" in text:
-        return "this model needs code from its repository; read that code, then pass trust_remote_code=True."
-    if "safetensors" in text.lower() and ("no file named" in text or "does not appear to have" in text):
-        return "this model has no safetensors weights; pickled weights are not loaded, convert them first."
-    return f"it could not be loaded ({str(error).splitlines()[0] if str(error) else type(error).__name__})."

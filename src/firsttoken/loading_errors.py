@@ -1,0 +1,55 @@
+"""What went wrong when a model could not be loaded, in one sentence that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from firsttoken.errors import FirstTokenError, is_out_of_memory
+
+
+@contextmanager
+def explain_loading(name: str) -> Iterator[None]:
+    """Turn the many ways in which loading fails into a `FirstTokenError` that says what to do."""
+    try:
+        yield
+    except FirstTokenError:
+        raise
+    except Exception as error:
+        chain: list[BaseException] = []
+        link: BaseException | None = error
+        while link is not None and link not in chain:
+            chain.append(link)
+            link = link.__cause__ or link.__context__
+        if any(is_out_of_memory(link) for link in chain):
+            raise
+        names = {type(link).__name__ for link in chain}
+        raise FirstTokenError(f"{name}: {_explain(names, ' '.join(map(str, chain)), error)}") from error
+
+
+def _explain(names: set[str], text: str, error: Exception) -> str:
+    if "GatedRepoError" in names or "You are trying to access a gated repo" in text:
+        return (
+            "this model is gated; accept its licence on its hub page, then run `hf auth login` or set HF_TOKEN "
+            "to a token of that account."
+        )
+    if "RepositoryNotFoundError" in names or "is not a local folder and is not a valid model identifier" in text:
+        return "there is no such model on the hub, and no such bundled name, folder or .gguf file; check the spelling."
+    if names & {"HFValidationError"}:
+        return "this is neither a bundled name, a folder, a .gguf file nor a hub id such as org/model."
+    if names & {
+        "LocalEntryNotFoundError",
+        "ConnectError",
+        "ConnectionError",
+        "OfflineModeIsEnabled",
+        "gaierror",
+    }:
+        return (
+            "the hub cannot be reached and the model is not in the local cache; connect to the network, or use a "
+            "bundled model (see `firsttoken models`) or a local folder."
+        )
+    if "trust_remote_code" in text:
+        return "this model needs code from its repository; read that code, then pass trust_remote_code=True."
+    if "safetensors" in text.lower() and ("no file named" in text or "does not appear to have" in text):
+        return "this model has no safetensors weights; pickled weights are not loaded, convert them first."
+    return f"it could not be loaded ({str(error).splitlines()[0] if str(error) else type(error).__name__})."
