@@ -161,7 +161,7 @@ def settings(trainings: Iterable[Training]) -> JSON:
 
 def cost_rows(tflops: float) -> list[tuple[str, ...]]:
     """What one run of each budget costs, predicted for a device that sustains so many 10^12 operations a second,
-    beside the rates that runs here have reached."""
+    beside what the fastest run here has reached: a rate is over the whole time of a run, waiting included."""
     every = records.all_records(pretrain.CLAIM)
     rows: list[tuple[str, ...]] = []
     for name, found in BUDGETS.items():
@@ -176,19 +176,11 @@ def cost_rows(tflops: float) -> list[tuple[str, ...]]:
                 f"{found.tokens / 1e6:,.1f} M",
                 f"{operations:.1e}",
                 duration(seconds) if seconds >= 1 else "under 1 s",
-                _span(rates, ",.0f"),
-                _span(shares, ".0%"),
+                f"{max(rates):,.0f}" if rates else NOT_MEASURED_YET,
+                f"{max(shares):.0%}" if shares else NOT_MEASURED_YET,
             )
         )
     return rows
-
-
-def _span(values: Sequence[float], form: str) -> str:
-    """The smallest and the largest, or one of them where both look alike."""
-    if not values:
-        return NOT_MEASURED_YET
-    low, high = format(min(values), form), format(max(values), form)
-    return low if low == high else f"{low} to {high}"
 
 
 COST_COLUMNS = (
@@ -197,6 +189,6 @@ COST_COLUMNS = (
     "tokens of a run",
     "operations of a run",
     "time, predicted",
-    "tokens a second, measured",
+    "tokens a second, fastest run",
     "share of a plain matrix product's rate",
 )
