@@ -66,7 +66,7 @@ def _values(budget_name: str, seeds: int, found: dict[Training, Record]) -> JSON
 
     def row(which: Sequence[Training]) -> JSON | None:
         runs = [found[one] for one in which if one in found]
-        arm, length = lab.own_arm(which[0]), which[0].packing.length
+        arm, length = lab.own_arm(which[0].packing.bos), which[0].packing.length
         short = lab.row(runs, arm, SHORT)
         return short and {**short, "trained_length": lab.row(runs, arm, length)}
 

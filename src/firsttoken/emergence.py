@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from firsttoken import lab
 from firsttoken.budgets import budget
+from firsttoken.metrics import even_share
 from firsttoken.packing import Packing
 from firsttoken.pretrain import SHORT
 from firsttoken.records import JSON, Record, Verdict
@@ -19,6 +20,7 @@ CLAIM = "emergence"
 VERSION = 1
 FACTOR = 3.0  # between learning rates
 ONSET = 1.5  # times the attention of an even spread
+EVEN = even_share(SHORT)
 
 
 def variants(budget_name: str) -> dict[str, Training]:
@@ -55,13 +57,10 @@ def measure(budget_name: str, train: bool = True, fresh: bool = False) -> Record
     return lab.record_of(CLAIM, budget_name, parameters, found, values, judge, VERSION)
 
 
-EVEN = sum(1 / (j + 1) for j in range(SHORT)) / SHORT
-
-
 def _variant(training: Training, record: Record | None) -> JSON | None:
     if record is None:
         return None
-    settings, arm = training.settings(), lab.own_arm(training)
+    settings, arm = training.settings(), lab.own_arm(training.packing.bos)
     return {
         "run": record.model,
         "learning_rate": settings.learning_rate,

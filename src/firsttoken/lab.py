@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from firsttoken import pretrain, records
 from firsttoken.budgets import BUDGETS, budget
 from firsttoken.errors import FirstTokenError
+from firsttoken.packing import BosInTraining
 from firsttoken.progress import duration
 from firsttoken.quote import NOT_MEASURED_YET
 from firsttoken.records import JSON, Record, Verdict
@@ -143,9 +144,9 @@ def row(runs: Sequence[Record], arm: Arm, tokens: int) -> JSON | None:
     }
 
 
-def own_arm(training: Training) -> Arm:
+def own_arm(bos: BosInTraining) -> Arm:
     """How a model reads at inference what it read in training."""
-    return "text" if training.packing.bos == "never" else "BOS+text"
+    return "text" if bos == "never" else "BOS+text"
 
 
 def surely_above(a: Mapping[str, float], b: Mapping[str, float]) -> bool:

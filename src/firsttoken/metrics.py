@@ -43,6 +43,11 @@ def first_token_attention(attention: Tensor, real: Tensor | None = None) -> Tens
     return alpha.transpose(0, 1).contiguous()
 
 
+def even_share(length: int) -> float:
+    """Mean attention to the first of `length` tokens if every query spread its attention evenly over what it sees."""
+    return sum(1 / (j + 1) for j in range(length)) / length
+
+
 def check_epsilon(epsilon: float) -> None:
     """Raises `FirstTokenError` unless 0 < epsilon < 1."""
     if not 0 < epsilon < 1:

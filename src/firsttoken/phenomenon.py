@@ -78,7 +78,7 @@ def measure(lm: LanguageModel, parameters: Phenomenon, fresh: bool = False) -> R
             "mass": float(alpha.mean()),
             "sink_rate": float(metrics.sink_rate(alpha[None], parameters.epsilon)),
             "strongest": {"layer": layer, "head": head, "alpha": float(alpha.max())},
-            "even": sum(1 / (j + 1) for j in range(parameters.length)) / parameters.length,
+            "even": metrics.even_share(parameters.length),
         }
 
     return records.reuse_or_measure(

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from firsttoken.lab import own_arm
+from firsttoken.metrics import even_share
 from firsttoken.plots import NEUTRAL, PALETTE, Display, figure
 from firsttoken.pretrain import SHORT
 from firsttoken.records import Record
@@ -35,7 +37,7 @@ def during_training(
     def draw(axes: Any) -> None:
         for ax, name in zip(np.atleast_1d(axes).ravel(), quantities, strict=True):
             for (color, dash), record in zip(styles, found, strict=False):
-                arm = "text" if record.parameters["packing"]["bos"] == "never" else "BOS+text"
+                arm = own_arm(record.parameters["packing"]["bos"])
                 curve = record.values["curve"]
                 per_step = record.values["tokens"] / curve[-1]["step"]
                 tokens = [point["step"] * per_step / 1e6 for point in curve]
@@ -59,7 +61,7 @@ def during_training(
 
 
 def draw_even(ax: Axes) -> None:
-    even = sum(1 / (j + 1) for j in range(SHORT)) / SHORT
+    even = even_share(SHORT)
     ax.axhline(even, color=NEUTRAL, linewidth=0.8, linestyle="--")
     ax.annotate("an even spread", (0.99, even), (0, 3), xycoords=("axes fraction", "data"),
                 textcoords="offset points", color=NEUTRAL, fontsize=8, ha="right")  # fmt: skip

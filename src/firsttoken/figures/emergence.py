@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from firsttoken.emergence import variants
 from firsttoken.figures.curves import draw_even
+from firsttoken.lab import own_arm
 from firsttoken.plots import PALETTE, Display, figure, table
 from firsttoken.quote import NOT_MEASURED_YET
 from firsttoken.records import Record, interval
@@ -40,7 +41,7 @@ def mass_against_loss(found: Sequence[Record], label: Callable[[Record], str]) -
 
     def draw(ax: Axes) -> None:
         for color, record in zip(PALETTE, found, strict=False):
-            arm = "text" if record.parameters["packing"]["bos"] == "never" else "BOS+text"
+            arm = own_arm(record.parameters["packing"]["bos"])
             curve = record.values["curve"]
             ax.plot(
                 [point[arm]["loss"] for point in curve],

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from firsttoken import records
+from firsttoken import metrics, records
 from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach
 from firsttoken.records import Record
 
@@ -101,7 +101,7 @@ def by_length(found: Sequence[Record]) -> Display:
             ax.minorticks_off()
             ax.set(xlabel="tokens T", title=label, ylim=(0, 1.02))
             if name == "mass":
-                even = [sum(1 / (j + 1) for j in range(n)) / n for n in lengths]
+                even = [metrics.even_share(n) for n in lengths]
                 ax.plot(lengths, even, color=NEUTRAL, linestyle="--", label="attention spread evenly")
         axes[1].legend(frameon=False)
 
