@@ -233,7 +233,7 @@ def test_rank_correlation_of_lists_with_known_answers() -> None:
 
 def test_bad_parameters() -> None:
     lm = fake_lm(tiny_model("llama"))
-    with pytest.raises(FirstTokenError, match="bounded must be between 2 and passages=12"):
+    with pytest.raises(FirstTokenError, match="bounded must be 0 or between 2 and passages=12"):
         theory.measure(lm, theory.Theory(bounded=1))
     with pytest.raises(FirstTokenError, match="bound_length must be at most length=64"):
         theory.measure(lm, theory.Theory(bound_length=65))

@@ -5,6 +5,7 @@ without it, the head that comes nearest.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from firsttoken import metrics, records
 from firsttoken.conditions import containing
 from firsttoken.errors import FirstTokenError
+from firsttoken.lockstep import together
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
 from firsttoken.records import JSON
@@ -39,6 +41,7 @@ def trigger_head(
     wanted: Wanted,
     seed: int = 0,
     batch_tokens: int = 2048,
+    execution: str = "resident",
 ) -> JSON:
     """One head under the paper's lens: does it attend to the trigger right after it, and to the first token
     everywhere else, and how large are the two values?
@@ -53,7 +56,8 @@ def trigger_head(
         raise FirstTokenError(
             f"The trigger {wanted.trigger!r} is in fewer than two texts; give another one or more passages."
         )
-    after, norms = follow(lm, ids[rows], where[rows], batch_tokens)
+    see = partial(follow, ids=ids[rows], where=where[rows], batch_tokens=batch_tokens)
+    after, norms = together(lm, {"triggers": see}, execution)["triggers"]
     theirs = records.paper()["apostrophe_head"]
     follows = torch.zeros_like(where)
     follows[:, 1:] = where[:, :-1]

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from firsttoken import metrics
 from firsttoken.arms import ARMS, Arm, start
+from firsttoken.lockstep import together
 from firsttoken.mixing import mean_estimates
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
@@ -77,7 +79,7 @@ def first_norm_ratio(v: Tensor) -> Tensor:
 # -- on real models -----------------------------------------------------------------------------------------
 
 
-def by_layer(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0) -> JSON:
+def by_layer(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0, execution: str = "resident") -> JSON:
     """Collapse measures of the residual stream after every layer, as estimates over texts.
 
     `from_mean` is ||V - M||_F / ||V||_F, `entropy` the matrix entropy and `rank` the effective rank, each with a name
@@ -87,31 +89,36 @@ def by_layer(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0) -> JSON:
 
     Args:
         ids: (text, token), text tokens without BOS.
+        execution: see `lockstep.together`.
     """
     rows, _ = start(lm, ids, arm)
-    samples: dict[str, list[Tensor]] = {}
-    broken = 0
-    for row in rows:
-        v = residual_stream(lm.model, row[None])[:, 0].cpu()  # (layer + 1, token, width)
-        rest = v[:, 1:]
-        for name, part in (("", v), ("_text", rest)):
-            samples.setdefault(f"from_mean{name}", []).append(distance_from_mean(part) / part.flatten(1).norm(dim=-1))
-            samples.setdefault(f"entropy{name}", []).append(matrix_entropy(part))
-            samples.setdefault(f"rank{name}", []).append(rank(part))
-        samples.setdefault("first_norm", []).append(first_norm_ratio(v))
-        limit = SQRT2 * distance_from_mean(v.double())
-        broken += int((last_two_distance(v.double()) > limit * (1 + 1e-9)).sum())
-    with torch.inference_mode(), probe(lm.model) as p:
-        lm.model.get_decoder()(rows.to(lm.model.device), use_cache=False)
-    samples["mass"] = list(metrics.first_token_attention(p.attention).mean(-1).cpu())
-    found: JSON = {"broken": broken}
+    by_text = together(
+        lm, {text: partial(_of_text, row=row) for text, row in enumerate(rows)}, execution
+    )  # each name -> (layer + 1,), mass (layer,)
+    found: JSON = {"broken": sum(int(one.pop("broken")) for one in by_text.values())}
     of_text = torch.arange(len(rows))
-    for name, parts in samples.items():
-        found[name] = [asdict(estimate) for estimate in mean_estimates(torch.stack(parts), of_text, seed)]
+    for name in by_text[0]:
+        parts = torch.stack([one[name] for one in by_text.values()])
+        found[name] = [asdict(estimate) for estimate in mean_estimates(parts, of_text, seed)]
     return found
 
 
-def last_two(lm: LanguageModel, ids: Tensor, repeats: int, seed: int = 0) -> JSON:
+def _of_text(lm: LanguageModel, row: Tensor) -> dict[str, Tensor]:
+    with probe(lm.model) as p:
+        v = residual_stream(lm.model, row[None])[:, 0].cpu()  # (layer + 1, token, width)
+    found = {}
+    for name, part in (("", v), ("_text", v[:, 1:])):
+        found[f"from_mean{name}"] = distance_from_mean(part) / part.flatten(1).norm(dim=-1)
+        found[f"entropy{name}"] = matrix_entropy(part)
+        found[f"rank{name}"] = rank(part)
+    found["first_norm"] = first_norm_ratio(v)
+    found["mass"] = metrics.first_token_attention(p.attention)[0].mean(-1).cpu()
+    limit = SQRT2 * distance_from_mean(v.double())
+    found["broken"] = (last_two_distance(v.double()) > limit * (1 + 1e-9)).sum()
+    return found
+
+
+def last_two(lm: LanguageModel, ids: Tensor, repeats: int, seed: int = 0, execution: str = "resident") -> JSON:
     """||v_n - v_(n-1)||_2 / ||v_n||_2 after the last layer, where a few words of text are followed by one token
     repeated n times; estimates over texts.
 
@@ -128,10 +135,21 @@ def last_two(lm: LanguageModel, ids: Tensor, repeats: int, seed: int = 0) -> JSO
     inputs = torch.cat([ids[:, :PREFIX], repeated.expand(-1, repeats)], dim=1)
     values: JSON = {"repeats": counts}
     at = PREFIX + torch.tensor(counts) - 1
-    for arm in ARMS:
-        rows, begin = start(lm, inputs, arm)
-        v = torch.cat([residual_stream(lm.model, row[None])[-1, :, begin:].cpu() for row in rows])
+    texts = range(len(inputs))
+    given = {arm: start(lm, inputs, arm) for arm in ARMS}
+    last = together(
+        lm,
+        {(arm, text): partial(_last, row=rows[text]) for arm, (rows, _) in given.items() for text in texts},
+        execution,
+    )
+    for arm, (_, begin) in given.items():
+        v = torch.cat([last[arm, text] for text in texts])[:, begin:]  # (text, token, width)
         distance = (v[:, at] - v[:, at - 1]).norm(dim=-1) / v[:, at].norm(dim=-1)  # (text, count)
         estimates = mean_estimates(distance, torch.arange(len(v)), seed)
         values[arm] = [asdict(estimate) for estimate in estimates]
     return values
+
+
+def _last(lm: LanguageModel, row: Tensor) -> Tensor:
+    """(1, token, width): the residual stream after the last layer."""
+    return residual_stream(lm.model, row[None])[-1].cpu()

@@ -55,6 +55,20 @@ def choose(lm: LanguageModel, execution: str) -> Way:
     return "streamed"
 
 
+def choose_for_one_process(lm: LanguageModel, execution: str) -> Way:
+    """`choose` for a measure that looks further than the probe, which tensor parallelism does not show.
+
+    Raises:
+        FirstTokenError: as `choose`, or started under torchrun.
+    """
+    way = choose(lm, execution)
+    if way == "tensor_parallel":
+        raise FirstTokenError(
+            "This measure runs in one process: leave torchrun away, and use execution='streamed' or device_map='auto'."
+        )
+    return way
+
+
 def weight_bytes(lm: LanguageModel) -> int:
     """Memory for all weights in the precision of the run."""
     return open_checkpoint(lm.local_folder()).parameters() * torch.empty(0, dtype=DTYPES[lm.dtype]).element_size()

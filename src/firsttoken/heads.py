@@ -144,7 +144,7 @@ def one_head(call: AttentionCall, head: int) -> AttentionCall:
 
 def check_heads(lm: LanguageModel, chosen: Sequence[tuple[int, int]]) -> None:
     """Raises `FirstTokenError` unless each (layer, head) exists in the model."""
-    config = lm.model.config.get_text_config()
+    config = lm.config.get_text_config()
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     for layer, head in chosen:
         if not 0 <= layer < layers:

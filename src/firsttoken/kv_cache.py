@@ -53,13 +53,13 @@ def full_layers(lm: LanguageModel) -> list[int]:
 
 def can_stream(lm: LanguageModel) -> bool:
     """Whether all layers see the whole text, which the bounded cache needs."""
-    return len(full_layers(lm)) == lm.model.config.get_text_config().num_hidden_layers
+    return len(full_layers(lm)) == lm.config.get_text_config().num_hidden_layers
 
 
 def policies(lm: LanguageModel, window: int) -> dict[str, Hook | None]:
     """Every policy of the chapter by name. Only those whose names say so touch layers with a sliding window."""
     layers = full_layers(lm)
-    depth = lm.model.config.get_text_config().num_hidden_layers
+    depth = lm.config.get_text_config().num_hidden_layers
 
     def hook(*, kept: Kept, count: int = 0, positions: Positions = "original") -> Hook:
         return evicting(lm.model, Policy(window, kept, count, positions), layers)
@@ -81,7 +81,7 @@ def policies(lm: LanguageModel, window: int) -> dict[str, Hook | None]:
 
 def first_for_sliding(lm: LanguageModel, layers: Sequence[int], positions: Positions) -> Hook:
     """The full layers as they are; the sliding ones see, beside their own window, the first token of the text."""
-    span = int(lm.model.config.get_text_config().sliding_window)
+    span = int(lm.config.get_text_config().sliding_window)
     policy = Policy(span, "sinks", 1, positions)
     # The mask of such a layer hides the first token already, so it is made anew from the policy.
     inner = evicting(lm.model, policy, layers)
@@ -113,7 +113,7 @@ def measure(lm: LanguageModel, parameters: KvCache, fresh: bool = False) -> Reco
         values = summary(loss, parameters.seed)
         names = ("full", "window", "sinks 4", "heavy hitters")
         values["retrieval"] = {name: retrieval(lm, parameters, hooks[name]) for name in names}
-        values["sliding_layers"] = lm.model.config.get_text_config().num_hidden_layers - len(full_layers(lm))
+        values["sliding_layers"] = lm.config.get_text_config().num_hidden_layers - len(full_layers(lm))
         return values
 
     return records.reuse_or_measure(

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from firsttoken.bundled import cache_folder
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
-from firsttoken.execution import choose
+from firsttoken.errors import explain_out_of_memory
+from firsttoken.execution import choose_for_one_process
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe, probe
 from firsttoken.residuals import watch
@@ -56,11 +56,7 @@ def through_layers(
     Raises:
         FirstTokenError: out of memory, or tensor parallelism, which shows no residual stream of its own.
     """
-    way = choose(lm, execution)
-    if way == "tensor_parallel":
-        raise FirstTokenError(
-            "This measure runs in one process: leave torchrun away, and use execution='streamed' or device_map='auto'."
-        )
+    way = choose_for_one_process(lm, execution)
     remedy = "lower batch_tokens or length, or use dtype='bfloat16'"
     with torch.inference_mode(), explain_out_of_memory(remedy):
         if way == "streamed":

@@ -7,7 +7,7 @@ value, so the head then adds almost nothing. The numbers are in `results/paper.j
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -17,18 +17,16 @@ from torch import Tensor
 
 from firsttoken import heads, metrics, noop_heads, records, texts
 from firsttoken.apostrophe import Wanted, trigger_head
-from firsttoken.conditions import Conditions, conditions, decode
+from firsttoken.conditions import conditions, decode
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
-from firsttoken.interventions import forbid_key_in_heads, in_layers, only_key
-from firsttoken.losses import predict
+from firsttoken.lockstep import together
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.noop_heads import Discovery, Modes, Rule
+from firsttoken.noop_heads import Discovery
+from firsttoken.noop_rules import example, rounded, rule_effect, search_summary
 from firsttoken.probe import probe
 from firsttoken.records import JSON, Record, Verdict, interval
 
 EDGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # bins of attention to the first token
-SHOWN = 40  # tokens of an example
-STRIDE = 2  # the loss is taken at every other query, because logits cost as much as the rest of a small model
 VERSION = 3
 
 
@@ -47,6 +45,7 @@ class NoOp:
     bos: BosPolicy = "auto"
     seed: int = 0
     batch_tokens: int = 2048
+    execution: str = "auto"  # resident, streamed; see `lockstep.together`
 
 
 def measure(lm: LanguageModel, parameters: NoOp, fresh: bool = False) -> Record:
@@ -78,11 +77,15 @@ def measure(lm: LanguageModel, parameters: NoOp, fresh: bool = False) -> Record:
 def _values(lm: LanguageModel, ids: Tensor, parameters: NoOp) -> JSON:
     tokens = decode(lm, ids)
     few = ids[: parameters.norm_passages]
-    traces = heads.trace_heads(lm, few, parameters.batch_tokens)
     rest = ids[parameters.norm_passages :]
-    attention = traces.attention
+    passes: dict[str, Callable[[LanguageModel], Any]] = {
+        "traces": partial(heads.trace_heads, ids=few, batch_tokens=parameters.batch_tokens)
+    }
     if len(rest):
-        attention = torch.cat([attention, first_token_attention(lm, rest, parameters.batch_tokens)])
+        passes["rest"] = partial(first_token_attention, ids=rest, batch_tokens=parameters.batch_tokens)
+    seen = together(lm, passes, parameters.execution)
+    traces = seen["traces"]
+    attention = torch.cat([traces.attention, seen["rest"]]) if len(rest) else traces.attention
     found = conditions(tokens)
     discovery = Discovery(seed=parameters.seed)
     two, rules = noop_heads.discover(attention, found, discovery)
@@ -90,8 +93,20 @@ def _values(lm: LanguageModel, ids: Tensor, parameters: NoOp) -> JSON:
     return {
         **norm_summary(traces, parameters.seed),
         "search": search_summary(attention, two, rules, discovery),
-        "examples": [_example(rule, attention, tokens, found) for rule in named[:3]],
-        "tests": [test_rule(lm, few, rule, two, found, parameters) for rule in named[: parameters.tested]],
+        "examples": [example(rule, attention, tokens, found) for rule in named[:3]],
+        "tests": [
+            rule_effect(
+                lm,
+                few,
+                rule,
+                float(two.threshold[rule.head]),
+                found,
+                parameters.seed,
+                parameters.batch_tokens,
+                parameters.execution,
+            )
+            for rule in named[: parameters.tested]
+        ],
         "trigger_head": trigger_head(
             lm,
             ids,
@@ -100,6 +115,7 @@ def _values(lm: LanguageModel, ids: Tensor, parameters: NoOp) -> JSON:
             Wanted(parameters.layer, parameters.head, parameters.trigger),
             parameters.seed,
             parameters.batch_tokens,
+            parameters.execution,
         ),
     }
 
@@ -137,12 +153,12 @@ def norm_summary(traces: heads.HeadTraces, seed: int) -> JSON:
         "smallest_value": asdict(metrics.bootstrap(_first_is_smallest(traces.value_norm), seed=seed)),
         "by_attention": {"edges": list(EDGES), "relative_norm": curve, "heads": len(kept)},
         "by_layer": {
-            "value_first": _rounded(traces.value_norm[..., 0].mean((0, 2))),
-            "value_others": _rounded(traces.value_norm[..., 1:].mean((0, 2, 3))),
-            "key_first": _rounded(traces.key_norm[..., 0].mean((0, 2))),
-            "key_others": _rounded(traces.key_norm[..., 1:].mean((0, 2, 3))),
-            "massive_first": _rounded(massive[0].mean(0)),
-            "massive_others": _rounded(massive[1].mean(0)),
+            "value_first": rounded(traces.value_norm[..., 0].mean((0, 2))),
+            "value_others": rounded(traces.value_norm[..., 1:].mean((0, 2, 3))),
+            "key_first": rounded(traces.key_norm[..., 0].mean((0, 2))),
+            "key_others": rounded(traces.key_norm[..., 1:].mean((0, 2, 3))),
+            "massive_first": rounded(massive[0].mean(0)),
+            "massive_others": rounded(massive[1].mean(0)),
         },
     }
 
@@ -154,104 +170,6 @@ def _in_bin(i: int, drawn: Tensor) -> Tensor:
 def _first_is_smallest(value_norm: Tensor) -> Tensor:
     """Share of key-value heads in which the first token has the smallest value of all: (text,)."""
     return (value_norm.argmin(-1) == 0).double().flatten(1).mean(1)
-
-
-# -- the search ---------------------------------------------------------------------------------------------
-
-
-def search_summary(attention: Tensor, two: Modes, rules: Sequence[Rule], discovery: Discovery) -> JSON:
-    """What the search looked at and what it found, the most informative rules first."""
-    heads_per_layer = attention.shape[2]
-    shown = [
-        {
-            **{k: v for k, v in asdict(rule).items() if k != "head"},
-            **_place(rule.head, heads_per_layer),
-            "share_off": float(two.share_off[rule.head]),
-            "mean_off": float(two.mean_off[rule.head]),
-            "mean_on": float(two.mean_on[rule.head]),
-            "valley": float(two.valley[rule.head]),
-            "bimodal": bool(two.bimodal[rule.head]),
-            "histogram": _histogram(attention, rule.head, heads_per_layer, discovery.first_query),
-        }
-        for rule in rules[:20]
-    ]
-    return {
-        "heads": int(two.bimodal.numel()),
-        "switching": int(two.switches.sum()),
-        "bimodal": int(two.bimodal.sum()),
-        "named": sum(rule.named for rule in rules),
-        "settings": asdict(discovery),
-        "map": [[round(x, 3) for x in row] for row in attention[..., discovery.first_query :].mean((0, 3)).tolist()],
-        "rules": shown,
-    }
-
-
-def _place(head: int, heads_per_layer: int) -> dict[str, int]:
-    return {"layer": head // heads_per_layer, "head": head % heads_per_layer}
-
-
-def _histogram(attention: Tensor, head: int, per_layer: int, start: int) -> list[float]:
-    place = _place(head, per_layer)
-    values = attention[:, place["layer"], place["head"], start:]
-    counts = torch.histc(values, bins=20, min=0, max=1)
-    return _rounded(counts / counts.sum())
-
-
-def _example(rule: Rule, attention: Tensor, tokens: list[list[str]], found: Conditions) -> JSON:
-    """A stretch of the text in which the head both rests and leaves most evenly."""
-    place = _place(rule.head, attention.shape[2])
-    rows = attention[:, place["layer"], place["head"]]
-    holds = found.holds[found.names.index(rule.condition)]
-    start = 8
-    end = min(start + SHOWN, rows.shape[1])
-    spread = rows[:, start:end].var(1)
-    text = int(spread.argmax())
-    return {
-        **place,
-        "condition": rule.condition,
-        "off_when_true": rule.off_when_true,
-        "tokens": tokens[text][start:end],
-        "attention": _rounded(rows[text, start:end]),
-        "holds": holds[text, start:end].tolist(),
-    }
-
-
-def test_rule(lm: LanguageModel, ids: Tensor, rule: Rule, two: Modes, found: Conditions, parameters: NoOp) -> JSON:
-    """Does the rule matter? The head is held on the sink, or kept off it, and the losses are compared.
-
-    Returns:
-        change of the loss in nats at the queries where the rule says "off the sink", and at the others, for both
-        interventions; and where the head looks when it is off
-    """
-    place = _place(rule.head, lm.model.config.get_text_config().num_attention_heads)
-    layer, head = place["layer"], place["head"]
-    start = Discovery().first_query
-    queries = torch.arange(start, ids.shape[1] - 1, STRIDE)
-    holds = found.holds[found.names.index(rule.condition), : len(ids)][:, queries]
-    off = holds if rule.off_when_true else ~holds
-
-    def losses(change: Any = None) -> Tensor:
-        hook = None if change is None else in_layers({layer: change})
-        with probe(lm.model, hook=hook):
-            return predict(lm, ids, queries, parameters.batch_tokens // 2).loss
-
-    intact = losses()
-    maps = heads.attention_maps(lm, ids, [(layer, head)])[:, 0]
-    leaves = maps[..., 0] <= two.threshold[rule.head]
-    leaves[:, :start] = False
-    result: JSON = {**place, "condition": rule.condition, "off_when_true": rule.off_when_true}
-    result["targets"] = noop_heads.targets(maps, leaves)
-    changes = {
-        "held_on_the_sink": lambda call: only_key(call, heads=[head]),
-        "kept_off_the_sink": lambda call: forbid_key_in_heads(call, [head]),
-    }
-    for name, change in changes.items():
-        difference = (losses(change) - intact).double()
-        result[name] = {
-            "rule_says_off": metrics.mean_where(difference, off, parameters.seed),
-            "rule_says_on": metrics.mean_where(difference, ~off, parameters.seed),
-        }
-    return result
 
 
 def remeasure(lm: LanguageModel, record: Record) -> Record:
@@ -297,7 +215,3 @@ def judge(model: str, values: JSON) -> Verdict:
     held = sum((small, less, ruled, good))
     status: records.Status = "reproduced" if held == 4 else "partly" if small or less else "not reproduced"
     return Verdict(status, " ".join(parts))
-
-
-def _rounded(values: Tensor) -> list[float]:
-    return [float(f"{value:.4g}") for value in values.tolist()]

@@ -8,14 +8,16 @@ Paper: Gemma 7B, trained with BOS in first place, falls to chance on downstream 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from firsttoken import metrics, records, tasks, texts
 from firsttoken.errors import FirstTokenError
+from firsttoken.lockstep import together
 from firsttoken.losses import predict
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.records import JSON, Record, Verdict, interval
@@ -52,6 +54,7 @@ class Removal:
     bos: BosPolicy = "auto"
     seed: int = 0
     batch_tokens: int = 1024
+    execution: str = "auto"  # resident, streamed; see `lockstep.together`
 
 
 def arms_for(lm: LanguageModel, bos: BosPolicy) -> list[Arm]:
@@ -85,18 +88,23 @@ def measure(lm: LanguageModel, parameters: Removal, fresh: bool = False) -> Reco
     )
 
 
-def calibrated(lm: LanguageModel, bos: BosPolicy) -> Means:
+def calibrated(lm: LanguageModel, bos: BosPolicy, execution: str = "resident") -> Means:
     """Ordinary means from passages that no measurement uses with its default parameters."""
     rest = [passage.text for passage in texts.passages()[-CALIBRATION:]]
-    return ordinary_means(lm, texts.encode(lm, rest, 64, bos))
+    ids = texts.encode(lm, rest, 64, bos)
+    return together(lm, {"means": partial(ordinary_means, ids=ids)}, execution)["means"]
 
 
 def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Removal) -> JSON:
     ids = texts.encode(lm, chosen, parameters.length, parameters.bos)
-    means = calibrated(lm, parameters.bos)
+    means = calibrated(lm, parameters.bos, parameters.execution)
     queries = torch.arange(1, ids.shape[1] - 1, STRIDE)
     seed, batch_tokens = parameters.seed, parameters.batch_tokens
-    outcomes = {arm: run_arm(lm, ids, queries, arm, means, seed, batch_tokens) for arm in arms_for(lm, parameters.bos)}
+
+    def outcome(arm: Arm) -> Callable[[LanguageModel], Outcome]:
+        return lambda lm: run_arm(lm, ids, queries, arm, means, seed, batch_tokens)
+
+    outcomes = together(lm, {arm: outcome(arm) for arm in arms_for(lm, parameters.bos)}, parameters.execution)
     loss = {arm: outcome.predictions.loss.double() for arm, outcome in outcomes.items()}
     intact, delete, resting = (loss[arm].mean(1) for arm in ("intact", "delete", "zero_value"))
     # Where the sink moves to the next token, deletion has taken nothing away that could be given back.
@@ -110,8 +118,14 @@ def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Removal) -> JS
             for arm, outcome in outcomes.items()
         },
         "by_position": by_position(queries, loss, seed),
-        "tasks": task_summary(
-            lm, tasks.standard_tasks(lm, parameters.bos, parameters.needle_length, seed), TASK_ARMS, means, parameters
+        "tasks": tasks.summary(
+            lm,
+            tasks.standard_tasks(lm, parameters.bos, parameters.needle_length, seed),
+            TASK_ARMS,
+            means,
+            batch_tokens,
+            seed,
+            parameters.execution,
         ),
     }
 
@@ -151,27 +165,6 @@ def by_position(queries: Tensor, loss: dict[Arm, Tensor], seed: int) -> JSON:
     return found
 
 
-def task_summary(
-    lm: LanguageModel, chosen: Sequence[tasks.Task], arms: Sequence[Arm], means: Means, parameters: Removal
-) -> JSON:
-    """Share of right answers, with intervals over questions."""
-    return {
-        task.name: {
-            "chance": task.chance,
-            "questions": task.n,
-            "arms": {
-                arm: asdict(
-                    metrics.bootstrap(
-                        tasks.score(lm, task, arm, means, parameters.batch_tokens).double(), seed=parameters.seed
-                    )
-                )
-                for arm in arms
-            },
-        }
-        for task in chosen
-    }
-
-
 # -- long texts ---------------------------------------------------------------------------------------------
 
 
@@ -184,7 +177,7 @@ def measure_long(
     arm the loss at the tokens between the previous length and this one, sink rate and mass at that length; `needle`
     the retrieval task at lengths from 512.
     """
-    limit = getattr(lm.model.config.get_text_config(), "max_position_embeddings", longest)
+    limit = getattr(lm.config.get_text_config(), "max_position_embeddings", longest)
     if longest < 128 or longest > limit:
         raise FirstTokenError(f"longest must be from 128 to {limit} tokens for {lm.name}, not {longest}.")
     document = texts.long_text()
@@ -194,14 +187,19 @@ def measure_long(
         while lengths[-1] * 2 <= longest:
             lengths.append(lengths[-1] * 2)
         ids = texts.windows(lm, document, lengths[-1], windows, parameters.bos)
-        means = calibrated(lm, parameters.bos)
+        means = calibrated(lm, parameters.bos, parameters.execution)
         queries = torch.arange(1, lengths[-1] - 1, LONG_STRIDE)
-        found: JSON = {"length": lengths, "windows": windows, "arms": {}, "needle": {}}
-        for arm in LONG_ARMS:
-            found["arms"][arm] = _long_arm(lm, ids, queries, arm, means, lengths, parameters)
+
+        def of(arm: Arm) -> Callable[[LanguageModel], JSON]:
+            return lambda lm: _long_arm(lm, ids, queries, arm, means, lengths, parameters)
+
+        arms = together(lm, {arm: of(arm) for arm in LONG_ARMS}, parameters.execution)
+        found: JSON = {"length": lengths, "windows": windows, "arms": arms, "needle": {}}
         for length in [n for n in lengths if n >= 512]:
             task = tasks.needle(lm, parameters.bos, length, questions=12, seed=parameters.seed)
-            found["needle"][str(length)] = task_summary(lm, [task], LONG_ARMS, means, parameters)[task.name]
+            found["needle"][str(length)] = tasks.summary(
+                lm, [task], LONG_ARMS, means, parameters.batch_tokens, parameters.seed, parameters.execution
+            )[task.name]
         return found
 
     return records.reuse_or_measure(

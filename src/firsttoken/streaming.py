@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,33 +166,55 @@ class StreamedModel:
         """Run the layers from `out.first_layer` on; `hidden` (text, token, dim) is overwritten."""
         count, sizes = len(self.layers), self.layer_bytes()
         progress = Progress(self.lm.name, count, sum(sizes[out.first_layer :]), out.first_layer)
+        for i, waited in self.in_turn(out.first_layer):
+            ready = time.perf_counter()
+            parts = []
+            for batch, span in enumerate(spans):
+                given, states = inputs[batch][i], hidden[span].to(self.device)
+                result = self.layers[i](states, *given.args, **given.kwargs)
+                result = result[0] if isinstance(result, tuple) else result
+                hidden[span] = result.to(hidden.device)
+                if (seen := observe(i, result)) is not None:
+                    parts.append(seen.cpu())
+            if parts:
+                out.observed[i] = torch.cat(parts)
+            out.seconds_reading += waited
+            out.seconds_computing += time.perf_counter() - ready
+            if resume is not None:
+                resume.save(Finished(i + 1, hidden, out.observed))
+            progress.layer_done(i, sizes[i])
+
+    def in_turn(self, first: int = 0) -> Iterator[tuple[int, float]]:
+        """Each layer from `first` on while its weights are in place, and the seconds that were waited for them; the
+        next layer's are read meanwhile. They leave after its turn, so nothing may keep a reference to them."""
+        count, largest = len(self.layers), max(self.layer_bytes())
         with ThreadPoolExecutor(1) as reader:
             following: Future[None] | None = None
-            for i in range(out.first_layer, count):
+            for i in range(first, count):
                 start = time.perf_counter()
                 (following or reader.submit(self._load, str(i))).result()
-                ready = time.perf_counter()
+                waited = time.perf_counter() - start
                 following = reader.submit(self._load, str(i + 1)) if i + 1 < count else None
-                parts = []
-                for batch, span in enumerate(spans):
-                    given, states = inputs[batch][i], hidden[span].to(self.device)
-                    result = self.layers[i](states, *given.args, **given.kwargs)
-                    result = result[0] if isinstance(result, tuple) else result
-                    hidden[span] = result.to(hidden.device)
-                    if (seen := observe(i, result)) is not None:
-                        parts.append(seen.cpu())
-                if parts:
-                    out.observed[i] = torch.cat(parts)
+                yield i, waited
                 weights = list(self.layers[i].parameters())
                 free(self.layers[i])
                 for weight in weights:
-                    self.checkpoint.recycle(weight.data, limit=max(sizes))
+                    self.checkpoint.recycle(weight.data, limit=largest)
                 del weights, weight
-                out.seconds_reading += ready - start
-                out.seconds_computing += time.perf_counter() - ready
-                if resume is not None:
-                    resume.save(Finished(i + 1, hidden, out.observed))
-                progress.layer_done(i, sizes[i])
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Inside the block, everything but the layers has its weights: embeddings, final norm, output head."""
+        with no_progress_bar():
+            self._load("outside")
+            self.model.tie_weights()
+            if "head" in self._groups:
+                self._load("head")
+            try:
+                yield
+            finally:
+                self._free_outside()
+                self.checkpoint.forget_spare()
 
     def _embed(self, ids: Tensor, spans: Sequence[slice]) -> tuple[Tensor, list[list[LayerInput]], bool]:
         """Everything before the first layer, by the model's own code: the layers only note what they are given.

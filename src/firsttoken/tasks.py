@@ -9,16 +9,18 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from firsttoken import texts
+from firsttoken import metrics, texts
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.lockstep import together
 from firsttoken.losses import logits_at
 from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.records import JSON
 from firsttoken.task_items import CHOICES, CLOZE, PLACES, WORDS
 from firsttoken.without_first import Arm, Means, inputs, intervened
 
@@ -74,6 +76,31 @@ def score(
     return torch.tensor(answers)
 
 
+def summary(
+    lm: LanguageModel,
+    chosen: Sequence[Task],
+    arms: Sequence[Arm],
+    means: Means | None = None,
+    batch_tokens: int = 1024,
+    seed: int = 0,
+    execution: str = "resident",
+) -> JSON:
+    """{task: `chance`, `questions`, `arms` {arm: share of right answers with an interval over questions}}."""
+
+    def scored(task: Task, arm: Arm) -> Callable[[LanguageModel], Tensor]:
+        return lambda lm: score(lm, task, arm, means, batch_tokens)
+
+    right = together(lm, {(task.name, arm): scored(task, arm) for task in chosen for arm in arms}, execution)
+    return {
+        task.name: {
+            "chance": task.chance,
+            "questions": task.n,
+            "arms": {arm: asdict(metrics.bootstrap(right[task.name, arm].double(), seed=seed)) for arm in arms},
+        }
+        for task in chosen
+    }
+
+
 def is_right(question: Question, logits: Tensor) -> bool:
     """Whether the likeliest token, among the options where there are any, is the answer; logits (vocabulary,)."""
     if question.options:
@@ -114,7 +141,7 @@ def cloze(lm: LanguageModel, bos: BosPolicy = "auto") -> Task:
     for text, answer in CLOZE:
         ids = (*lm.prefix(bos), *_tokens(lm, text))
         items.append(TaskText(ids, (Question(len(ids) - 1, _tokens(lm, " " + answer)[0]),)))
-    return Task("cloze", tuple(items), 1 / lm.model.config.get_text_config().vocab_size)
+    return Task("cloze", tuple(items), 1 / lm.config.get_text_config().vocab_size)
 
 
 def multiple_choice(lm: LanguageModel, bos: BosPolicy = "auto") -> Task:
@@ -179,7 +206,7 @@ def needle(lm: LanguageModel, bos: BosPolicy, length: int, questions: int = 8, c
     Raises:
         FirstTokenError: the text is too short to hold the facts, or longer than the model can read.
     """
-    config = lm.model.config.get_text_config()
+    config = lm.config.get_text_config()
     longest = getattr(config, "max_position_embeddings", None)
     if longest is not None and length > longest:
         raise FirstTokenError(f"{lm.name} reads at most {longest} tokens; lower the length {length}.")

@@ -6,7 +6,9 @@ proposition), `bounds.py` (the over-squashing bound), `paths.py` (path sums).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,13 +17,19 @@ from firsttoken import collapse, records, texts
 from firsttoken.arms import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
 from firsttoken.bounds import WeightNorms, layer_bounds, weight_norms
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.execution import choose_for_one_process
 from firsttoken.jacobians import choose_sources, gains
+from firsttoken.lockstep import together
 from firsttoken.mixing import mean_estimates, ratio_estimates
 from firsttoken.models import LanguageModel
 from firsttoken.paths import log_path_sums, walk
 from firsttoken.records import JSON, Record, Verdict, interval
 
 LN10 = 2.302585092994046
+NOT_COMPARED = (
+    "The bound was not compared with the Jacobian: that needs all weights at once, so it is left out where a model is "
+    "streamed from disk or bounded is 0."
+)
 
 
 @dataclass(frozen=True)
@@ -31,12 +39,13 @@ class Theory:
     texts: str = "passages"  # see `texts.texts_from`
     passages: int = 12  # texts for the collapse measures and the path sums
     length: int = 64  # text tokens of these, BOS not counted
-    bounded: int = 4  # texts on which the bound is compared with the Jacobian
+    bounded: int = 4  # texts on which the bound is compared with the Jacobian; 0: no comparison
     bound_length: int = 32  # text tokens of these
     sources: int = 3  # tokens i for each of them
     directions: int = 3  # random directions for the Jacobian
     repeats: int = 256  # tokens of the repeating inputs
     seed: int = 0
+    execution: str = "auto"  # resident, streamed; see `lockstep.together`
 
 
 def measure(lm: LanguageModel, parameters: Theory, fresh: bool = False) -> Record:
@@ -46,24 +55,28 @@ def measure(lm: LanguageModel, parameters: Theory, fresh: bool = False) -> Recor
     `violations`, and for each arm `bound` by layer, `collapse` by layer, `last_two` by repeats, `walk` by layer;
     `path_sum_ratio`, `first_token_mass`. Where the bound is not derived for an architecture, `bound` says why.
     """
-    if not 2 <= parameters.bounded <= parameters.passages:
+    if parameters.bounded and not 2 <= parameters.bounded <= parameters.passages:
         raise FirstTokenError(
-            f"bounded must be between 2 and passages={parameters.passages}, not {parameters.bounded}."
+            f"bounded must be 0 or between 2 and passages={parameters.passages}, not {parameters.bounded}."
         )
-    if parameters.bound_length > parameters.length:
+    if parameters.bounded and parameters.bound_length > parameters.length:
         raise FirstTokenError(
             f"bound_length must be at most length={parameters.length}, not {parameters.bound_length}."
         )
     chosen = texts.exactly(parameters.texts, parameters.passages)
+    execution, seed = parameters.execution, parameters.seed
+    if parameters.bounded and choose_for_one_process(lm, execution) == "streamed":
+        # A record without the comparison answers a smaller question, and must not be taken for the larger one.
+        parameters = replace(parameters, bounded=0)
 
     def run() -> JSON:
         ids = texts.encode(lm, chosen, parameters.length, "never")
         with explain_out_of_memory("lower passages, length or bound_length"):
             values: JSON = {
-                "first_token_mass": {arm: first_token_mass(lm, ids, arm, parameters.seed) for arm in ARMS},
-                "collapse": {arm: collapse.by_layer(lm, ids, arm, parameters.seed) for arm in ARMS},
-                "last_two": collapse.last_two(lm, ids, parameters.repeats, parameters.seed),
-                **path_sums(lm, ids, parameters.seed),
+                "first_token_mass": {arm: first_token_mass(lm, ids, arm, seed, execution) for arm in ARMS},
+                "collapse": {arm: collapse.by_layer(lm, ids, arm, seed, execution) for arm in ARMS},
+                "last_two": collapse.last_two(lm, ids, parameters.repeats, seed, execution),
+                **path_sums(lm, ids, seed, execution),
                 **compare(lm, ids[: parameters.bounded, : parameters.bound_length], parameters),
             }
         return values
@@ -71,7 +84,7 @@ def measure(lm: LanguageModel, parameters: Theory, fresh: bool = False) -> Recor
     return records.reuse_or_measure(
         "theory",
         model=lm,
-        parameters=asdict(parameters),
+        parameters=records.recorded(parameters),
         texts=texts.texts_hash(chosen),
         measure=run,
         judge=judge,
@@ -87,18 +100,18 @@ def remeasure(lm: LanguageModel, record: Record) -> Record:
 # -- path sums and the bound --------------------------------------------------------------------------------
 
 
-def path_sums(lm: LanguageModel, ids: Tensor, seed: int = 0) -> JSON:
+def path_sums(lm: LanguageModel, ids: Tensor, seed: int = 0, execution: str = "resident") -> JSON:
     """Path sums from the text's tokens to its last one, as the probability of a walk, along the depth.
 
     `walk` is the share that comes from text tokens other than the first and the last; the rest comes from BOS or the
     first token. Both arms leave out the same tokens of the text.
     """
-    shares: dict[Arm, Tensor] = {}
+    walks: dict[Arm, Callable[[LanguageModel], Tensor]] = {}
     for arm in ARMS:
         rows, begin = start(lm, ids, arm)
-        sources = range(begin + 1, rows.shape[1] - 1)
-        found = walk(lm, rows, sources)  # (layer, text, token, source)
-        shares[arm] = found[:, :, -1].sum(-1).T.double()  # (text, layer)
+        walks[arm] = partial(walk, ids=rows, sources=range(begin + 1, rows.shape[1] - 1))
+    found = together(lm, walks, execution)  # each (layer, text, token, source)
+    shares = {arm: one[:, :, -1].sum(-1).T.double() for arm, one in found.items()}  # (text, layer)
     of_text = torch.arange(len(ids))
     values: JSON = {
         "walk": {arm: [asdict(e) for e in mean_estimates(share, of_text, seed)] for arm, share in shares.items()}
@@ -116,6 +129,8 @@ def compare(lm: LanguageModel, ids: Tensor, parameters: Theory) -> JSON:
     Args:
         ids: (text, token), text tokens without BOS.
     """
+    if not parameters.bounded:
+        return {"bound": {"refused": NOT_COMPARED}}
     try:
         norms = weight_norms(lm.model)
     except FirstTokenError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from firsttoken import metrics, records, texts
 from firsttoken.conditions import decode
 from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.lockstep import together
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
 from firsttoken.records import JSON, Record, Verdict, interval
@@ -58,6 +60,7 @@ class Where:
     epsilon: float = 0.3
     seed: int = 0
     batch_tokens: int = 512
+    execution: str = "auto"  # resident, streamed; see `lockstep.together`
 
 
 @dataclass(frozen=True)
@@ -160,19 +163,25 @@ def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Where) -> JSON
     found: JSON = {"readings": {}, "prepends_bos": lm.prepends_bos}
     seed = parameters.seed
     mass: dict[Reading, Tensor] = {}
-    for name, given in readings(lm, chosen, parameters.length, seed).items():
-        alpha, hidden = profiles(lm, given, parameters.batch_tokens)
+    given = readings(lm, chosen, parameters.length, seed)
+    seen = together(
+        lm,
+        {name: partial(profiles, given=one, batch_tokens=parameters.batch_tokens) for name, one in given.items()},
+        parameters.execution,
+    )
+    for name, (alpha, hidden) in seen.items():
+        second = given[name].second
         mass[name] = alpha[..., 0].mean((1, 2)).double()
         found["readings"][name] = {
             "first": asdict(metrics.bootstrap(mass[name], seed=seed)),
-            "second": None if given.second is None else asdict(metrics.bootstrap(alpha[..., given.second], seed=seed)),
-            "position": given.second,
+            "second": None if second is None else asdict(metrics.bootstrap(alpha[..., second], seed=seed)),
+            "position": second,
             "sink_rate": asdict(metrics.sink_rate_estimate(alpha[..., 0], parameters.epsilon, seed=seed)),
         }
         if name in ("as it is", "without BOS", "with BOS"):
             found.setdefault("profile", {})[name] = _rounded(alpha.mean((0, 1, 2)))
         if name == "as it is":
-            found["secondary"] = secondary(alpha, decode(lm, given.ids), parameters.epsilon, seed)
+            found["secondary"] = secondary(alpha, decode(lm, given[name].ids), parameters.epsilon, seed)
         if name == "another first token":
             found["identity"] = identity(hidden)
     pairs = torch.stack([mass["another first token"], mass["as it is"]], dim=1)

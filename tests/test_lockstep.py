@@ -1,0 +1,217 @@
+"""Measurements side by side on a model that is streamed from disk, against the same model in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fake import LETTERS, Letters
+from firsttoken import lockstep, models, no_op, records, removal, tasks, theory, where, without_first
+from firsttoken.errors import FirstTokenError
+from firsttoken.interventions import forbid_key, in_every_layer
+from firsttoken.lockstep import together
+from firsttoken.losses import logits_at, predict
+from firsttoken.models import LanguageModel
+from firsttoken.probe import probe
+from firsttoken.streaming import StreamedModel
+from tiny import ARCHITECTURES, tiny_model
+
+TEXTS, LENGTH = 5, 17
+QUERIES = torch.tensor([3, 7, 15])
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_an_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("FIRSTTOKEN_CACHE", str(tmp_path / "cache"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def ids() -> Tensor:
+    return torch.randint(3, 97, (TEXTS, LENGTH), generator=torch.Generator().manual_seed(1))
+
+
+def saved(name: str, folder: Path) -> LanguageModel:
+    tiny_model(name).save_pretrained(folder, max_shard_size="20KB")
+    lm = models.load(str(folder), device="cpu")
+    vars(lm)["tokenizer"] = Letters()
+    return lm
+
+
+def logits(lm: LanguageModel) -> Tensor:
+    with torch.no_grad():
+        return logits_at(lm, ids(), QUERIES)
+
+
+def seen(lm: LanguageModel) -> Tensor:
+    with probe(lm.model, keys=[0, 4]) as p:
+        predict(lm, ids(), QUERIES)
+    return p.attention_per_key
+
+
+def without_first_key(lm: LanguageModel, rows: int) -> Tensor:
+    """In as many passes as it takes to read `rows` texts at once."""
+    found = []
+    for batch in ids().split(rows):
+        with probe(lm.model, hook=in_every_layer(forbid_key)):
+            found.append(predict(lm, batch, QUERIES).loss)
+    return torch.cat(found)
+
+
+MEASURES: dict[str, Callable[[LanguageModel], Tensor]] = {
+    "logits": logits,
+    "attention": seen,
+    "forbidden, one pass": partial(without_first_key, rows=TEXTS),
+    "forbidden, three passes": partial(without_first_key, rows=2),
+    "no pass": lambda lm: torch.ones(1),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_streamed_equals_resident(name: str, tmp_path: Path) -> None:
+    lm = saved(name, tmp_path / "model")
+    streamed = together(lm, MEASURES, "streamed")
+    assert "model" not in vars(lm), "nothing was loaded as a whole"
+    resident = together(lm, MEASURES, "resident")
+    assert list(streamed) == list(MEASURES)
+    for measure in MEASURES:
+        torch.testing.assert_close(streamed[measure], resident[measure], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(streamed["forbidden, one pass"], predict(lm, ids(), QUERIES).loss, atol=1e-4)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[StreamedModel]:
+    """Every model that `together` streams."""
+    found: list[StreamedModel] = []
+
+    class Noted(StreamedModel):
+        def __init__(self, lm: LanguageModel) -> None:
+            super().__init__(lm)
+            found.append(self)
+
+    monkeypatch.setattr(lockstep, "StreamedModel", Noted)
+    return found
+
+
+def test_the_disk_is_read_once_for_all_first_passes(tmp_path: Path, opened: list[StreamedModel]) -> None:
+    lm = saved("llama", tmp_path / "model")
+    for passes, measures in (
+        (1, {number: logits for number in range(7)}),
+        (3, {"one": logits, "three": MEASURES["forbidden, three passes"]}),
+    ):
+        together(lm, measures, "streamed")
+        streamed = opened[-1]
+        layers = sum(streamed.layer_bytes())
+        everything = sum(entry.bytes for entry in streamed.checkpoint.tensors.values())
+        assert streamed.checkpoint.bytes_read == everything - layers + passes * layers
+        assert all(weight.is_meta for weight in streamed.model.parameters()), "all weights have left"
+
+
+def test_an_error_ends_all_and_is_raised(tmp_path: Path) -> None:
+    lm = saved("llama", tmp_path / "model")
+    after: list[str] = []
+
+    def stops(lm: LanguageModel) -> Tensor:
+        def hook(module: Any, call: Any) -> Any:
+            if module.layer_idx == 2:
+                raise FirstTokenError("That is enough.")
+            return call
+
+        with probe(lm.model, hook=hook):
+            return predict(lm, ids(), QUERIES).loss
+
+    def goes_on(lm: LanguageModel) -> Tensor:
+        try:
+            return logits(lm)
+        except Exception:
+            after.append("caught")
+            raise
+
+    threads = threading.active_count()
+    with pytest.raises(FirstTokenError, match=r"That is enough\."):
+        together(lm, {"first": goes_on, "second": stops, "third": goes_on}, "streamed")
+    assert threading.active_count() == threads
+    assert not after
+
+
+def test_several_processes_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(FirstTokenError, match="runs in one process"):
+        together(saved("llama", tmp_path / "model"), MEASURES, "auto")
+
+
+# -- the chapters on top of it ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def letters(tmp_path: Path) -> str:
+    """A folder of texts that the tokenizer of letters can read."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for number in range(10):
+        words = torch.randint(3, 97, (60,), generator=generator).tolist()
+        (folder / f"{number}.txt").write_text("".join(LETTERS[word] for word in words))
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "qwen3", "phi3"])
+def test_chapters_stream_from_disk(
+    name: str, letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[StreamedModel]
+) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
+    lm = saved(name, tmp_path / "model")
+    given: dict[str, Any] = dict(texts=letters, passages=10)
+
+    def measured(execution: str) -> dict[str, Any]:
+        no_op_ = no_op.NoOp(**given, length=32, norm_passages=4, trigger=LETTERS[50], execution=execution)
+        theory_ = theory.Theory(**given, length=24, bounded=0, repeats=16, execution=execution)
+        return {
+            "where": where.measure(lm, where.Where(**given, length=32, execution=execution), fresh=True).values,
+            "no_op": no_op.measure(lm, no_op_, fresh=True).values,
+            "theory": theory.measure(lm, theory_, fresh=True).values,
+        }
+
+    streamed = measured("streamed")
+    assert "model" not in vars(lm)
+    assert len(opened) > 5
+    resident = measured("resident")
+    assert list(records.differences(streamed, resident, 1e-4)) == []
+
+
+@pytest.mark.parametrize("arm", without_first.ARMS)
+def test_every_arm_without_the_first_token_streams(arm: without_first.Arm, tmp_path: Path) -> None:
+    lm = saved("llama", tmp_path / "model")
+    rows = tuple(tasks.TaskText(tuple(row.tolist()), (tasks.Question(9, 5, (4, 5, 6)),)) for row in ids())
+    found = {}
+    for execution in ("streamed", "resident"):
+        means = together(lm, {"means": partial(without_first.ordinary_means, ids=ids())}, execution)["means"]
+        arms = {"arm": partial(without_first.run_arm, ids=ids(), queries=QUERIES, arm=arm, means=means)}
+        scores = tasks.summary(lm, [tasks.Task("made up", rows, 1 / 3)], [arm], means, execution=execution)
+        found[execution] = (together(lm, arms, execution)["arm"], scores)
+    (streamed, scores), (resident, same) = found["streamed"], found["resident"]
+    torch.testing.assert_close(streamed.predictions.loss, resident.predictions.loss, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(streamed.alpha, resident.alpha, atol=1e-5, rtol=1e-5)
+    assert scores == same
+
+
+def test_a_streamed_theory_leaves_the_bound_out_and_says_so(
+    letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
+    lm = saved("llama", tmp_path / "model")
+    parameters = theory.Theory(texts=letters, passages=4, length=16, bound_length=16, repeats=4, execution="streamed")
+    record = theory.measure(lm, parameters)
+    assert record.parameters["bounded"] == 0
+    assert record.verdict is not None
+    assert "not compared" in record.verdict.sentence
+    assert removal.Removal().execution == "auto"
