@@ -51,10 +51,11 @@ def together(
 
 def _streamed(streamed: StreamedModel, measures: Mapping[Key, Callable[[LanguageModel], Result]]) -> dict[Key, Result]:
     with streamed.outside():
-        lanes = {name: _Lane(streamed, measure) for name, measure in measures.items()}
+        lanes: dict[Key, _Lane] = {}
         try:
-            for lane in lanes.values():
-                lane.go_on()
+            for name, measure in measures.items():
+                lanes[name] = _Lane(streamed, measure)
+                lanes[name].go_on()
             while any(lane.at is not None for lane in lanes.values()):
                 _pass(streamed, list(lanes.values()))
         finally:
