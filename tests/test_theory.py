@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fake import fake_lm
-from firsttoken import collapse, theory
+from firsttoken import collapse, records, theory
 from firsttoken.arms import ARMS
 from firsttoken.bounds import weight_norms
 from firsttoken.errors import FirstTokenError
+from firsttoken.figures import theory as figures
 from firsttoken.paths import log_path_sums, mean_map, walk
 from firsttoken.records import Estimate
 from firsttoken.residuals import residual_stream
@@ -265,3 +266,13 @@ def test_verdicts_follow_from_the_numbers(
         "first_token_mass": {"with_bos": estimate(0.5), "without_bos": estimate(without)},
     }
     assert theory.judge(values).status == status
+
+
+def test_figures_of_a_model_without_a_bound() -> None:
+    """As for an architecture that the bound is not derived for, or one streamed from disk."""
+    [record, *_] = (records.read(path) for path in sorted(records.reference_store().glob("theory/*.json")))
+    without = replace(record, values=record.values | {"bound": {"refused": "No derivation."}})
+    assert "No derivation." in figures.bounds([without]).html
+    assert "not compared" in figures.correlations([without]).html
+    assert "<img" in figures.bounds([without, record]).html
+    assert record.model in figures.correlations([without, record]).html

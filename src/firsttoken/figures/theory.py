@@ -39,8 +39,12 @@ def toy(sweeps: Sequence[Sweep]) -> Display:
 
 
 def bounds(found: Sequence[Record]) -> Display:
-    """log10 of bound and measured Jacobian along the depth of real models."""
-    found = [record for record in found if "refused" not in record.values["bound"]]
+    """log10 of bound and measured Jacobian along the depth of real models; why not, where no model has a bound."""
+    compared = [record for record in found if "refused" not in record.values["bound"]]
+    if not compared:
+        rows = [(record.model, record.values["bound"]["refused"]) for record in found]
+        return table(rows, ("model", "why it is not here"), "No bound beside a measured Jacobian")
+    found = compared
 
     def draw(axes: Any) -> None:
         panels = np.atleast_1d(axes)
@@ -65,7 +69,8 @@ def bounds(found: Sequence[Record]) -> Display:
 
 
 def correlations(found: Sequence[Record]) -> Display:
-    """Whether path sums order the pairs of tokens as the measured Jacobian does."""
+    """Whether path sums order the pairs of tokens as the measured Jacobian does; one row says so for a model whose
+    Jacobian was not compared."""
     names = {
         "abar": "path sum of abar",
         "tight_bound": "path sum of layer bounds",
@@ -74,6 +79,7 @@ def correlations(found: Sequence[Record]) -> Display:
     rows = []
     for record in found:
         if "refused" in record.values["bound"]:
+            rows.append((record.model, "", "", "not compared"))
             continue
         for arm in ARMS:
             for name, e in record.values["bound"][arm]["rank_correlation"].items():
