@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -111,14 +112,27 @@ def test_noise_spares_the_first_token_and_has_its_size(lm: LanguageModel) -> Non
 
 def test_sensitivity_against_direct_computation(lm: LanguageModel) -> None:
     rows = some_ids(3, 64)
-    pairs = {"swap": [robustness.changed(lm, row, "swap", random.Random(0)) for row in rows]}
-    found = robustness.sensitivity(lm, pairs, "intact", None, 0)["swap"]
-    for value, (before, after) in zip(found, pairs["swap"], strict=True):
-        with torch.no_grad():
-            given = [torch.cat([torch.tensor([1]), x])[None] for x in (before, after)]
-            p, q = (lm.model(x).logits[0, -TAIL:].softmax(-1) for x in given)
-        assert float(value) == pytest.approx(float((p * (p / q).log()).sum(-1).mean()), abs=1e-4)
-    assert robustness.sensitivity(lm, pairs, "forbidden", None, 0)["swap"].ne(found).any()
+    swaps = [robustness.changed(lm, row, "swap", random.Random(0)) for row in rows]
+    # Pairs that begin with no text of the list, shorter ones too, as after a typo.
+    shorter = [(before[5:], after[5:]) for before, after in swaps[1:]]
+    pairs = {"swap": swaps, "typo": shorter, "noise": [(row, row) for row in rows]}
+    found = robustness.sensitivity(lm, rows, pairs, "intact", None, 0)
+    assert list(found.shifts) == list(pairs)
+
+    def predicted(row: Tensor, noise: bool = False) -> Tensor:
+        given = torch.cat([torch.tensor([1]), row])[None]
+        with robustness.noisy_embeddings(lm, 0) if noise else nullcontext(), torch.no_grad():
+            return lm.model(given).logits[0, -TAIL:].softmax(-1)
+
+    for kind, of_kind in pairs.items():
+        for value, (before, after) in zip(found.shifts[kind], of_kind, strict=True):
+            p, q = predicted(before), predicted(after, kind == "noise")
+            assert float(value) == pytest.approx(float((p * (p / q).log()).sum(-1).mean()), abs=1e-4)
+    for value, row in zip(found.loss, rows, strict=True):
+        loss = -predicted(row)[:-1].log().gather(1, row[-TAIL + 1 :, None]).mean()
+        assert float(value) == pytest.approx(float(loss), abs=1e-4)
+    forbidden = robustness.sensitivity(lm, rows, pairs, "forbidden", None, 0)
+    assert forbidden.shifts["swap"].ne(found.shifts["swap"]).any()
     with pytest.raises(FirstTokenError, match="no arm"):
         robustness.sink_arm(lm, "gone", None)
 
@@ -172,8 +186,8 @@ def test_reaction_against_eager(lm: LanguageModel) -> None:
 @pytest.mark.usefixtures("passages")
 def test_the_search_is_seeded_and_bounded(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    react = attacks.react
-    monkeypatch.setattr(attacks, "react", lambda *given: calls.append(1) or react(*given))
+    measured = attacks.first_token_mass
+    monkeypatch.setattr(attacks, "first_token_mass", lambda *given: calls.append(1) or measured(*given))
     suffix, masses = attacks.search(lm, 40, tokens=2, candidates=5, seed=3)
     assert len(calls) == 1 + 2 * 5
     assert len(suffix) == 2
@@ -183,7 +197,7 @@ def test_the_search_is_seeded_and_bounded(lm: LanguageModel, monkeypatch: pytest
     rows = texts.encode(lm, [p.text for p in texts.passages()[-4:]], 40, "never")
     bos = torch.ones(4, 1, dtype=torch.long)
     given = torch.cat([bos, rows[:, :20], torch.tensor(suffix).expand(4, -1), rows[:, 20:]], dim=1)
-    assert float(react(lm, given, 20).mass.mean()) == pytest.approx(masses[-1])
+    assert float(attacks.react(lm, given, 20).mass.mean()) == pytest.approx(masses[-1])
     many, fewer = (attacks.search(lm, 40, tokens=1, candidates=n, seed=3)[1][1] for n in (20, 3))
     assert many <= fewer
     with pytest.raises(FirstTokenError, match="two candidates"):

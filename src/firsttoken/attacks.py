@@ -14,7 +14,7 @@ from torch import Tensor
 from firsttoken import texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
-from firsttoken.probe import probe
+from firsttoken.probe import Probe, probe
 
 REPEATS = 32
 PIN = "Here is a text.\n"
@@ -46,10 +46,21 @@ def react(lm: LanguageModel, rows: Tensor, tail: int) -> Reaction:
     queries = torch.arange(rows.shape[1] - tail, rows.shape[1] - 1)
     with torch.inference_mode(), probe(lm.model, keys=[0]) as p:
         out = lm.model(rows.to(lm.model.device), use_cache=False, logits_to_keep=queries.to(lm.model.device))
-    mass = p.attention[..., -tail:].float().mean((0, 2, 3)).cpu()
+    mass = _mass(p, tail)
     goal = rows[:, queries + 1].to(out.logits.device)
     loss = F.cross_entropy(out.logits.float().transpose(1, 2), goal, reduction="none")
     return Reaction(mass, loss.mean(1).cpu())
+
+
+def first_token_mass(lm: LanguageModel, rows: Tensor, tail: int) -> Tensor:
+    """`Reaction.mass` alone, (text,), without the logits, which cost as much as the rest of a small model."""
+    with torch.inference_mode(), probe(lm.model, keys=[0]) as p:
+        lm.model.get_decoder()(rows.to(lm.model.device), use_cache=False)
+    return _mass(p, tail)
+
+
+def _mass(p: Probe, tail: int) -> Tensor:
+    return p.attention[..., -tail:].float().mean((0, 2, 3)).cpu()
 
 
 Attack = Callable[[Tensor], Tensor]
@@ -120,7 +131,7 @@ def search(
 
     def mass(inserted: Sequence[int]) -> float:
         given = torch.cat([_column(bos, rows), rows[:, :half], _column(inserted, rows), rows[:, half:]], dim=1)
-        return float(react(lm, given, tail).mass.mean())
+        return float(first_token_mass(lm, given, tail).mean())
 
     suffix: list[int] = []
     masses = [mass([])]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -41,6 +41,7 @@ ARMS: dict[str, str] = {
 }
 NATS = 2.0  # by which `weakened` lowers the score of the first token
 NOISE = 0.1  # standard deviation, relative to the root mean square of a token's embedding
+BATCH = 8  # texts that run at once; their logits are large where the vocabulary is
 TAIL = 20  # tokens at the end of a text whose predictions are compared
 VERSION = 1
 
@@ -136,12 +137,23 @@ def sink_arm(lm: LanguageModel, arm: str, means: Means | None) -> AbstractContex
     raise FirstTokenError(f"There is no arm {arm!r}; there are {', '.join(ARMS)}.")
 
 
-def log_probabilities(lm: LanguageModel, row: Tensor) -> Tensor:
-    """Of the next token, at the last TAIL tokens of one text: (TAIL, vocabulary), float32."""
-    given = torch.cat([torch.tensor(lm.prefix("auto"), dtype=row.dtype), row])[None].to(lm.model.device)
-    with torch.inference_mode(), explain_out_of_memory("use a smaller model or another device"):
-        logits = lm.model(given, use_cache=False, logits_to_keep=TAIL).logits[0].float()
-    return torch.log_softmax(logits, dim=-1)
+def log_probabilities(lm: LanguageModel, rows: Sequence[Tensor]) -> list[Tensor]:
+    """Of the next token, at the last TAIL tokens of each text: (TAIL, vocabulary), float32, on the CPU.
+
+    Args:
+        rows: (token,) each, text tokens without BOS; texts of equal length run together.
+    """
+    bos = torch.tensor(lm.prefix("auto"), dtype=torch.int64)
+    found: dict[int, Tensor] = {}
+    for length in {len(row) for row in rows}:
+        of_length = [n for n, row in enumerate(rows) if len(row) == length]
+        for start in range(0, len(of_length), BATCH):
+            batch = of_length[start : start + BATCH]
+            given = torch.stack([torch.cat([bos, rows[n]]) for n in batch]).to(lm.model.device)
+            with torch.inference_mode(), explain_out_of_memory("use a smaller model or another device"):
+                logits = lm.model(given, use_cache=False, logits_to_keep=TAIL).logits.float()
+                found |= dict(zip(batch, torch.log_softmax(logits, dim=-1).cpu(), strict=True))
+    return [found[n] for n in range(len(rows))]
 
 
 def divergence(before: Tensor, after: Tensor) -> Tensor:
@@ -150,20 +162,40 @@ def divergence(before: Tensor, after: Tensor) -> Tensor:
     return (before.exp() * (before - after)).sum(-1).mean()
 
 
+@dataclass(frozen=True)
+class Sensitivity:
+    """What an arm predicts at the last TAIL tokens."""
+
+    shifts: dict[str, Tensor]  # for each kind of change the divergence of every text that has one, (text,)
+    loss: Tensor  # (text,), nats per token, before anything is changed
+
+
 def sensitivity(
-    lm: LanguageModel, pairs: dict[str, list[Pair]], arm: str, means: Means | None, seed: int
-) -> dict[str, Tensor]:
-    """For each kind of change the divergence of every text that has one, (text,)."""
-    found: dict[str, Tensor] = {}
+    lm: LanguageModel, ids: Tensor, pairs: dict[str, list[Pair]], arm: str, means: Means | None, seed: int
+) -> Sensitivity:
+    """How far predictions move after each change, with the sink as one arm has it.
+
+    Args:
+        ids: (text, token), text tokens without BOS.
+    """
+    # Most pairs begin with a text as it is, so that each is run once and not once for every kind.
+    befores = {_key(row): row for row in (*ids, *(before for of_kind in pairs.values() for before, _ in of_kind))}
+    shifts: dict[str, Tensor] = {}
     with sink_arm(lm, arm, means):
+        clean = dict(zip(befores, log_probabilities(lm, list(befores.values())), strict=True))
         for kind, of_kind in pairs.items():
-            shifts = []
-            for before, after in of_kind:
-                clean = log_probabilities(lm, before)
-                with noisy_embeddings(lm, seed) if kind == "noise" else nullcontext():
-                    shifts.append(divergence(clean, log_probabilities(lm, after)))
-            found[kind] = torch.stack(shifts).double().cpu()
-    return found
+            with noisy_embeddings(lm, seed) if kind == "noise" else nullcontext():
+                moved = log_probabilities(lm, [after for _, after in of_kind])
+            both = zip(of_kind, moved, strict=True)
+            shifts[kind] = torch.stack(
+                [divergence(clean[_key(before)], after) for (before, _), after in both]
+            ).double()
+    loss = [-clean[_key(row)][:-1].gather(1, row[-TAIL + 1 :, None]).mean() for row in ids]
+    return Sensitivity(shifts, torch.stack(loss))
+
+
+def _key(row: Tensor) -> tuple[int, ...]:
+    return tuple(row.tolist())
 
 
 def measure(lm: LanguageModel, parameters: Robustness, fresh: bool = False) -> Record:
@@ -198,7 +230,8 @@ def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Robustness) ->
         if len(pairs[kind]) < 2:
             raise FirstTokenError(f"Only {len(pairs[kind])} texts allow a change of kind {kind}; give more passages.")
     means = calibrated(lm, "auto")
-    shifts = {arm: sensitivity(lm, pairs, arm, means, seed) for arm in ARMS}
+    reactions = {arm: sensitivity(lm, ids, pairs, arm, means, seed) for arm in ARMS}
+    shifts = {arm: reaction.shifts for arm, reaction in reactions.items()}
     return {
         "sensitivity_ratio": ratio(shifts["no sink"], shifts["intact"], seed),
         "weakened_ratio": ratio(shifts["weakened"], shifts["intact"], seed),
@@ -212,7 +245,7 @@ def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Robustness) ->
             }
             for kind in KINDS
         },
-        "arms": {arm: _reaction(lm, ids, partial(sink_arm, lm, arm, means), seed) for arm in ARMS},
+        "arms": {arm: {"loss": asdict(metrics.bootstrap(one.loss, seed=seed))} for arm, one in reactions.items()},
         "attacks": attacked(lm, ids, parameters),
     }
 
@@ -228,16 +261,6 @@ def ratio(without: dict[str, Tensor], with_it: dict[str, Tensor], seed: int) -> 
         return (sums[:, 0] / sums[:, 1]).log().mean().exp()
 
     return asdict(metrics.bootstrap(pairs, statistic, seed=seed))
-
-
-def _reaction(lm: LanguageModel, ids: Tensor, arm: Callable[[], AbstractContextManager[object]], seed: int) -> JSON:
-    """Loss of an arm on the last TAIL tokens: what taking the sink away costs before anything is changed."""
-    losses = []
-    with arm():
-        for row in ids:
-            log_p = log_probabilities(lm, row)[:-1].cpu()
-            losses.append(-log_p.gather(1, row[-TAIL + 1 :, None]).mean())
-    return {"loss": asdict(metrics.bootstrap(torch.stack(losses), seed=seed))}
 
 
 def attacked(lm: LanguageModel, ids: Tensor, parameters: Robustness) -> JSON:
