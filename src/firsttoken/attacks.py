@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from firsttoken import texts
@@ -47,8 +46,8 @@ def react(lm: LanguageModel, rows: Tensor, tail: int) -> Reaction:
     with torch.inference_mode(), probe(lm.model, keys=[0]) as p:
         out = lm.model(rows.to(lm.model.device), use_cache=False, logits_to_keep=queries.to(lm.model.device))
     mass = _mass(p, tail)
-    goal = rows[:, queries + 1].to(out.logits.device)
-    loss = F.cross_entropy(out.logits.float().transpose(1, 2), goal, reduction="none")
+    logits, goal = out.logits.float(), rows[:, queries + 1].to(out.logits.device)
+    loss = logits.logsumexp(-1) - logits.gather(-1, goal[..., None])[..., 0]
     return Reaction(mass, loss.mean(1).cpu())
 
 
