@@ -5,10 +5,11 @@
     python benchmarks/press.py --python /tmp/kvpress-env/bin/python
     python benchmarks/press.py --python /tmp/kvpress-env/bin/python --record   # also write the record of the book
 
-kvpress needs an older transformers than this project, so it runs in an environment of its own; token numbers and losses
-go between the two through a temporary folder. Each text is a context and a continuation. kvpress reads the context,
-cuts the cache once (StreamingLLMPress, with sinks and without; KeyRerotationPress renumbers) and reads the continuation
-with what is left. We do it in one masked pass over the whole text. Goal: no token's loss differs by 0.001 nats.
+kvpress needs an older transformers than this project, so it runs in an environment of its own; token numbers and
+losses go between the two through a temporary folder. Each text is a context and a continuation. kvpress reads the
+context, cuts the cache once (StreamingLLMPress, with sinks and without; KeyRerotationPress renumbers) and reads the
+continuation with what is left. We do it in one masked pass over the whole text. Goal: no token's loss differs by more
+than 0.001 nats.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from firsttoken.losses import predict
 from firsttoken.probe import probe
 
 CHILD = Path(__file__).with_name("press_child.py")
+Theirs = tuple[dict[str, Tensor], dict[str, str]]  # losses by setting, versions by package
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Comparison:
             )
 
 
-def with_kvpress(python: str, lm: models.LanguageModel, ids: Tensor, comparison: Comparison) -> tuple[dict, dict]:
+def with_kvpress(python: str, lm: models.LanguageModel, ids: Tensor, comparison: Comparison) -> Theirs:
     """Losses by setting, (text, query), and the versions of the packages, from an environment with kvpress.
 
     Raises:
@@ -109,15 +111,15 @@ def with_masks(lm: models.LanguageModel, ids: Tensor, comparison: Comparison) ->
 def measure(python: str, lm: models.LanguageModel, comparison: Comparison) -> records.JSON:
     """Values of the record.
 
-    `largest_difference`, of any token's loss between kvpress and our masks, by setting and `over_all`; `loss`, its mean
-    over texts with interval, under `kvpress` and under `ours`, and `increase` over the full cache of the same side;
-    `kvpress_packages`, versions.
+    `largest_difference` of any token's loss between kvpress and our masks, in nats, by setting and `over_all`; under
+    `kvpress` and `ours`, for each setting the mean `loss` and its `increase` over the full cache of that side, with
+    intervals over texts; `kvpress_packages`, their versions; the sizes of the comparison, for the book to quote.
     """
     ids = texts.windows(lm, texts.long_text(), comparison.context + comparison.continuation, comparison.windows)
     theirs, versions = with_kvpress(python, lm, ids, comparison)
     ours = with_masks(lm, ids, comparison)
     apart = {name: float((ours[name] - theirs[name]).abs().max()) for name in ours if name in theirs}
-    values: records.JSON = {"kvpress_packages": versions, "tokens": theirs["full"].numel()}
+    values: records.JSON = asdict(comparison) | {"kvpress_packages": versions, "tokens": theirs["full"].numel()}
     for side, losses in (("kvpress", theirs), ("ours", ours)):
         means = {name: found.double().mean(1) for name, found in losses.items()}
         values[side] = {

@@ -58,8 +58,10 @@ class Policy:
 
 @dataclass(frozen=True)
 class Pruning:
-    """A cache that is cut once, after `context` tokens, to the first `sinks` and the newest, `kept` in all; whatever is
-    read afterwards stays."""
+    """A cache that is cut once, after `context` tokens, to the first `sinks` and the newest, `kept` in all.
+
+    Whatever is read afterwards stays.
+    """
 
     context: int
     kept: int
