@@ -22,3 +22,23 @@ def test_streaming_two_gigabytes_reads_each_byte_once_and_holds_two_layers(tmp_p
     assert values["memory_ratio"] <= 1.3
     assert values["memory_ratio"] > 0.5, "the peak was not measured"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("python", "why"),
+    [("/no/such/python", "cannot be run"), (sys.executable, "No module named 'kvpress'"), ("true", "wrote no losses")],
+)
+def test_an_environment_without_kvpress_gets_one_sentence(python: str, why: str) -> None:
+    command = [sys.executable, "benchmarks/press.py", "--python", python, "--windows", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert why in line
+    assert "kvpress" in line
+
+
+def test_a_comparison_that_cuts_nothing_is_refused() -> None:
+    command = [sys.executable, "benchmarks/press.py", "--python", sys.executable, "--kept", "384"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "sinks < kept < context" in done.stderr.strip()

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from fake import LETTERS, fake_lm
 from firsttoken import eviction, kv_cache, models, texts
 from firsttoken.attention import AttentionCall, plain_scores
 from firsttoken.bounded_cache import cache_bytes, sink_window_cache
 from firsttoken.errors import FirstTokenError
-from firsttoken.eviction import Policy, evicting
+from firsttoken.eviction import Policy, Pruning, evicting, pruned_once, rotate_half, rotations
 from firsttoken.probe import probe
 from firsttoken.records import Estimate
 from tiny import tiny_model
@@ -174,6 +175,54 @@ def test_a_bounded_cache_stays_bounded_beyond_the_longest_text() -> None:
     assert torch.isfinite(logits).all()
 
 
+def cut_in_earnest(model: Any, ids: torch.Tensor, pruning: Pruning) -> torch.Tensor:
+    """Logits of the tokens after the context, read in one pass with a cache whose tensors were cut."""
+    cache = DynamicCache(config=model.config)
+    model(ids[:, : pruning.context], past_key_values=cache, use_cache=True)
+    held = [*range(pruning.sinks), *range(pruning.context - pruning.kept + pruning.sinks, pruning.context)]
+    first = pruning.context
+    for number, layer in enumerate(cache.layers):
+        layer.keys, layer.values = layer.keys[:, :, held], layer.values[:, :, held]
+        if pruning.positions == "cache":
+            # Each key is turned back by as many positions as its token moves down.
+            first = pruning.kept
+            cos, sin = rotations(model, torch.tensor(held) - torch.arange(pruning.kept), number)
+            layer.keys = layer.keys * cos - rotate_half(layer.keys) * sin
+    rest = ids[:, pruning.context :]
+    place = torch.arange(first, first + rest.shape[1])[None]
+    return model(rest, past_key_values=cache, position_ids=place, use_cache=True).logits
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-mqa", "qwen3"])
+@pytest.mark.parametrize("positions", ["original", "cache"])
+@pytest.mark.parametrize("sinks", [0, 1, 4])
+def test_cutting_a_cache_once_equals_one_masked_pass(name: str, positions: Any, sinks: int) -> None:
+    model = tiny_model(name)
+    pruning = Pruning(25, 9, sinks, positions)
+    with torch.no_grad():
+        found = cut_in_earnest(model, IDS, pruning)
+        with probe(model, hook=pruned_once(model, pruning)):
+            masked = model(IDS, use_cache=False).logits
+        plain = model(IDS, use_cache=False).logits
+    torch.testing.assert_close(masked[:, 25:], found, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(masked[:, :25], plain[:, :25], atol=1e-4, rtol=1e-3)
+    assert (masked[:, 25:] - plain[:, 25:]).abs().max() > 1e-2, "the cut changes what comes after it"
+    with torch.no_grad(), probe(model, hook=pruned_once(model, Pruning(25, 9, sinks))):
+        original = model(IDS, use_cache=False).logits
+    assert positions == "original" or sinks == 0 or (original - masked).abs().max() > 1e-3, "positions matter"
+
+
+def test_a_cut_by_hand() -> None:
+    mask = eviction.allowed_once(Pruning(6, 3, 1), 9)
+    assert [row.nonzero()[:, 0].tolist() for row in mask[5:]] == [
+        [0, 1, 2, 3, 4, 5],
+        [0, 4, 5, 6],
+        [0, 4, 5, 6, 7],
+        [0, 4, 5, 6, 7, 8],
+    ]
+    assert torch.equal(eviction.allowed_once(Pruning(6, 6), 9), torch.ones(9, 9).tril().bool()), "nothing is cut"
+
+
 # -- the chapter --------------------------------------------------------------------------------------------
 
 
@@ -228,6 +277,10 @@ def test_bad_input() -> None:
         evicting(llama, Policy(8, "heavy", 0, "cache"))
     with pytest.raises(FirstTokenError, match="no rotary positions"):
         evicting(gpt2, Policy(8, "sinks", 2, "cache"))
+    with pytest.raises(FirstTokenError, match="cannot be cut to 12"):
+        pruned_once(llama, Pruning(10, 12))
+    with pytest.raises(FirstTokenError, match="no rotary positions"):
+        pruned_once(gpt2, Pruning(10, 4, 2, "cache"))
     with pytest.raises(FirstTokenError, match="slide over 6 tokens"):
         sink_window_cache(gemma, 16, 4)
     with pytest.raises(FirstTokenError, match="no room for 15 sinks"):

@@ -13,6 +13,9 @@ Policies, all with W tokens in the cache, the newest included:
 
 A kept token can keep its *original* position, so that its distance to the newest grows without end, or be renumbered
 by its place in the *cache*, so that no distance exceeds W.
+
+A cache can also be cut only once, when a long context has been read, and grow again afterwards (`Pruning`): what
+libraries do that compress a prompt.
 """
 
 from __future__ import annotations
@@ -53,6 +56,27 @@ class Policy:
             raise FirstTokenError("Only a window with or without sinks can be renumbered.")
 
 
+@dataclass(frozen=True)
+class Pruning:
+    """A cache that is cut once, after `context` tokens, to the first `sinks` and the newest, `kept` in all.
+
+    Whatever is read afterwards stays.
+    """
+
+    context: int
+    kept: int
+    sinks: int = 0
+    positions: Positions = "original"
+
+    def check(self) -> None:
+        """Raises `FirstTokenError` for a cache that cannot keep so many tokens."""
+        if not 0 <= self.sinks <= self.kept <= self.context or self.kept < 1:
+            raise FirstTokenError(
+                f"A cache of {self.context} tokens cannot be cut to {self.kept} of which {self.sinks} are the first; "
+                "give sinks <= kept <= context and kept of at least 1."
+            )
+
+
 def kept_keys(policy: Policy, length: int, seed: int = 0) -> Tensor:
     """The tokens that never leave, apart from the newest ones: (key,), bool."""
     found = torch.zeros(length, dtype=torch.bool)
@@ -71,6 +95,14 @@ def allowed(policy: Policy, length: int, seed: int = 0) -> Tensor:
     count = policy.count if policy.kept in ("sinks", "random") else 0
     recent = key > query - (policy.window - count)
     return (key <= query) & (recent | kept_keys(policy, length, seed))
+
+
+def allowed_once(pruning: Pruning, length: int) -> Tensor:
+    """True where a query may read a key, (query, key): everything before the cut, what was kept after it."""
+    pruning.check()
+    query, key = torch.arange(length)[:, None], torch.arange(length)
+    gone = (key >= pruning.sinks) & (key < pruning.context - (pruning.kept - pruning.sinks))
+    return (key <= query) & ~((query >= pruning.context) & gone)
 
 
 def evicting(model: PreTrainedModel, policy: Policy, layers: Collection[int] | None = None, seed: int = 0) -> Hook:
@@ -93,25 +125,55 @@ def evicting(model: PreTrainedModel, policy: Policy, layers: Collection[int] | N
         if policy.kept == "heavy":
             return _heavy(call, policy)
         length = call.key.shape[2]
-        may = allowed(policy, length, seed).to(call.key.device)[None, None]
-        call = replace(call, mask=without(explicit_mask(call), ~may), causal=False)
-        return _renumber(model, call, policy, layer, seed) if policy.positions == "cache" else call
+        call = _reading(call, allowed(policy, length, seed))
+        if policy.positions == "original":
+            return call
+        # The newest token's place in the cache is W - 1 from query W - 1 on.
+        excess = (torch.arange(length) - (policy.window - 1)).clamp_min(0)
+        return _renumber(model, call, kept_keys(policy, length, seed), excess, layer)
 
     return hook
 
 
-def _renumber(model: PreTrainedModel, call: AttentionCall, policy: Policy, layer: int, seed: int) -> AttentionCall:
-    """Scores as if kept keys stood right before the window.
+def pruned_once(model: PreTrainedModel, pruning: Pruning) -> Hook:
+    """A hook under which one pass over a whole text reads what a cache cut once would hold, in every layer.
 
-    The newest token's place in the cache is W - 1 from query W - 1 on, which only changes its distance to the kept
-    keys. So kept keys meet a query turned back by the difference, all others the query as it is; with twice the width,
-    one product of queries and keys does both.
+    Queries of the context read all that is before them; later ones read the kept tokens of the context and all since.
+
+    Raises:
+        FirstTokenError: no such cut, or renumbered positions in a model without rotary ones.
     """
-    length = call.key.shape[2]
-    excess = (torch.arange(length) - (policy.window - 1)).clamp_min(0)
+    pruning.check()
+    if pruning.positions == "cache":
+        rotations(model, torch.arange(2), 0)  # an error before anything runs
+
+    def hook(module: Any, call: AttentionCall) -> AttentionCall:
+        length = call.key.shape[2]
+        call = _reading(call, allowed_once(pruning, length))
+        if pruning.positions == "original":
+            return call
+        position = torch.arange(length)
+        excess = (position >= pruning.context) * (pruning.context - pruning.kept)
+        return _renumber(model, call, position < pruning.sinks, excess, int(module.layer_idx))
+
+    return hook
+
+
+def _reading(call: AttentionCall, may: Tensor) -> AttentionCall:
+    """The call with only those keys left to each query that `may`, (query, key), lets it read."""
+    return replace(call, mask=without(explicit_mask(call), ~may.to(call.key.device)[None, None]), causal=False)
+
+
+def _renumber(model: PreTrainedModel, call: AttentionCall, kept: Tensor, excess: Tensor, layer: int) -> AttentionCall:
+    """Scores as if the `kept` keys, (key,), stood right before the window.
+
+    A query's place in the cache is its position less its `excess`, (query,), which only changes its distance to the
+    kept keys. So kept keys meet a query turned back by the difference, all others the query as it is; with twice the
+    width, one product of queries and keys does both.
+    """
     cos, sin = rotations(model, excess, layer)
     turned = call.query * cos - rotate_half(call.query) * sin
-    kept = kept_keys(policy, length, seed).to(call.key)[:, None]
+    kept = kept.to(call.key)[:, None]
     query = torch.cat([call.query, turned], dim=-1)
     key = torch.cat([call.key * (1 - kept), call.key * kept], dim=-1)
     return replace(call, query=query, key=key)
