@@ -25,7 +25,7 @@ from firsttoken.interventions import (
     only_key,
     set_first_value,
 )
-from firsttoken.losses import predict
+from firsttoken.losses import predict, token_losses
 from firsttoken.probe import probe
 from firsttoken.without_first import (
     MEANING,
@@ -331,6 +331,14 @@ def test_losses_against_cross_entropy_on_all_logits() -> None:
         expected = F.cross_entropy(logits[:, query], ids()[:, query + 1], reduction="none")
         torch.testing.assert_close(found.loss[:, column], expected, atol=1e-4, rtol=1e-4)
         assert torch.equal(found.top[:, column], logits[:, query].topk(5).indices)
+
+
+def test_token_losses_of_more_rows_than_run_at_once() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 10 * torch.randn(3, 7, 50, generator=generator)
+    goal = torch.randint(50, (3, 7), generator=generator)
+    expected = F.cross_entropy(logits.flatten(0, 1), goal.flatten(), reduction="none").view(3, 7)
+    torch.testing.assert_close(token_losses(logits, goal), expected)
 
 
 def test_clear_messages() -> None:

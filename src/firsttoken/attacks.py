@@ -12,6 +12,7 @@ from torch import Tensor
 
 from firsttoken import texts
 from firsttoken.errors import FirstTokenError
+from firsttoken.losses import token_losses
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe, probe
 
@@ -47,8 +48,7 @@ def react(lm: LanguageModel, rows: Tensor, tail: int) -> Reaction:
         out = lm.model(rows.to(lm.model.device), use_cache=False, logits_to_keep=queries.to(lm.model.device))
     mass = _mass(p, tail)
     logits, goal = out.logits.float(), rows[:, queries + 1].to(out.logits.device)
-    loss = logits.logsumexp(-1) - logits.gather(-1, goal[..., None])[..., 0]
-    return Reaction(mass, loss.mean(1).cpu())
+    return Reaction(mass, token_losses(logits, goal).mean(1).cpu())
 
 
 def first_token_mass(lm: LanguageModel, rows: Tensor, tail: int) -> Tensor:

@@ -14,6 +14,7 @@ from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
 
 TOP = 5
+ROWS = 8  # of logits at a time
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Predictions:
     """What a model predicts at some queries; position q predicts token q + 1."""
 
     loss: Tensor  # (text, query), nats
-    top: Tensor  # (text, query, TOP), the most likely tokens, the likeliest first
+    top: Tensor  # (text, query, top), the most likely tokens, the likeliest first
 
 
 def mean_losses(
@@ -32,7 +33,7 @@ def mean_losses(
     with explain_out_of_memory(f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]})"):
         for batch in ids.split(max(1, batch_tokens // ids.shape[1])):
             with probe(lm.model, hook=hook):
-                found.append(predict(lm, batch, queries, batch_tokens).loss)
+                found.append(predict(lm, batch, queries, batch_tokens, top=0).loss)
     return torch.cat(found).double().mean(1)
 
 
@@ -45,13 +46,30 @@ def logits_at(lm: LanguageModel, ids: Tensor, queries: Tensor) -> Tensor:
     return out.logits.float()
 
 
-def predict(lm: LanguageModel, ids: Tensor, queries: Sequence[int] | Tensor, batch_tokens: int = 1024) -> Predictions:
+def token_losses(logits: Tensor, goal: Tensor) -> Tensor:
+    """-log p of the goals, in nats, each row of logits by itself.
+
+    A few rows at a time: copies of all logits would cost more than the sums, where a vocabulary is large.
+
+    Args:
+        logits: (..., vocabulary), float32.
+        goal: (...), token numbers.
+    """
+    rows = zip(logits.flatten(0, -2).split(ROWS), goal.flatten().split(ROWS), strict=True)
+    found = [part.logsumexp(-1) - part.gather(-1, wanted[:, None])[:, 0] for part, wanted in rows]
+    return torch.cat(found).view(goal.shape)
+
+
+def predict(
+    lm: LanguageModel, ids: Tensor, queries: Sequence[int] | Tensor, batch_tokens: int = 1024, top: int = TOP
+) -> Predictions:
     """Losses and likeliest tokens at the given queries.
 
     Args:
         ids: (text, token), without padding.
         queries: positions, each with a token after it.
         batch_tokens: how many logits exist at once; bounds memory and changes no number.
+        top: how many likeliest tokens to find.
     """
     queries = torch.as_tensor(queries)
     if len(queries) == 0 or queries.max() >= ids.shape[1] - 1:
@@ -62,7 +80,6 @@ def predict(lm: LanguageModel, ids: Tensor, queries: Sequence[int] | Tensor, bat
         for batch in ids.split(rows):
             logits = logits_at(lm, batch, queries)
             goal = batch[:, queries + 1].to(logits.device)
-            found = logits.logsumexp(-1) - logits.gather(-1, goal[..., None])[..., 0]
-            losses.append(found.cpu())
-            tops.append(logits.topk(TOP, dim=-1).indices.cpu())
+            losses.append(token_losses(logits, goal).cpu())
+            tops.append(logits.topk(top, dim=-1).indices.cpu())
     return Predictions(torch.cat(losses), torch.cat(tops))

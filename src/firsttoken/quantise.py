@@ -57,6 +57,8 @@ def round_tokens(x: Tensor, bits: int, dim: int | tuple[int, ...], exact: Sequen
         exact: positions of the tokens that stay.
     """
     kept = set(exact)
+    if not kept:
+        return round_to_bits(x, bits, dim)
     rest = torch.tensor([t for t in range(x.shape[-2]) if t not in kept], device=x.device)
     if len(rest) == 0:
         return x
@@ -76,7 +78,12 @@ def rounded_cache(bits: int, grouping: Grouping, exact: Sequence[int] = ()) -> H
         raise FirstTokenError(f"Groups are of a token or of a channel, not of a {grouping!r}.")
 
     def hook(module: Any, call: AttentionCall) -> AttentionCall:
-        key, value = (round_tokens(x, bits, dims[grouping], exact) for x in (call.key, call.value))
+        # Keys and values come repeated for grouped queries; a cache holds them once.
+        groups = getattr(module, "num_key_value_groups", 1)
+        key, value = (
+            round_tokens(x[:, ::groups], bits, dims[grouping], exact).repeat_interleave(groups, dim=1)
+            for x in (call.key, call.value)
+        )
         return replace(call, key=key, value=value)
 
     return hook
@@ -100,8 +107,12 @@ def rounded_activations(model: PreTrainedModel, bits: int, scope: Scope, exact: 
     if scope not in dims:
         raise FirstTokenError(f"Activations are rounded by token or by tensor, not by {scope!r}.")
 
+    last: list[Tensor] = []  # an input and the same rounded: several matrices read one tensor, one after the other
+
     def before(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
-        return (round_tokens(arguments[0], bits, dims[scope], exact), *arguments[1:])
+        if not last or last[0] is not arguments[0]:
+            last[:] = arguments[0], round_tokens(arguments[0], bits, dims[scope], exact)
+        return (last[1], *arguments[1:])
 
     with ExitStack() as stack:
         for module in linear_layers(model):
