@@ -64,9 +64,12 @@ def measure(lm: LanguageModel, parameters: Theory, fresh: bool = False) -> Recor
             f"bound_length must be at most length={parameters.length}, not {parameters.bound_length}."
         )
     chosen = texts.exactly(parameters.texts, parameters.passages)
+    of_texts = texts.texts_hash(chosen)
     execution, seed = parameters.execution, parameters.seed
-    if parameters.bounded and choose_for_one_process(lm, execution) == "streamed":
-        # A record without the comparison answers a smaller question, and must not be taken for the larger one.
+    # A record without the comparison answers a smaller question, and must not be taken for the larger one. Where the
+    # larger one has been answered, nobody needs the weights that `choose_for_one_process` would look at.
+    answered = not fresh and records.reusable("theory", lm, records.recorded(parameters), of_texts)
+    if parameters.bounded and not answered and choose_for_one_process(lm, execution) == "streamed":
         parameters = replace(parameters, bounded=0)
 
     def run() -> JSON:
@@ -85,7 +88,7 @@ def measure(lm: LanguageModel, parameters: Theory, fresh: bool = False) -> Recor
         "theory",
         model=lm,
         parameters=records.recorded(parameters),
-        texts=texts.texts_hash(chosen),
+        texts=of_texts,
         measure=run,
         judge=judge,
         fresh=fresh,
