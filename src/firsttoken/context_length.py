@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from firsttoken import lab
 from firsttoken.budgets import budget
-from firsttoken.errors import FirstTokenError
 from firsttoken.packing import BosInTraining, Packing
 from firsttoken.pretrain import SHORT
 from firsttoken.records import JSON, Record, Verdict, interval
@@ -32,13 +31,11 @@ def training(budget_name: str, bos: BosInTraining, length: int, long: bool = Fal
 def trainings(budget_name: str, seeds: int = 1) -> list[Training]:
     """All runs of the chapter."""
     found = budget(budget_name)
-    if seeds < 1:
-        raise FirstTokenError(f"At least one seed is needed, not {seeds}.")
     every = [
         training(budget_name, bos, length, seed=seed)
         for bos in BOS_CHOICES
         for length in found.lengths
-        for seed in range(seeds)
+        for seed in lab.seeds_from(seeds)
     ]
     return every + [training(budget_name, bos, max(found.lengths), long=True) for bos in BOS_CHOICES]
 

@@ -44,6 +44,13 @@ class Group:
         }
 
 
+def seeds_from(count: int) -> range:
+    """The seeds of `count` runs that differ in nothing else; fewer than one is an error."""
+    if count < 1:
+        raise FirstTokenError(f"At least one seed is needed, not {count}.")
+    return range(count)
+
+
 def runs_of(trainings: Sequence[Training], train: bool, fresh: bool = False) -> dict[Training, Record]:
     """The record of each training that has one; with `train`, those that are missing are trained now, one by one.
 

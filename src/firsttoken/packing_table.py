@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from firsttoken import lab
 from firsttoken.budgets import budget
-from firsttoken.errors import FirstTokenError
 from firsttoken.packing import BosInTraining, Masking, Packing
 from firsttoken.pretrain import SHORT
 from firsttoken.records import JSON, Record, Verdict, interval
@@ -49,9 +48,7 @@ def training(budget_name: str, row: Row, seed: int = 0) -> Training:
 
 def trainings(budget_name: str, seeds: int = 1) -> list[Training]:
     """All runs of the chapter: five for each seed."""
-    if seeds < 1:
-        raise FirstTokenError(f"At least one seed is needed, not {seeds}.")
-    return list(dict.fromkeys(training(budget_name, row, seed) for seed in range(seeds) for row in ROWS))
+    return list(dict.fromkeys(training(budget_name, row, seed) for seed in lab.seeds_from(seeds) for row in ROWS))
 
 
 def measure(budget_name: str, seeds: int = 1, train: bool = True, fresh: bool = False) -> Record | None:
