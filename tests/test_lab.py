@@ -184,6 +184,7 @@ def test_each_row_reads_its_model_in_its_own_way() -> None:
     ("rates", "status"),
     [
         ({"causal_never": (0.2, 0.2, 0.0), "causal_fixed": (0.9, 0.1, 0.0)}, "partly"),
+        ({"causal_never": (0.0, 0.0, 0.0), "causal_fixed": (0.9, 0.1, 2.0)}, "partly"),
         ({"causal_never": (0.9, 0.9, 0.0), "causal_fixed": (0.9, 0.9, 0.0)}, "not reproduced"),
         ({"causal_fixed": (0.9, 0.1, 2.0)}, "not measured"),
         (

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from firsttoken import metrics
+from firsttoken.errors import FirstTokenError
 from firsttoken.layerwise import attention, through_layers
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
@@ -29,6 +30,11 @@ def start(lm: LanguageModel, ids: Tensor, arm: Arm) -> tuple[Tensor, int]:
     Raises:
         FirstTokenError: `with_bos` for a model whose tokenizer has no BOS token.
     """
+    if arm == "with_bos" and lm.tokenizer.bos_token_id is None:
+        raise FirstTokenError(
+            f"{lm.name} has no BOS token in its tokenizer, so it cannot be compared with and without one; the "
+            "chapters sink_rates, where and removal do not need one."
+        )
     prefix = lm.prefix("always" if arm == "with_bos" else "never")
     if not prefix:
         return ids, 0
