@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -187,3 +188,19 @@ def test_the_build_names_chapters_that_have_no_current_page(root: Path) -> None:
     notebook(root, "works", "print('changed')")
     with pytest.raises(FirstTokenError, match="Changed since"):
         build.check_chapters(root)
+
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_links_between_chapters_survive_a_copy(path: Path) -> None:
+    """`firsttoken report` writes copies under other names into other folders, where a relative link leads nowhere."""
+    text = "".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    assert not re.findall(r"\]\((?!https?:|#)[^)]*\)", text)
+    for target in re.findall(r"\{doc\}`[^<`]*<([^>]+)>`", text):
+        assert target.startswith("/book/")
+        name = target.removeprefix("/book/")
+        assert (NOTEBOOKS[0].parent / f"{Path(name).name}.ipynb").exists() or (
+            NOTEBOOKS[0].parents[1] / "book" / f"{name}.md"
+        ).exists(), target
