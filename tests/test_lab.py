@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +231,20 @@ def test_verdict_on_emergence(rates: tuple[float, ...], status: str) -> None:
     assert record.verdict.status == status
     missing = [name for name, found in record.values["variants"].items() if found is None]
     assert missing == ["weight decay 0.5"]
+
+
+def test_a_second_seed_of_one_variant_widens_its_row() -> None:
+    every = emergence.variants("gpu")
+    ran(every["as in the budget"], 0.5)
+    ran(every["weight decay 0"], 0.2)
+    ran(replace(every["weight decay 0"], seed=1), 0.6)
+    record = emergence.measure("gpu", seeds=2, train=False)
+    assert record is not None
+    base, other = (record.values["variants"][name] for name in ("as in the budget", "weight decay 0"))
+    assert (base["seeds"], other["seeds"]) == (1, 2)
+    assert other["sink_rate_0.3"]["value"] == pytest.approx(0.4)
+    assert other["sink_rate_0.3"]["low"] < 0.25 < 0.55 < other["sink_rate_0.3"]["high"]
+    assert other["run"] == every["weight decay 0"].slug
 
 
 # -- all of them --------------------------------------------------------------------------------------------

@@ -36,37 +36,44 @@ def variants(budget_name: str) -> dict[str, Training]:
     }
 
 
-def measure(budget_name: str, train: bool = True, fresh: bool = False) -> Record | None:
+def measure(budget_name: str, seeds: int = 1, train: bool = True, fresh: bool = False) -> Record | None:
     """The record `emergence/<budget>-budget.json`; None where nothing was trained and nothing is to be.
 
-    Its values: `variants` {name: `run`, `learning_rate`, `weight_decay`, the numbers of `lab.row`, and `onset`, or
-    null where it was not trained}, `even` (attention to the first of 64 tokens that an even spread would give),
-    `runs`.
+    Its values: `variants` {name: `run`, `learning_rate`, `weight_decay`, the numbers of `lab.row` over the seeds that
+    were trained, and `onset` of the first, or null where none was}, `even` (attention to the first of 64 tokens that
+    an even spread would give), `runs`.
     """
-    every = variants(budget_name)
-    found = lab.runs_of(list(every.values()), train, fresh)
+    every = {
+        name: [replace(one, seed=seed) for seed in lab.seeds_from(seeds)]
+        for name, one in variants(budget_name).items()
+    }
+    trainings = [one for of_variant in every.values() for one in of_variant]
+    found = lab.runs_of(trainings, train, fresh)
 
     def values() -> JSON:
         return {
-            "variants": {name: _variant(one, found.get(one)) for name, one in every.items()},
+            "variants": {
+                name: _variant(of_variant[0], [found[one] for one in of_variant if one in found])
+                for name, of_variant in every.items()
+            },
             "even": EVEN,
             "runs": [record.model for record in found.values()],
         }
 
-    parameters = lab.settings(every.values())
+    parameters = {"seeds": seeds, **lab.settings(trainings)}
     return lab.record_of(CLAIM, budget_name, parameters, found, values, judge, VERSION)
 
 
-def _variant(training: Training, record: Record | None) -> JSON | None:
-    if record is None:
+def _variant(training: Training, of_seeds: list[Record]) -> JSON | None:
+    if not of_seeds:
         return None
     settings, arm = training.settings(), lab.own_arm(training.packing.bos)
     return {
-        "run": record.model,
+        "run": of_seeds[0].model,
         "learning_rate": settings.learning_rate,
         "weight_decay": settings.weight_decay,
-        **(lab.row([record], arm, SHORT) or {}),
-        "onset": onset(record.values["curve"], arm),
+        **(lab.row(of_seeds, arm, SHORT) or {}),
+        "onset": onset(of_seeds[0].values["curve"], arm),
     }
 
 

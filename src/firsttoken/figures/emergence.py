@@ -20,7 +20,7 @@ def variant_table(record: Record) -> Display:
     for name in variants(record.parameters["budget"]):
         found = record.values["variants"].get(name)
         if found is None:
-            cells.append((name, NOT_MEASURED_YET, "–", "–", "–"))
+            cells.append((name, NOT_MEASURED_YET, "–", "–", "–", "–"))
             continue
         onset = found["onset"]
         cells.append(
@@ -30,9 +30,17 @@ def variant_table(record: Record) -> Display:
                 interval(found["mass"], ".1%"),
                 f"{found['loss']['value']:.2f}",
                 "never" if onset is None else f"step {onset['step']}, loss {onset['loss']:.2f}",
+                str(found["seeds"]),
             )
         )
-    columns = ("training", "sink heads (ε = 0.3)", "mass on the first token", "loss at the end", "onset")
+    columns = (
+        "training",
+        "sink heads (ε = 0.3)",
+        "mass on the first token",
+        "loss at the end",
+        "onset (first seed)",
+        "seeds",
+    )
     return table(cells, columns, f"One thing changed at a time, budget {record.parameters['budget']}")
 
 
