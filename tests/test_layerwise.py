@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from fake import Letters
 from firsttoken import layerwise, mixing, models, phenomenon, smoothing
 from firsttoken.arms import ARMS, first_token_mass
 from firsttoken.edits import Edit
@@ -18,18 +18,16 @@ from firsttoken.probe import Probe
 from firsttoken.residuals import residual_stream
 from tiny import ARCHITECTURES, tiny_model
 
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+
 TEXTS, LENGTH = 5, 17
 
 
 @pytest.fixture(autouse=True)
-def one_thread_and_an_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("FIRSTTOKEN_CACHE", str(tmp_path / "cache"))
-    # No tokenizer is saved with these models; token 1 is their BOS.
+def bos_without_a_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tokenizer is saved with these models; token 1 is their BOS."""
     monkeypatch.setattr(models.LanguageModel, "prefix", lambda self, bos: [] if bos == "never" else [1])
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    monkeypatch.setattr(models.LanguageModel, "tokenizer", Letters())
 
 
 def ids() -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,10 @@ from firsttoken.probe import probe
 from firsttoken.streaming import StreamedModel
 from tiny import ARCHITECTURES, tiny_model
 
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+
 TEXTS, LENGTH = 5, 17
 QUERIES = torch.tensor([3, 7, 15])
-
-
-@pytest.fixture(autouse=True)
-def one_thread_and_an_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("FIRSTTOKEN_CACHE", str(tmp_path / "cache"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def ids() -> Tensor:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,16 +22,9 @@ from firsttoken.progress import Progress
 from firsttoken.streaming import Streamed, StreamedModel
 from tiny import ARCHITECTURES, tiny_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXTS, LENGTH = 5, 17
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    # Waking threads for matrices this small takes longer than the products.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def ids() -> torch.Tensor:
