@@ -103,7 +103,7 @@ def with_masks(lm: models.LanguageModel, ids: Tensor, comparison: Comparison) ->
         rows = []
         for row in ids:
             with probe(lm.model, hook=hook):
-                rows.append(predict(lm, row[None], queries).loss[0])
+                rows.append(predict(lm, row[None], queries, top=0).loss[0])
         found[name] = torch.stack(rows)
     return found
 

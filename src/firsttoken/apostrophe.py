@@ -101,8 +101,8 @@ def trigger_head(
         "heads_of_that_kind": int((nearness > 0.5).sum()),
         "example": {
             "tokens": tokens[int(rows[liveliest])][stretch],
-            "attention": _rounded(attention[rows[liveliest], layer, head, stretch]),
-            "value_norm": _rounded(norm[liveliest, stretch]),
+            "attention": metrics.rounded(attention[rows[liveliest], layer, head, stretch]),
+            "value_norm": metrics.rounded(norm[liveliest, stretch]),
             "value_norm_first": float(norm[liveliest, 0]),
         },
     }
@@ -143,7 +143,3 @@ def follow(lm: LanguageModel, ids: Tensor, where: Tensor, batch_tokens: int) -> 
         found.append(taken.sum(-1).transpose(0, 1).double())
         norms.append(torch.stack([value[layer] for layer in sorted(value)], dim=1))
     return torch.cat(found), torch.cat(norms)
-
-
-def _rounded(values: Tensor) -> list[float]:
-    return [float(f"{value:.4g}") for value in values.tolist()]

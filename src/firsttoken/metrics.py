@@ -132,3 +132,8 @@ def mean_where(values: Tensor, where: Tensor, seed: int = 0) -> dict[str, Any] |
     if len(sums) < 2:
         return None
     return asdict(bootstrap(sums, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed))
+
+
+def rounded(values: Tensor) -> list[float]:
+    """A list of numbers, (n,), with the four digits that a figure can show, for a record."""
+    return [float(f"{value:.4g}") for value in values.tolist()]

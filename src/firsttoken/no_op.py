@@ -22,7 +22,7 @@ from firsttoken.errors import FirstTokenError, explain_out_of_memory
 from firsttoken.lockstep import together
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.noop_heads import Discovery
-from firsttoken.noop_rules import example, rounded, rule_effect, search_summary
+from firsttoken.noop_rules import example, rule_effect, search_summary
 from firsttoken.probe import probe
 from firsttoken.records import JSON, Record, Verdict, interval
 
@@ -153,12 +153,12 @@ def norm_summary(traces: heads.HeadTraces, seed: int) -> JSON:
         "smallest_value": asdict(metrics.bootstrap(_first_is_smallest(traces.value_norm), seed=seed)),
         "by_attention": {"edges": list(EDGES), "relative_norm": curve, "heads": len(kept)},
         "by_layer": {
-            "value_first": rounded(traces.value_norm[..., 0].mean((0, 2))),
-            "value_others": rounded(traces.value_norm[..., 1:].mean((0, 2, 3))),
-            "key_first": rounded(traces.key_norm[..., 0].mean((0, 2))),
-            "key_others": rounded(traces.key_norm[..., 1:].mean((0, 2, 3))),
-            "massive_first": rounded(massive[0].mean(0)),
-            "massive_others": rounded(massive[1].mean(0)),
+            "value_first": metrics.rounded(traces.value_norm[..., 0].mean((0, 2))),
+            "value_others": metrics.rounded(traces.value_norm[..., 1:].mean((0, 2, 3))),
+            "key_first": metrics.rounded(traces.key_norm[..., 0].mean((0, 2))),
+            "key_others": metrics.rounded(traces.key_norm[..., 1:].mean((0, 2, 3))),
+            "massive_first": metrics.rounded(massive[0].mean(0)),
+            "massive_others": metrics.rounded(massive[1].mean(0)),
         },
     }
 

@@ -62,7 +62,7 @@ def _histogram(attention: Tensor, head: int, per_layer: int, start: int) -> list
     place = _place(head, per_layer)
     values = attention[:, place["layer"], place["head"], start:]
     counts = torch.histc(values, bins=20, min=0, max=1)
-    return rounded(counts / counts.sum())
+    return metrics.rounded(counts / counts.sum())
 
 
 def example(rule: Rule, attention: Tensor, tokens: list[list[str]], found: Conditions) -> JSON:
@@ -79,7 +79,7 @@ def example(rule: Rule, attention: Tensor, tokens: list[list[str]], found: Condi
         "condition": rule.condition,
         "off_when_true": rule.off_when_true,
         "tokens": tokens[text][start:end],
-        "attention": rounded(rows[text, start:end]),
+        "attention": metrics.rounded(rows[text, start:end]),
         "holds": holds[text, start:end].tolist(),
     }
 
@@ -114,7 +114,7 @@ def rule_effect(
     def losses(lm: LanguageModel, change: Any = None) -> Tensor:
         hook = None if change is None else in_layers({layer: change})
         with probe(lm.model, hook=hook):
-            return predict(lm, ids, queries, batch_tokens // 2).loss
+            return predict(lm, ids, queries, batch_tokens // 2, top=0).loss
 
     changes: dict[str, Callable[[AttentionCall], AttentionCall]] = {
         "held_on_the_sink": lambda call: only_key(call, heads=[head]),
@@ -138,8 +138,3 @@ def rule_effect(
             "rule_says_on": metrics.mean_where(difference, ~off, seed),
         }
     return result
-
-
-def rounded(values: Tensor) -> list[float]:
-    """Numbers with the digits that a figure can show."""
-    return [float(f"{value:.4g}") for value in values.tolist()]

@@ -227,7 +227,7 @@ def _long_arm(
     given, moved = inputs(lm, ids, arm, parameters.seed)
     for window in given.split(1):
         with intervened(lm, arm, means) as p:
-            losses.append(predict(lm, window, queries + moved, parameters.batch_tokens).loss)
+            losses.append(predict(lm, window, queries + moved, parameters.batch_tokens, top=0).loss)
             alphas.append(torch.cat([first_attention(p.attention, n + moved) for n in lengths]))
     loss = torch.cat(losses).double()  # (window, query)
     alpha = torch.stack(alphas)  # (window, length, layer, head)

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from firsttoken import records, texts
+from firsttoken import metrics, records, texts
 from firsttoken.arms import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
 from firsttoken.errors import FirstTokenError
 from firsttoken.layerwise import attention, through_layers
@@ -202,7 +202,7 @@ def shown(lm: LanguageModel, ids: Tensor, growth: Tensor, parameters: Smoothing)
         values[arm] = {
             "maps": [pack(maps[layer, head]) for layer, head in heads],
             "offset": first,
-            "spectrum": [float(f"{value:.4g}") for value in mean.tolist()],
+            "spectrum": metrics.rounded(mean),
             "effective_rank": [round(value, 3) for value in effective_rank(singular).mean(1).tolist()],
         }
     return values

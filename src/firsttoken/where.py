@@ -179,7 +179,7 @@ def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Where) -> JSON
             "sink_rate": asdict(metrics.sink_rate_estimate(alpha[..., 0], parameters.epsilon, seed=seed)),
         }
         if name in ("as it is", "without BOS", "with BOS"):
-            found.setdefault("profile", {})[name] = _rounded(alpha.mean((0, 1, 2)))
+            found.setdefault("profile", {})[name] = metrics.rounded(alpha.mean((0, 1, 2)))
         if name == "as it is":
             found["secondary"] = secondary(alpha, decode(lm, given[name].ids), parameters.epsilon, seed)
         if name == "another first token":
@@ -216,9 +216,9 @@ def secondary(alpha: Tensor, tokens: list[list[str]], epsilon: float, seed: int)
     ]
     return {
         "head_share": asdict(metrics.bootstrap(per_head, seed=seed)),
-        "by_layer": _rounded(per_head.mean((0, 2))),
-        "first_by_layer": _rounded((alpha[..., 0] > epsilon).double().mean((0, 2))),
-        "by_position": _rounded(strong.double().mean((0, 1, 2))),
+        "by_layer": metrics.rounded(per_head.mean((0, 2))),
+        "first_by_layer": metrics.rounded((alpha[..., 0] > epsilon).double().mean((0, 2))),
+        "by_position": metrics.rounded(strong.double().mean((0, 1, 2))),
         "examples": examples,
         "texts": texts_,
     }
@@ -236,7 +236,7 @@ def identity(hidden: Tensor) -> JSON:
     n = hidden.shape[0]
     apart = ~torch.eye(n, dtype=torch.bool)
     mean = alike[..., apart].mean(-1)  # (layer + 1, 2)
-    return {"first": _rounded(mean[:, 0]), "ordinary": _rounded(mean[:, 1])}
+    return {"first": metrics.rounded(mean[:, 0]), "ordinary": metrics.rounded(mean[:, 1])}
 
 
 def remeasure(lm: LanguageModel, record: Record) -> Record:
@@ -269,7 +269,3 @@ def judge(values: JSON) -> Verdict:
         sentence += "The sink belongs to the place." if to_place else "The sink is not tied to its place alone."
     status: records.Status = "reproduced" if expected and good else "partly" if expected or good else "not reproduced"
     return Verdict(status, sentence)
-
-
-def _rounded(values: Tensor) -> list[float]:
-    return [float(f"{value:.4g}") for value in values.tolist()]
