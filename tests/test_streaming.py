@@ -139,10 +139,13 @@ def test_the_sink_rates_are_the_same_streamed(tmp_path: Path, monkeypatch: pytes
 def test_streaming_is_chosen_where_the_model_does_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    lm = saved("llama", tmp_path)
-    assert execution.choose(lm, "auto") == "resident"
-    monkeypatch.setattr(execution, "free_memory", lambda device: 100_000)
-    assert execution.choose(lm, "auto") == "streamed"
+    assert execution.choose(saved("llama", tmp_path / "fits"), "auto") == "resident"
+    assert not capsys.readouterr().out
+    lm = saved("llama", tmp_path / "large")
+    with monkeypatch.context() as patch:
+        patch.setattr(execution, "free_memory", lambda device: 100_000)
+        assert execution.choose(lm, "auto") == "streamed"
+    assert execution.choose(lm, "auto") == "streamed", "the way changed during a measurement"
     line = capsys.readouterr().out
     assert line.count("\n") == 1
     assert "0.0 GB free, so it is streamed from disk" in line

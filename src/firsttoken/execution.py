@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -19,11 +20,13 @@ Way = Literal["resident", "streamed", "tensor_parallel"]
 WAYS: dict[str, Way] = {"resident": "resident", "streamed": "streamed", "tensor_parallel": "tensor_parallel"}
 # Beside the weights: activations of a batch, the tokenizer, kernels' workspace.
 ROOM = 1.15
+# What `auto` chose for a model in use: free memory changes during a measurement, the way through it should not.
+_chosen: WeakKeyDictionary[LanguageModel, Way] = WeakKeyDictionary()
 
 
 def choose(lm: LanguageModel, execution: str) -> Way:
     """The way to run a model; `auto` takes `tensor_parallel` under torchrun, `streamed` where the weights do not
-    fit in free memory (and says so in one line), else `resident`.
+    fit in free memory (and says so in one line), else `resident`. For a model object in use it is decided once.
 
     Raises:
         FirstTokenError: an unknown way, or tensor parallelism outside torchrun.
@@ -43,6 +46,12 @@ def choose(lm: LanguageModel, execution: str) -> Way:
     # A device map already says where the weights go, and a loaded model has its place.
     if lm.device_map or "model" in vars(lm):
         return "resident"
+    if lm not in _chosen:
+        _chosen[lm] = _by_memory(lm)
+    return _chosen[lm]
+
+
+def _by_memory(lm: LanguageModel) -> Way:
     needed = weight_bytes(lm)
     free = free_memory(lm.device)
     if needed * ROOM <= free or getattr(lm.config, "quantization_config", None):
