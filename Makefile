@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: book test install browser lint pages verify picture clean
+.PHONY: book test install browser slurm lint pages verify picture clean
 
 # Chapters that `make book` measures on this machine; the others show the committed records. `all` takes much longer.
 MEASURE ?= phenomenon sink_rates
@@ -52,6 +52,10 @@ browser:  ## Chromium, which the tests of the built book drive
 	else \
 	  echo "The tests need Chromium: run 'apt-get install chromium' as root, then this again."; exit 1; \
 	fi
+
+slurm:  ## SLURM, which tests/test_slurm.py starts on this machine where it is installed
+	@command -v slurmctld >/dev/null || test -x /usr/sbin/slurmctld || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm >/dev/null; }
 
 picture: $(INSTALLED)  ## the picture of the README, from the committed records
 	$(BIN)/python -c "import base64; from firsttoken import records; from firsttoken.figures import phenomenon; \

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -57,6 +61,39 @@ def test_one_failing_model_leaves_the_others(root: Path, capsys: pytest.CaptureF
     # Other parameters are another question.
     (other,) = plan_runs("good", ["works"], {"folder": str(root)}, root)
     assert not other.is_done()
+
+
+def interrupted(root: Path, where: dict[str, Any]) -> str:
+    """What a launch prints that gets Ctrl-C while its job runs; the job leaves its process number in marks/slow."""
+    cell = (
+        "import os, time\nfrom pathlib import Path\nPath(folder, model).write_text(str(os.getpid()))\ntime.sleep(90)"
+    )
+    notebook(root, "waits", cell, parameters='model: str = "m"\nfolder: str = ""\n')
+    script = f"""
+import signal
+from pathlib import Path
+from firsttoken.cluster import Where, launch, plan_runs
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started in the background may be deaf to it
+root = Path({str(root)!r})
+launch(plan_runs("slow", ["waits"], {{"folder": str(root / "marks")}}, root), Where(**{where}), root / "logs")
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    mark, deadline = root / "marks" / "slow", time.monotonic() + 120
+    while not (mark.exists() and mark.read_text()):
+        assert time.monotonic() < deadline, "the job never ran"
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode
+    return out
+
+
+def test_jobs_on_this_machine_end_with_the_launcher(root: Path) -> None:
+    interrupted(root, {"workers": 1})
+    job, deadline = Path("/proc", (root / "marks" / "slow").read_text()), time.monotonic() + 30
+    while job.exists():
+        assert time.monotonic() < deadline, "the job goes on"
+        time.sleep(0.2)
 
 
 def test_models_of_a_family_file() -> None:

@@ -10,6 +10,8 @@ kept, finished measurements are records, and a streamed pass has the state after
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import re
 import subprocess
 import sys
@@ -107,13 +109,14 @@ def plan_runs(
 
 
 def launch(runs: Sequence[Run], where: Where, logs: Path) -> dict[str, str | None]:
-    """Run all, `where.workers` at once, each in its own process, and wait.
+    """Run all, `where.workers` at once, each in its own process, and wait. Jobs here end with this process; those of
+    SLURM stay in its queue when this is interrupted.
 
     Returns:
         {name of the run: None, or its error in one line}
 
     Raises:
-        FirstTokenError: submitit is not installed, or SLURM is asked for on a machine without it.
+        FirstTokenError: submitit is not installed, SLURM is asked for on a machine without it, or refuses the jobs.
     """
     executor = _executor(where, logs)
     waiting = [(run, where.retries) for run in runs if not run.is_done()]
@@ -121,25 +124,35 @@ def launch(runs: Sequence[Run], where: Where, logs: Path) -> dict[str, str | Non
     # SLURM has a queue of its own; submitit's local executor starts whatever it is given at once.
     free = list(range(len(waiting) if where.slurm else where.workers))
     running: list[_Job] = []
-    while waiting or running:
-        while waiting and free:
-            run, retries = waiting.pop(0)
-            slot = free.pop(0)
-            if not where.slurm:
-                executor.update_parameters(visible_gpus=range(slot * where.gpus, (slot + 1) * where.gpus))
-            running.append(_Job(run, retries, slot, executor.submit(run)))
-            _say(f"{run.name}: submitted as job {running[-1].job.job_id}")
-        for ended in [entry for entry in running if entry.job.done()]:
-            running.remove(ended)
-            free.append(ended.slot)
-            error = _error(ended.job)
-            if error is not None and ended.retries > 0:
-                _say(f"{ended.run.name}: failed, is tried again ({error})")
-                waiting.append((ended.run, ended.retries - 1))
-                continue
-            outcome[ended.run.name] = error
-            _say(f"{ended.run.name}: {'done' if error is None else f'failed ({error})'}")
-        time.sleep(10 if where.slurm else 0.2)
+    try:
+        while waiting or running:
+            while waiting and free:
+                run, retries = waiting[0]
+                if not where.slurm:
+                    first = free[0] * where.gpus
+                    executor.update_parameters(visible_gpus=range(first, first + where.gpus))
+                job, refusal = _submit(executor, run)
+                if job is None and not running:
+                    raise FirstTokenError(f"SLURM refuses the job: {refusal}.")
+                if job is None:
+                    break  # there is a limit on a person's jobs; one that ends makes room
+                waiting.pop(0)
+                running.append(_Job(run, retries, free.pop(0), job))
+                _say(f"{run.name}: submitted as job {job.job_id}")
+            for ended in [entry for entry in running if entry.job.done()]:
+                running.remove(ended)
+                free.append(ended.slot)
+                error = _error(ended.job)
+                if error is not None and ended.retries > 0:
+                    _say(f"{ended.run.name}: failed, is tried again ({error})")
+                    waiting.append((ended.run, ended.retries - 1))
+                    continue
+                outcome[ended.run.name] = error
+                _say(f"{ended.run.name}: {'done' if error is None else f'failed ({error})'}")
+            time.sleep(2 if where.slurm else 0.2)
+    except KeyboardInterrupt:
+        _leave(running, where.slurm)
+        raise
     for folder, model in {run.out.parent: run.model for run in runs}.items():
         chapters.write_index(model, folder)
     return outcome
@@ -153,19 +166,43 @@ class _Job:
     job: Any  # submitit's
 
 
+def _submit(executor: Any, run: Run) -> tuple[Any, str]:
+    """The job, or None and why there is none, in the words of sbatch."""
+    import submitit
+
+    try:
+        # submitit repeats what sbatch says.
+        with contextlib.redirect_stderr(io.StringIO()):
+            return executor.submit(run), ""
+    except submitit.core.utils.FailedJobError as error:
+        lines = [line.removeprefix("sbatch: error: ") for line in str(error).splitlines() if line.strip()]
+        return None, "; ".join(lines) or "sbatch gives no reason"
+
+
 def _error(job: Any) -> str | None:
     """What went wrong in one line; None if nothing did."""
     import submitit
 
-    try:
-        error = job.exception()
-    except submitit.core.utils.UncompletedJobError:
-        return f"its process was ended from outside, see {job.paths.stderr}"
+    error = job.exception()
     if error is None:
         return None
+    if not isinstance(error, submitit.core.utils.FailedJobError):
+        return f"its process was ended from outside ({job.state}), see {job.paths.stderr}"
     # submitit gives the traceback of the job's process as text, with advice around it.
     found = _RAISED.findall(str(error))
     return found[-1].removeprefix("firsttoken.errors.FirstTokenError: ") if found else type(error).__name__
+
+
+def _leave(running: Sequence[_Job], slurm: bool) -> None:
+    for entry in running:
+        if not slurm:
+            entry.job.cancel()
+    if slurm and running:
+        numbers = " ".join(entry.job.job_id for entry in running)
+        _say(
+            f"SLURM goes on with what was submitted: `scancel {numbers}` ends it; repeat this command only when "
+            "`squeue --me` no longer lists it."
+        )
 
 
 def _executor(where: Where, logs: Path) -> Any:
@@ -177,18 +214,31 @@ def _executor(where: Where, logs: Path) -> Any:
         local = submitit.LocalExecutor(folder=logs, python=sys.executable)
         local.update_parameters(timeout_min=60 * where.hours, gpus_per_node=where.gpus)
         return local
+    if not _answers("sbatch", "--version"):
+        raise FirstTokenError("There is no SLURM here (no command sbatch); leave out --slurm to run on this machine.")
+    if not _answers("sacct"):
+        _say(
+            "This SLURM keeps no accounts (sacct fails), so a job that SLURM itself ends is not noticed here: look at "
+            "`squeue --me`."
+        )
+        # It would say so with every look.
+        logging.getLogger("submitit").setLevel(logging.ERROR)
+    slurm = submitit.SlurmExecutor(folder=logs, python=sys.executable)
+    slurm.update_parameters(
+        job_name="firsttoken",
+        time=60 * where.hours,
+        gpus_per_node=where.gpus or None,
+        cpus_per_task=where.cpus,
+        mem=f"{where.memory}GB",
+        **({"partition": where.partition} if where.partition else {}),
+    )
+    return slurm
+
+
+def _answers(*command: str) -> bool:
     with contextlib.suppress(OSError):
-        if subprocess.run(["sbatch", "--version"], capture_output=True).returncode == 0:
-            slurm = submitit.SlurmExecutor(folder=logs, python=sys.executable)
-            slurm.update_parameters(
-                time=60 * where.hours,
-                gpus_per_node=where.gpus or None,
-                cpus_per_task=where.cpus,
-                mem=f"{where.memory}GB",
-                **({"partition": where.partition} if where.partition else {}),
-            )
-            return slurm
-    raise FirstTokenError("There is no SLURM here (no command sbatch); leave out --slurm to run on this machine.")
+        return subprocess.run(command, capture_output=True).returncode == 0
+    return False
 
 
 def _say(line: str) -> None:
