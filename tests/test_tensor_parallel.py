@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,42 @@ def test_the_command_writes_the_record_of_one_process(
     # Stored numbers of alpha have five decimals, of which the last may be rounded the other way.
     assert list(records.differences(found.values["alpha"], expected.values["alpha"], 2e-5)) == []
     assert list(records.differences(found.values["mass"], expected.values["mass"], 1e-5)) == []
+
+
+def test_two_launchers_that_meet_write_one_record(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command for several machines, with two launchers on this one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{free.getsockname()[1]}"
+    options = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={meeting}"]
+    measure = [
+        "-m",
+        "firsttoken.tensor_parallel",
+        str(folder / NAMES[0]),
+        "--passages=4",
+        "--length=16",
+        "--device=cpu",
+    ]
+    machines = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *options, *measure],
+            env=os.environ | {"FIRSTTOKEN_RESULTS": str(tmp_path / name), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name in ("one", "other")
+    ]
+    for machine in machines:
+        out, _ = machine.communicate(timeout=180)
+        assert machine.returncode == 0, out
+    (path,) = tmp_path.glob("*/sink_rates/*.json")
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "expected"))
+    lm = models.load(str(folder / NAMES[0]), device="cpu")
+    expected = sink_rates.measure(lm, SinkRates(passages=4, length=16), fresh=True)
+    assert list(records.differences(records.read(path).values["alpha"], expected.values["alpha"], 2e-5)) == []
 
 
 def test_heads_that_do_not_divide_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
