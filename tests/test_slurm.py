@@ -17,8 +17,7 @@ import pytest
 
 from firsttoken.cluster import Where, launch, plan_runs
 from firsttoken.errors import FirstTokenError
-from test_chapters import notebook
-from test_cluster import CELL, attempts, interrupted
+from test_cluster import attempts, interrupted, root  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin") and sys.platform == "linux"),
@@ -86,22 +85,15 @@ def _end_all_jobs() -> None:
     def queue() -> list[str]:
         return subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True).stdout.split()
 
-    subprocess.run(["scancel", *queue()], check=True)
+    if jobs := queue():
+        subprocess.run(["scancel", *jobs], check=True)
     deadline = time.monotonic() + 60
     while queue() and time.monotonic() < deadline:
         time.sleep(0.5)
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "marks").mkdir()
-    notebook(tmp_path, "works", CELL, parameters='model: str = "m"\nfolder: str = ""\n')
-    return tmp_path
-
-
 @pytest.mark.usefixtures("slurm")
-def test_jobs_run_fail_and_are_tried_again(root: Path, capsys: pytest.CaptureFixture) -> None:
+def test_jobs_run_fail_and_are_tried_again(root: Path, capsys: pytest.CaptureFixture) -> None:  # noqa: F811
     runs = plan_runs("good,bad,flaky", ["works"], {"folder": str(root / "marks")}, root)
     outcome = launch(runs, Where(**SMALL, retries=1), root / "logs")
     assert outcome["works of good"] is None
@@ -124,7 +116,12 @@ def test_jobs_run_fail_and_are_tried_again(root: Path, capsys: pytest.CaptureFix
         ({"memory": 4000}, "Memory specification can not be satisfied"),
     ],
 )
-def test_what_slurm_refuses_is_one_sentence(root: Path, asked: dict, why: str, capfd: pytest.CaptureFixture) -> None:
+def test_what_slurm_refuses_is_one_sentence(
+    root: Path,  # noqa: F811
+    asked: dict,
+    why: str,
+    capfd: pytest.CaptureFixture,
+) -> None:
     runs = plan_runs("a,b", ["works"], {"folder": str(root / "marks")}, root)
     with pytest.raises(FirstTokenError, match=f"SLURM refuses the job: .*{why}"):
         launch(runs, Where(**{**SMALL, **asked}), root / "logs")
@@ -132,7 +129,7 @@ def test_what_slurm_refuses_is_one_sentence(root: Path, asked: dict, why: str, c
     assert attempts(root) == {}
 
 
-def test_interrupted_it_says_which_jobs_go_on(root: Path, slurm: Path) -> None:
+def test_interrupted_it_says_which_jobs_go_on(root: Path, slurm: Path) -> None:  # noqa: F811
     out = interrupted(root, SMALL)
     told = re.search(r"SLURM goes on with what was submitted: `scancel (\d+)` ends it", out)
     assert told, out
