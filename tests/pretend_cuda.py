@@ -5,7 +5,7 @@
 ...     model(ids)                        # RuntimeError: Expected all tensors to be on the same device
 
 What a real GPU would complain about, tensors on two devices in one operation, is found on any machine. Kernels that
-exist on GPUs only are not there.
+exist on GPUs only are not there, and neither are gradients.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ from firsttoken.attention import _backend
 from firsttoken.streaming import StreamedModel
 
 aten = torch.ops.aten
-PUTS = {aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
-# These copy between devices, or take indices from the CPU.
-MAY_MIX = {aten.copy_.default, aten._to_copy.default, aten.index.Tensor}
+COPIES = {aten.copy_.default, aten._to_copy.default}  # between devices
 
 
 class OnCuda(Tensor):
@@ -91,7 +89,7 @@ class Asked(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in (torch.device, torch._C._nn._parse_to):  # they only read arguments
             return func(*args, **kwargs)
-        if func is Tensor.__setitem__ or (func is Tensor.__getitem__ and not args[0].requires_grad):
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
             return indexed(func, *args)
         if func is Tensor.to and len(args) > 1 and isinstance(args[1], Tensor):
             return args[0].to(device=args[1].device, dtype=args[1].dtype)
@@ -161,14 +159,8 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return func.decompose(*args, **kwargs)
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     on_cuda = any(isinstance(leaf, OnCuda) for leaf in tensors)
-    if func in PUTS:
-        _same_place(func, (args[0], args[2]))
-    elif func not in MAY_MIX:
+    if func not in COPIES:
         _same_place(func, (leaf for leaf in tensors if isinstance(leaf, OnCuda) or leaf.device.type == "cpu"))
-    if func is aten.index.Tensor:
-        on_cuda = isinstance(args[0], OnCuda)
-        if not on_cuda and any(isinstance(leaf, OnCuda) for leaf in tensors):
-            raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
     to = kwargs.get("device")
     if to is not None:
         on_cuda = to.type == "cuda" or (to.type == "meta" and getattr(Asked.here, "cuda", False))

@@ -64,12 +64,16 @@ def test_two_processes_equal_one(name: str, folder: Path) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_the_command_writes_the_record_of_one_process(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
-    lm = models.load(str(folder / NAMES[0]), device="cpu")
-    expected = sink_rates.measure(lm, SinkRates(passages=4, length=16), fresh=True)
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> records.Record:
+    """What the command should write, of one process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIRSTTOKEN_RESULTS", str(folder / "expected"))
+        lm = models.load(str(folder / NAMES[0]), device="cpu")
+        return sink_rates.measure(lm, SinkRates(passages=4, length=16), fresh=True)
+
+
+def test_the_command_writes_the_record_of_one_process(folder: Path, expected: records.Record) -> None:
     (path,) = (folder / "results" / "sink_rates").iterdir()
     found = records.read(path)
     assert found.parameters == expected.parameters
@@ -78,9 +82,7 @@ def test_the_command_writes_the_record_of_one_process(
     assert list(records.differences(found.values["mass"], expected.values["mass"], 1e-5)) == []
 
 
-def test_two_launchers_that_meet_write_one_record(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_launchers_that_meet_write_one_record(folder: Path, expected: records.Record, tmp_path: Path) -> None:
     """The command for several machines, with two launchers on this one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -108,9 +110,6 @@ def test_two_launchers_that_meet_write_one_record(
         out, _ = machine.communicate(timeout=180)
         assert machine.returncode == 0, out
     (path,) = tmp_path.glob("*/sink_rates/*.json")
-    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "expected"))
-    lm = models.load(str(folder / NAMES[0]), device="cpu")
-    expected = sink_rates.measure(lm, SinkRates(passages=4, length=16), fresh=True)
     assert list(records.differences(records.read(path).values["alpha"], expected.values["alpha"], 2e-5)) == []
 
 

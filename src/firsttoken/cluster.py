@@ -131,10 +131,11 @@ def launch(runs: Sequence[Run], where: Where, logs: Path) -> dict[str, str | Non
                 if not where.slurm:
                     first = free[0] * where.gpus
                     executor.update_parameters(visible_gpus=range(first, first + where.gpus))
-                job, refusal = _submit(executor, run)
-                if job is None and not running:
-                    raise FirstTokenError(f"SLURM refuses the job: {refusal}.")
-                if job is None:
+                try:
+                    job = _submit(executor, run)
+                except FirstTokenError:
+                    if not running:
+                        raise
                     break  # there is a limit on a person's jobs; one that ends makes room
                 waiting.pop(0)
                 running.append(_Job(run, retries, free.pop(0), job))
@@ -166,17 +167,18 @@ class _Job:
     job: Any  # submitit's
 
 
-def _submit(executor: Any, run: Run) -> tuple[Any, str]:
-    """The job, or None and why there is none, in the words of sbatch."""
+def _submit(executor: Any, run: Run) -> Any:
+    """submitit's job; an error in the words of sbatch where SLURM takes none."""
     import submitit
 
     try:
         # submitit repeats what sbatch says.
         with contextlib.redirect_stderr(io.StringIO()):
-            return executor.submit(run), ""
+            return executor.submit(run)
     except submitit.core.utils.FailedJobError as error:
         lines = [line.removeprefix("sbatch: error: ") for line in str(error).splitlines() if line.strip()]
-        return None, "; ".join(lines) or "sbatch gives no reason"
+        reason = "; ".join(lines) or "sbatch gives no reason"
+        raise FirstTokenError(f"SLURM refuses the job: {reason}.") from None
 
 
 def _error(job: Any) -> str | None:
@@ -194,10 +196,10 @@ def _error(job: Any) -> str | None:
 
 
 def _leave(running: Sequence[_Job], slurm: bool) -> None:
-    for entry in running:
-        if not slurm:
+    if not slurm:
+        for entry in running:
             entry.job.cancel()
-    if slurm and running:
+    elif running:
         numbers = " ".join(entry.job.job_id for entry in running)
         _say(
             f"SLURM goes on with what was submitted: `scancel {numbers}` ends it; repeat this command only when "
