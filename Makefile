@@ -58,8 +58,8 @@ slurm:  ## SLURM, which tests/test_slurm.py starts on this machine where it is i
 	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm >/dev/null; }
 
 picture: $(INSTALLED)  ## the picture of the README, from the committed records
-	$(BIN)/python -c "import base64; from firsttoken import records; from firsttoken.figures import phenomenon; \
-	  shown = phenomenon.picture([records.find('phenomenon', name) for name in ('smollm2-135m', 'gemma3-270m')]); \
+	$(BIN)/python -c "import base64; from firsttoken import records; from firsttoken.claims.phenomenon import figures; \
+	  shown = figures.picture([records.find('phenomenon', name) for name in ('smollm2-135m', 'gemma3-270m')]); \
 	  open('book/_static/heads.png', 'wb').write(base64.b64decode(shown.more['image/png']))"
 
 clean:  ## everything generated, but not what was measured (results/local)

@@ -26,12 +26,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firsttoken import metrics, models, records, texts
+from firsttoken import models, records, texts
 from firsttoken.errors import FirstTokenError
-from firsttoken.eviction import Policy, Pruning, evicting, pruned_once
-from firsttoken.interventions import Hook
-from firsttoken.losses import predict
+from firsttoken.measures import sinks as metrics
+from firsttoken.measures.cache_masks import Policy, Pruning, evicting, pruned_once
 from firsttoken.probe import probe
+from firsttoken.probe.interventions import Hook
+from firsttoken.probe.losses import predict
 
 CHILD = Path(__file__).with_name("press_child.py")
 Theirs = tuple[dict[str, Tensor], dict[str, str]]  # losses by setting, versions by package

@@ -21,10 +21,11 @@ from torch.utils.data import DataLoader
 from transformers import LlamaForCausalLM, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from firsttoken import budgets, pretrain, records
-from firsttoken.corpora import Corpus, open_corpus
-from firsttoken.packing import Packing, Windows, collate
-from firsttoken.training import Training, bf16_pays
+from firsttoken import records
+from firsttoken.pretraining import budgets, train
+from firsttoken.pretraining.corpora import Corpus, open_corpus
+from firsttoken.pretraining.packing import Packing, Windows, collate
+from firsttoken.pretraining.run_spec import Training, bf16_pays
 
 WARM = 4  # steps of a round that are not timed
 
@@ -53,7 +54,7 @@ def with_trainer(training: Training, corpus: Corpus, steps: int) -> tuple[float,
     model, windows = parts(training, corpus, steps)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        args = pretrain.arguments(settings, training.packing.length, Path(folder), training.seed)
+        args = train.arguments(settings, training.packing.length, Path(folder), training.seed)
         args.max_steps, args.save_strategy, args.logging_steps = steps, "no", steps
         trainer = Trainer(
             model=model,
@@ -76,7 +77,7 @@ def with_loop(training: Training, corpus: Corpus, steps: int) -> tuple[float, fl
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device).train()
     step_model = torch.compile(model) if settings.compile and device == "cuda" else model
-    rows, accumulated = pretrain.share(settings, training.packing.length, 1)
+    rows, accumulated = train.share(settings, training.packing.length, 1)
     loader = iter(
         DataLoader(windows, rows, shuffle=True, collate_fn=partial(collate, packing=training.packing), drop_last=True)
     )

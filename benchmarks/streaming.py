@@ -27,12 +27,13 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from firsttoken import models, planner, records
-from firsttoken.checkpoint import INDEX, open_checkpoint
+from firsttoken import models, records
 from firsttoken.errors import FirstTokenError
-from firsttoken.machine import Machine, free_memory
+from firsttoken.execution import cost
+from firsttoken.execution.streaming import StreamedModel
+from firsttoken.models.checkpoint import INDEX, open_checkpoint
+from firsttoken.models.machine import Machine, free_memory
 from firsttoken.probe import probe
-from firsttoken.streaming import StreamedModel
 
 WAYS = ("sequential", "streamed", "offload", "arithmetic")
 BLOCK = 8 << 20
@@ -50,7 +51,7 @@ def write_checkpoint(folder: Path, gigabytes: float) -> None:
         num_key_value_heads=width // 512,
         dtype="bfloat16",
     )
-    one = planner.shape_of(config)
+    one = cost.shape_of(config)
     config.num_hidden_layers = max(
         2, round((gigabytes * 1e9 - one.embedding_bytes - one.head_bytes) / one.layer_bytes)
     )
@@ -223,7 +224,7 @@ def measure(args: argparse.Namespace) -> records.JSON:
         before = run(args, "sequential")
     middle = sorted(rounds, key=lambda one: one["rate_ratio"])[len(rounds) // 2]
     found, predicted = middle["streamed"], middle["predicted"]
-    shape = planner.shape_of(AutoConfig.from_pretrained(args.folder), "bfloat16")
+    shape = cost.shape_of(AutoConfig.from_pretrained(args.folder), "bfloat16")
     activations = predicted["memory"] - 2 * shape.layer_bytes
     return {
         "checkpoint_bytes": checkpoint.bytes,
@@ -250,8 +251,8 @@ def measure(args: argparse.Namespace) -> records.JSON:
 
 def prediction(args: argparse.Namespace, one: records.JSON) -> records.JSON:
     """What the planner says of a streamed pass, given the rates of this round."""
-    shape = planner.shape_of(AutoConfig.from_pretrained(args.folder), "bfloat16")
-    load = planner.Load(args.texts, args.length, args.texts * args.length // 2, head=True)
+    shape = cost.shape_of(AutoConfig.from_pretrained(args.folder), "bfloat16")
+    load = cost.Load(args.texts, args.length, args.texts * args.length // 2, head=True)
     gpu = args.device.startswith("cuda")
     machine = Machine(
         "benchmark",
@@ -261,7 +262,7 @@ def prediction(args: argparse.Namespace, one: records.JSON) -> records.JSON:
         disk_rate=one["plain_rate"],
         compute_rate=one["arithmetic"]["operations_per_second"],
     )
-    return asdict(next(plan for plan in planner.plans(shape, machine, load) if plan.way == "streamed"))
+    return asdict(next(plan for plan in cost.plans(shape, machine, load) if plan.way == "streamed"))
 
 
 def main() -> None:

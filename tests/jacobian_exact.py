@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from firsttoken.residuals import watch
+from firsttoken.probe.residual_stream import watch
 
 
 def exact_jacobian(model: PreTrainedModel, ids: Tensor, layer: int) -> Tensor:

@@ -24,8 +24,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from firsttoken.attention import _backend
-from firsttoken.streaming import StreamedModel
+from firsttoken.execution.streaming import StreamedModel
+from firsttoken.probe.attention import _backend
 
 aten = torch.ops.aten
 COPIES = {aten.copy_.default, aten._to_copy.default}  # between devices

@@ -13,7 +13,7 @@ from sphinx.util.docutils import SphinxRole
 from sphinx.writers.html5 import HTML5Translator
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.quote import Quoted, quote
+from firsttoken.records.numbers import Quoted, quote
 
 logger = logging.getLogger(__name__)
 

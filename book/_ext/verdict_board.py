@@ -11,10 +11,10 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from firsttoken.claims import CLAIMS, Claim
+from firsttoken.claims.base import CLAIMS, Claim
 from firsttoken.errors import FirstTokenError
-from firsttoken.quote import NOT_MEASURED_YET, estimate, fill
 from firsttoken.records import Record, all_records
+from firsttoken.records.numbers import NOT_MEASURED_YET, estimate, fill
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from firsttoken import build, chapters, cluster
-from firsttoken.bundled import BUNDLED
+from firsttoken.book import build, chapters, cluster
 from firsttoken.errors import FirstTokenError
+from firsttoken.models.bundled import BUNDLED
 from firsttoken.records import ROOT
 
 
@@ -53,17 +53,19 @@ def command_cluster(args: argparse.Namespace) -> None:
 
 def command_plan(args: argparse.Namespace) -> None:
     """Predict bytes read, peak memory and time of a measurement, for each way of running a model."""
-    from firsttoken import models, planner, plots, scale  # as for `verify`: transformers takes a second
-    from firsttoken.machine import Machine
+    from firsttoken import models, plots
+    from firsttoken.claims.scale import measure as scale  # as for `verify`: transformers takes a second
+    from firsttoken.execution import cost
+    from firsttoken.models.machine import Machine
 
     machine = Machine(
         "asked", args.ram * 1e9, args.gpus, args.gpu_memory * 1e9, args.disk_rate * 1e9, args.tflops * 1e12
     )
-    load = planner.Load(args.passages, args.length)
+    load = cost.Load(args.passages, args.length)
     rows = []
     for lm in models.load_all(args.model, device="cpu"):
-        shape = planner.shape_of(lm.config, args.dtype)
-        rows += [scale.plan_row(lm.slug, plan) for plan in planner.plans(shape, machine, load)]
+        shape = cost.shape_of(lm.config, args.dtype)
+        rows += [scale.plan_row(lm.slug, plan) for plan in cost.plans(shape, machine, load)]
     print(
         plots.table(rows, scale.PLAN_COLUMNS, f"{args.passages} passages of {args.length} tokens, {args.dtype}").text
     )
@@ -71,9 +73,9 @@ def command_plan(args: argparse.Namespace) -> None:
 
 def command_pretrain(args: argparse.Namespace) -> None:
     """Train one model of the lab; under torchrun, on several devices."""
-    from firsttoken import pretrain, training  # as for `verify`
+    from firsttoken.pretraining import run_spec, train  # as for `verify`
 
-    pretrain.measure(training.from_command_line(args.budget, dict(args.parameters)), args.fresh)
+    train.measure(run_spec.from_command_line(args.budget, dict(args.parameters)), args.fresh)
 
 
 def command_chapters(args: argparse.Namespace) -> None:
@@ -97,7 +99,7 @@ def command_models(args: argparse.Namespace) -> None:
 
 def command_verify(args: argparse.Namespace) -> None:
     """Measure the committed records of the bundled models again and compare."""
-    from firsttoken import verify  # imports transformers, which no other command needs and which takes a second
+    from firsttoken.claims import verify  # imports transformers, which no other command needs and which takes a second
 
     failed = []
     for record, lines in verify.verify(args.claim):

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
-from firsttoken import build, chapters
+from firsttoken.book import build, chapters
 from firsttoken.records import ROOT
 
 # Chromium's own services would ask for things in the background.

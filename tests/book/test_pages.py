@@ -13,8 +13,8 @@ import pytest
 from bs4 import BeautifulSoup
 from playwright.sync_api import Locator, Page
 
-from firsttoken import build
-from firsttoken.claims import CLAIMS
+from firsttoken.book import build
+from firsttoken.claims.base import CLAIMS
 from firsttoken.records import find
 
 Visit = Callable[..., Any]  # opens a window, see `visit` in conftest.py

@@ -1,0 +1,1 @@
+"""The book: chapters are run, pages built, jobs sent to a cluster."""

@@ -1,0 +1,106 @@
+"""Build the book: check the chapters, put scripts beside it, list its pages, run jupyter-book."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from firsttoken.book.chapters import chapters, listed, source
+from firsttoken.errors import FirstTokenError
+from firsttoken.records import ROOT, write_atomically
+
+_MATHJAX = "mathjax/static/mathjax/"
+_MATHJAX_PARTS = ("es5/tex-chtml-full.js", "es5/output/chtml/fonts/woff-v2/", "LICENSE")
+
+
+def build(root: Path = ROOT, quiet: bool = False) -> Path:
+    """Build the static book from the executed chapters and return its front page.
+
+    Always a full build: an incremental one hides warnings and can leave numbers of an older record behind.
+    """
+    check_chapters(root)
+    shutil.rmtree(root / "_build" / "html", ignore_errors=True)
+    vendor(root / "book" / "_static" / "vendor")
+    contents = root / "_build" / "toc.yml"
+    write_atomically(contents, yaml.safe_dump(table_of_contents(root), sort_keys=False))
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
+    options = ["--toc", str(contents), "--all", "-W", "--keep-going", "-n", *(["-q"] if quiet else [])]
+    if subprocess.run([*command, *options], cwd=root).returncode:
+        raise FirstTokenError("The book was not built: jupyter-book's warnings above count as errors.")
+    return root / "_build" / "html" / "index.html"
+
+
+def check_chapters(root: Path = ROOT) -> None:
+    """Refuse to build from chapters that were never executed or whose notebook changed since."""
+    wanted = listed(root)
+    missing = [name for name in wanted if not (root / "book" / "chapters" / f"{name}.ipynb").exists()]
+    if missing:
+        names = " ".join(missing)
+        raise FirstTokenError(f"Not executed yet: {', '.join(missing)}; run `firsttoken run {names}` first.")
+    stale = [name for name in wanted if not is_current(root / "book" / "chapters" / f"{name}.ipynb", name, root)]
+    if stale:
+        names = " ".join(stale)
+        raise FirstTokenError(f"Changed since they were executed: {', '.join(stale)}; run `firsttoken run {names}`.")
+
+
+def is_current(page: Path, chapter: str, root: Path = ROOT) -> bool:
+    """Whether an executed page has the cells of its notebook, apart from the injected parameters."""
+    return _cells(page) == _cells(source(chapter, root))
+
+
+def _cells(notebook: Path) -> list[tuple[str, str]]:
+    return [
+        (cell.cell_type, cell.source)
+        for cell in nbformat.read(notebook, as_version=4).cells
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+
+
+def table_of_contents(root: Path = ROOT) -> dict[str, Any]:
+    """The committed `_toc.yml` and, after its first part, one with the reports of other models, if any."""
+    contents: dict[str, Any] = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    reports = []
+    for index in sorted((root / "book" / "models").glob("*/index.md")):
+        pages = sorted(index.parent.glob("[0-9]*.ipynb"))
+        sections = [{"file": page.relative_to(root).with_suffix("").as_posix()} for page in pages]
+        reports.append({"file": index.relative_to(root).with_suffix("").as_posix(), "sections": sections})
+    if reports:
+        contents["parts"].insert(1, {"caption": "Models", "chapters": reports})
+    return contents
+
+
+def vendor(folder: Path) -> None:
+    """Copy MathJax and plotly.js out of their installed packages, so that the book asks no other server."""
+    import plotly
+
+    try:
+        installed = metadata.files("django-static-mathjax") or []
+    except metadata.PackageNotFoundError as error:
+        raise FirstTokenError("MathJax is not installed; install the extra `book` of this project.") from error
+    for file in installed:
+        name = file.as_posix().removeprefix(_MATHJAX)
+        if file.as_posix().startswith(_MATHJAX) and name.startswith(_MATHJAX_PARTS):
+            _copy(Path(str(file.locate())), folder / "mathjax" / name.removeprefix("es5/"))
+    _copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", folder / "plotly.min.js")
+
+
+def _copy(source_file: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source_file, target)
+
+
+def summary(root: Path = ROOT) -> str:
+    """Which chapters there are, one line each, with whether they are executed and current."""
+    lines = []
+    for name in chapters(root):
+        page = root / "book" / "chapters" / f"{name}.ipynb"
+        state = "not executed" if not page.exists() else "current" if is_current(page, name, root) else "out of date"
+        lines.append(f"{name} ({state})")
+    return "\n".join(lines)

@@ -1,0 +1,126 @@
+"""What every chapter shows besides its figures: the verdict, and where its numbers come from."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+from firsttoken.plots import Display, table
+from firsttoken.records import Record, Status
+from firsttoken.records.numbers import NOT_MEASURED_YET
+
+# The sign repeats the status for readers who do not see the colour.
+_LOOK: dict[Status, tuple[str, str]] = {
+    "reproduced": ("tip", "✓"),
+    "partly": ("warning", "◐"),
+    "not reproduced": ("danger", "✗"),
+    "not measured": ("note", "–"),
+}
+
+
+def verdict(record: Record | None) -> Display:
+    """A box with the status of a claim and the sentence behind it; without a record, "not measured yet"."""
+    if record is None or record.verdict is None:
+        kind, sign = _LOOK["not measured"]
+        title, sentence = (
+            NOT_MEASURED_YET,
+            "No record answers this claim for this model and these parameters.",
+        )
+    else:
+        kind, sign = _LOOK[record.verdict.status]
+        title, sentence = f"{record.verdict.status} ({record.model})", record.verdict.sentence
+    html = (
+        f'<div class="admonition {kind} verdict-box themed"><p class="admonition-title">'
+        f'<span aria-hidden="true">{sign}</span> Verdict: {escape(title)}</p><p>{escape(sentence)}</p></div>'
+    )
+    return Display(html, f"{sign} Verdict: {title}. {sentence}")
+
+
+def provenance(chapter: str, parameters: Mapping[str, Any], records: Iterable[Record]) -> Display:
+    """The foot of a chapter: its parameters, the origin of each record, the command that repeats it.
+
+    Args:
+        chapter: the notebook's name without `.ipynb`.
+        parameters: every parameter of the chapter with its value in this run.
+        records: all records whose numbers the chapter shows.
+    """
+    ran = table([(name, _text(value)) for name, value in parameters.items()], ("parameter", "value"), "This run")
+    names, origins = [], []
+    for record in records:
+        names.append(f"{record.claim}/{record.filename}")
+        origins.append(table(_origin(record), ("origin", "value"), f"Record {names[-1]}"))
+    commands = (rerun_command(chapter, parameters), papermill_command(chapter, parameters))
+    html = "".join(
+        (
+            '<section class="provenance themed" aria-label="Where these numbers come from">',
+            ran.html,
+            "<p>Run it again with the same parameters (a record that answers the same question is reused; "
+            "<code>-p fresh true</code> measures anew):</p>",
+            "".join(f'<pre class="command" tabindex="0"><code>{escape(line)}</code></pre>' for line in commands),
+            "<p>The records behind this page:</p>",
+            "".join(
+                f"<details><summary>{escape(name)}</summary>{origin.html}</details>"
+                for name, origin in zip(names, origins, strict=True)
+            ),
+            "</section>",
+        )
+    )
+    return Display(html, "\n\n".join((ran.text, *(origin.text for origin in origins), *commands)))
+
+
+def _origin(record: Record) -> list[tuple[str, str]]:
+    origin = record.provenance
+    model = origin.get("model", {})
+    commit = origin.get("commit")
+    packages = ", ".join(f"{name} {version}" for name, version in origin.get("packages", {}).items())
+    state = "unknown" if commit is None else commit[:12] + (" with uncommitted changes" if origin.get("dirty") else "")
+    facts: dict[str, Any] = {
+        "model": model.get("name", record.model),
+        "fingerprint": model.get("fingerprint"),
+        "quantisation": model.get("quantisation") or "none",
+        "precision": model.get("dtype"),
+        "device": model.get("device"),
+        "machine": origin.get("machine"),
+        "packages": packages,
+        "python": origin.get("python"),
+        "passages (hash)": origin.get("texts"),
+        "passages (n)": _count(record),
+        "seed": record.parameters.get("seed"),
+        "measurement version": record.version,
+        "code": state,
+        "measured": origin.get("time"),
+        "seconds": origin.get("seconds"),
+    }
+    return [(name, _text(value)) for name, value in facts.items() if value is not None]
+
+
+def _count(record: Record) -> int | None:
+    """The n of the first estimate in a record; a chapter whose estimates differ in n says so itself."""
+    for value in (record.values, *record.values.values()):
+        if isinstance(value, Mapping) and isinstance(value.get("n"), int):
+            return int(value["n"])
+    return None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def rerun_command(chapter: str, parameters: Mapping[str, Any]) -> str:
+    """The `firsttoken run` line for these parameters; values are read by the type the chapter declares."""
+    options = " ".join(f"-p {name} {shlex.quote(_text(value))}" for name, value in parameters.items())
+    return f"firsttoken run {chapter} {options}".strip()
+
+
+def papermill_command(chapter: str, parameters: Mapping[str, Any]) -> str:
+    """The same with papermill alone, which guesses types unless told: `-r` is raw text, `-y` is YAML."""
+    options = " ".join(
+        f"-r {name} {shlex.quote(value)}"
+        if isinstance(value, str)
+        else f"-y {shlex.quote(f'{name}: {json.dumps(value)}')}"
+        for name, value in parameters.items()
+    )
+    return f"papermill notebooks/{chapter}.ipynb {chapter}.out.ipynb {options}".strip()

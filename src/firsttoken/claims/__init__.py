@@ -1,0 +1,1 @@
+"""The claims that this book tests, a folder each."""

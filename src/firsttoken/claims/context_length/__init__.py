@@ -1,0 +1,1 @@
+"""Does training on longer contexts make sinks stronger?"""

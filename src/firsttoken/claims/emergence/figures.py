@@ -1,0 +1,71 @@
+"""Figures of the chapter `emergence`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from matplotlib.axes import Axes
+
+from firsttoken.claims.emergence.measure import variants
+from firsttoken.plots import PALETTE, Display, figure, table
+from firsttoken.pretraining.curves import draw_even
+from firsttoken.pretraining.run_records import own_arm
+from firsttoken.records import Record, interval
+from firsttoken.records.numbers import NOT_MEASURED_YET
+
+
+def variant_table(record: Record) -> Display:
+    """One row for each variant of the training."""
+    cells = []
+    for name in variants(record.parameters["budget"]):
+        found = record.values["variants"].get(name)
+        if found is None:
+            cells.append((name, NOT_MEASURED_YET, "–", "–", "–", "–"))
+            continue
+        onset = found["onset"]
+        cells.append(
+            (
+                name,
+                interval(found["sink_rate_0.3"], ".1%"),
+                interval(found["mass"], ".1%"),
+                f"{found['loss']['value']:.2f}",
+                "never" if onset is None else f"step {onset['step']}, loss {onset['loss']:.2f}",
+                str(found["seeds"]),
+            )
+        )
+    columns = (
+        "training",
+        "sink heads (ε = 0.3)",
+        "mass on the first token",
+        "loss at the end",
+        "onset (first seed)",
+        "seeds",
+    )
+    return table(cells, columns, f"One thing changed at a time, budget {record.parameters['budget']}")
+
+
+def mass_against_loss(found: Sequence[Record], label: Callable[[Record], str]) -> Display:
+    """First-token mass against held-out loss through training: is the sink a matter of steps or of what is learnt?"""
+
+    def draw(ax: Axes) -> None:
+        for color, record in zip(PALETTE, found, strict=False):
+            arm = own_arm(record.parameters["packing"]["bos"])
+            curve = record.values["curve"]
+            ax.plot(
+                [point[arm]["loss"] for point in curve],
+                [point[arm]["mass"] for point in curve],
+                color=color, marker=".", label=label(record),
+            )  # fmt: skip
+        ax.invert_xaxis()
+        draw_even(ax)
+        ax.set(xlabel="held-out loss (nats); training goes to the right", ylabel="attention mass on the first token")
+        ax.legend(frameon=False, fontsize=8)
+
+    alt = "Attention mass on the first token against held-out loss through training, a line for each run"
+    return figure(draw, alt, figsize=(7, 3.8))
+
+
+def variant_label(record: Record) -> Callable[[Record], str]:
+    """What a run of this chapter changed, for the legend."""
+    names = {found["run"]: name for name, found in record.values["variants"].items() if found}
+    return lambda run: names[run.model]

@@ -1,0 +1,1 @@
+"""How much does a token depend on an earlier one?"""

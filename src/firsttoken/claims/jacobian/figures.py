@@ -1,0 +1,77 @@
+"""Figures of the chapter `jacobian`: sensitivity of a token to an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+
+from firsttoken.measures.bos_contrast import ARMS, LABELS
+from firsttoken.panels import by_arm, ratio_by_layer, whole_numbers
+from firsttoken.plots import Display, table
+from firsttoken.records import Record
+
+
+def by_layer(found: Sequence[Record]) -> Display:
+    """Mean relative gain at later tokens along the depth."""
+
+    def pick(record: Record) -> Any:
+        of_arm = {arm: record.values["by_layer"][arm]["later"] for arm in ARMS}
+        return range(len(of_arm["with_bos"])), of_arm
+
+    def adjust(ax: Axes, record: Record) -> None:
+        whole_numbers(ax)
+        ax.set_ylim(0)
+
+    alt = "Relative gain from a token to the later ones after each layer, with BOS and without"
+    return by_arm(found, pick, alt, "after layer (0: the input)", "relative gain, mean over later tokens", adjust)
+
+
+def ratio(found: Sequence[Record]) -> Display:
+    """Relative gain without BOS over with it, along the depth."""
+    alt = "Relative gain without BOS divided by the one with BOS, after each layer"
+    return ratio_by_layer(found, "ratio", alt, "gain without BOS / with BOS")
+
+
+def by_distance(found: Sequence[Record]) -> Display:
+    """Relative gain after the last layer against the distance of the two tokens."""
+    alt = "Relative gain after the last layer against the distance between the two tokens, both logarithmic"
+    return _binned(found, "by_distance", alt, "distance j − i in tokens")
+
+
+def by_position(found: Sequence[Record]) -> Display:
+    """The same against the position of the later token."""
+    alt = "Relative gain after the last layer against the number of tokens before the later token, both logarithmic"
+    return _binned(found, "by_position", alt, "context of the later token, in tokens")
+
+
+def _binned(found: Sequence[Record], name: str, alt: str, xlabel: str) -> Display:
+    def middles(record: Record) -> list[float]:
+        ends = [[int(end) for end in label.split("–")] for label in record.values["distance"]]
+        return [sum(pair) / len(pair) for pair in ends]
+
+    def pick(record: Record) -> Any:
+        return middles(record), record.values[name]
+
+    def adjust(ax: Axes, record: Record) -> None:
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        bins = zip(middles(record), record.values["distance"], record.values[name][ARMS[0]], strict=True)
+        ticks = [(middle, label) for middle, label, estimate in bins if estimate]
+        ax.set_xticks([middle for middle, _ in ticks], [label for _, label in ticks], fontsize=8)
+        ax.xaxis.set_minor_locator(NullLocator())
+
+    return by_arm(found, pick, alt, xlabel, "relative gain after the last layer", adjust)
+
+
+def errors(found: Sequence[Record]) -> Display:
+    """The Monte-Carlo error of one pair's gain, and over how many pairs it is then averaged."""
+    rows = []
+    for record in found:
+        for arm in ARMS:
+            values = record.values
+            rows.append((record.model, LABELS[arm], values["pairs"], f"{values[f'monte_carlo_error_{arm}']:.0%}"))
+    columns = ("model", "arm", "pairs of tokens", "median relative error of one pair and layer")
+    return table(rows, columns, "Error from the choice of directions")

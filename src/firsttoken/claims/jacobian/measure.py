@@ -1,0 +1,264 @@
+"""How strongly token j after l layers depends on the input at token i: ||dv_j^(l) / dv_i^(0)||.
+
+The Jacobian J of one pair (i, j) is a width x width matrix. Its size is measured with random directions: for u
+uniform on the unit sphere of d dimensions, E ||J u||^2 = ||J||_F^2 / d. The *gain*
+
+    g = ||J||_F / sqrt(d) = sqrt(E ||J u||^2)
+
+is what a random unit change of v_i^(0) becomes at v_j^(l), root mean square; the spectral norm is at least g and at
+most sqrt(d) g. The *relative gain* g ||v_i^(0)|| / ||v_j^(l)|| says by which share of itself token j moves when token
+i moves by a small share of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from firsttoken import records, texts
+from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.execution.empty_model import find_layers
+from firsttoken.measures.bos_contrast import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
+from firsttoken.measures.spread import mean_estimates, ratio_estimates
+from firsttoken.models import LanguageModel
+from firsttoken.probe.residual_stream import push_forward
+from firsttoken.records import JSON, Record, Verdict, interval
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Squared gains of sampled sources in one text; zero before the source, because attention is causal."""
+
+    squared: Tensor  # (source, direction, layer + 1, token), float32: ||J u||^2
+    norms: Tensor  # (layer + 1, token), ||v_j^(l)||
+    sources: Tensor  # (source,), positions among the text's tokens
+
+    @property
+    def gain(self) -> Tensor:
+        """Root mean square over directions, (source, layer + 1, token)."""
+        return self.squared.mean(1).sqrt()
+
+    @property
+    def relative(self) -> Tensor:
+        """g ||v_i^(0)|| / ||v_j^(l)||, (source, layer + 1, token)."""
+        return self.gain * self.norms[0, self.sources][:, None, None] / self.norms
+
+    @property
+    def relative_error(self) -> Tensor:
+        """Standard error of `gain` from the directions, as a share of it, (source, layer + 1, token); zero where the
+        gain is. The error of a square root is half that of its argument."""
+        mean = self.squared.mean(1)
+        error = self.squared.std(1) / self.squared.shape[1] ** 0.5
+        return torch.where(mean > 0, 0.5 * error / mean.clamp_min(1e-30), torch.zeros(()))
+
+
+def sphere(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Directions uniform on the unit sphere of the last dimension."""
+    found = torch.randn(*shape, generator=generator)
+    return found / found.norm(dim=-1, keepdim=True)
+
+
+def gains(
+    lm: LanguageModel,
+    ids: Tensor,
+    sources: Sequence[int],
+    directions: int,
+    arm: Arm = "without_bos",
+    seed: int = 0,
+    batch_tokens: int = 2048,
+) -> Gains:
+    """Gains from each source to every token at every layer, by exact forward-mode derivatives.
+
+    Args:
+        ids: (token,), text tokens without BOS.
+        sources: positions i among them.
+        directions: random unit vectors for each source, the same in both arms for the same seed.
+
+    Raises:
+        FirstTokenError: fewer than two directions (no error can be told), or a source outside the text.
+    """
+    length = len(ids)
+    if directions < 2:
+        raise FirstTokenError(f"directions must be at least 2, so that their error can be told; not {directions}.")
+    if bad := [source for source in sources if not 0 <= source < length]:
+        raise FirstTokenError(f"There is no token {bad[0]} in a text of {length} tokens.")
+    row, first = start(lm, ids[None], arm)
+    width = lm.model.config.get_text_config().hidden_size
+    depth = len(find_layers(lm.model)[1]) + 1
+    each = sphere((len(sources), directions, width), torch.Generator().manual_seed(seed))
+    pairs = [(source, number) for source in range(len(sources)) for number in range(directions)]
+    squared = torch.zeros(len(sources), directions, depth, length)
+    norms = torch.zeros(depth, length)
+    size = max(1, batch_tokens // row.shape[1])
+    with explain_out_of_memory(f"lower batch_tokens (now {batch_tokens}) or length (now {length})"):
+        for begin in range(0, len(pairs), size):
+            chosen = torch.tensor(pairs[begin : begin + size])
+            source, number = chosen.T
+            tangent = torch.zeros(len(chosen), row.shape[1], width)
+            tangent[torch.arange(len(chosen)), torch.tensor(sources)[source] + first] = each[source, number]
+
+            def see(layer: int, v: Tensor, jv: Tensor, *, s: Tensor = source, k: Tensor = number) -> None:
+                squared[s, k, layer] = jv[:, first:].float().square().sum(-1).cpu()
+                norms[layer] = v[0, first:].float().norm(dim=-1).cpu()
+
+            push_forward(lm.model, row.expand(len(chosen), -1), tangent.to(lm.model.device), see)
+    return Gains(squared, norms, torch.tensor(sources))
+
+
+# -- the chapter --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Jacobian:
+    """Parameters of the measurement. `batch_tokens` changes no number beyond rounding and is not recorded."""
+
+    texts: str = "passages"  # see `texts.texts_from`
+    passages: int = 12  # how many texts
+    length: int = 96  # text tokens, BOS not counted
+    sources: int = 2  # tokens i for each text, one from each part of it
+    directions: int = 2  # random directions for each source
+    seed: int = 0
+    batch_tokens: int = 2048
+
+
+def choose_sources(length: int, count: int, generator: torch.Generator) -> list[int]:
+    """One random position in each of `count` equal parts of a text; the first token, which may be the sink, and the
+    last, which nothing follows, are left out."""
+    if count < 1 or length - 2 < count:
+        raise FirstTokenError(f"A text of {length} tokens has no room for {count} sources; lower `sources`.")
+    edges = [1 + (length - 2) * k // count for k in range(count + 1)]
+    return [int(torch.randint(low, high, (), generator=generator)) for low, high in pairwise(edges)]
+
+
+def distance_bins(length: int) -> list[tuple[int, int]]:
+    """Distances j - i in doubling bins, (first, last): 1, 2-3, 4-7 ..."""
+    return [(2**k, min(2 ** (k + 1) - 1, length - 1)) for k in range(length.bit_length()) if 2**k < length]
+
+
+def measure(lm: LanguageModel, parameters: Jacobian, fresh: bool = False) -> Record:
+    """The record `jacobian/<model>.json`.
+
+    Its values: `sensitivity_ratio` (relative gain at later tokens without BOS / with it, mean over layers and pairs)
+    and `gain_ratio` (the same of the absolute gain); for each arm `by_layer` (relative gain at later tokens and at the
+    source itself), `by_distance` and `by_position` at the last layer; `monte_carlo_error`.
+    """
+    chosen = texts.exactly(parameters.texts, parameters.passages)
+
+    def run() -> JSON:
+        ids = texts.encode(lm, chosen, parameters.length, "never")
+        generator = torch.Generator().manual_seed(parameters.seed)
+        sources = [choose_sources(parameters.length, parameters.sources, generator) for _ in chosen]
+        found = {
+            arm: [
+                gains(lm, row, at, parameters.directions, arm, parameters.seed + number, parameters.batch_tokens)
+                for number, (row, at) in enumerate(zip(ids, sources, strict=True))
+            ]
+            for arm in ARMS
+        }
+        mass = {arm: first_token_mass(lm, ids, arm, parameters.seed) for arm in ARMS}
+        return summary(found, parameters.seed) | {"first_token_mass": mass}
+
+    return records.reuse_or_measure(
+        "jacobian",
+        model=lm,
+        parameters=records.recorded(parameters),
+        texts=texts.texts_hash(chosen),
+        measure=run,
+        judge=judge,
+        fresh=fresh,
+    )
+
+
+def remeasure(lm: LanguageModel, record: Record) -> Record:
+    """Measure what a record of this claim holds once more, with its own parameters."""
+    return measure(lm, Jacobian(**record.parameters), fresh=True)
+
+
+def summary(found: dict[Arm, list[Gains]], seed: int = 0) -> JSON:
+    """All that a record says about the gains of several texts in both arms."""
+    arms = {arm: _Pooled(per_text) for arm, per_text in found.items()}
+    first = arms[ARMS[0]]
+    values: JSON = {"pairs": int(first.later.sum()), "sources": len(first.of_text), "by_layer": {}}
+    values["distance"] = [f"{low}" if low == high else f"{low}–{high}" for low, high in first.bins]
+    values["by_distance"], values["by_position"] = {}, {}
+    for arm, pooled in arms.items():
+        own = pooled.relative.gather(2, pooled.at[:, None, None].expand(-1, pooled.relative.shape[1], 1))[..., 0]
+        values["by_layer"][arm] = {
+            "later": _estimates(pooled.later_mean(pooled.relative), pooled.of_text, seed),
+            "own": _estimates(own, pooled.of_text, seed),
+        }
+        values["by_distance"][arm] = pooled.by_distance(seed)
+        values["by_position"][arm] = pooled.by_position(seed)
+        error = pooled.error[pooled.later[:, None].expand_as(pooled.error) & (pooled.relative > 0)]
+        values[f"monte_carlo_error_{arm}"] = float(error.median())
+    (without, with_bos) = (arms[arm] for arm in ("without_bos", "with_bos"))
+    for name in ("sensitivity_ratio", "gain_ratio"):
+        which = "relative" if name == "sensitivity_ratio" else "gain"
+        above, below = (p.later_mean(getattr(p, which))[:, 1:] for p in (without, with_bos))
+        values[name] = asdict(ratio_estimates(above.mean(1, True), below.mean(1, True), first.of_text, seed)[0])
+        if name == "sensitivity_ratio":
+            by_layer = ratio_estimates(above, below, first.of_text, seed)
+            values["by_layer"]["ratio"] = [asdict(estimate) for estimate in by_layer]
+    return values
+
+
+class _Pooled:
+    """The sources of all texts in one arm, side by side."""
+
+    def __init__(self, per_text: list[Gains]) -> None:
+        self.relative = torch.cat([g.relative for g in per_text])  # (source, layer + 1, token)
+        self.gain = torch.cat([g.gain for g in per_text])
+        self.error = torch.cat([g.relative_error for g in per_text])
+        self.at = torch.cat([g.sources for g in per_text])  # (source,)
+        self.of_text = torch.cat([torch.full((len(g.sources),), n) for n, g in enumerate(per_text)])
+        length = self.relative.shape[-1]
+        self.distance = torch.arange(length)[None] - self.at[:, None]  # (source, token)
+        self.later = self.distance > 0
+        self.bins = distance_bins(length)
+
+    def later_mean(self, numbers: Tensor) -> Tensor:
+        """Mean over the tokens after each source: (source, layer + 1)."""
+        weight = self.later[:, None].to(numbers)
+        return (numbers * weight).sum(-1) / weight.sum(-1)
+
+    def by_distance(self, seed: int) -> list[JSON]:
+        """Relative gain at the last layer in bins of the distance from source to token."""
+        return [self._where((self.distance >= low) & (self.distance <= high), seed) for low, high in self.bins]
+
+    def by_position(self, seed: int) -> list[JSON]:
+        """The same in bins of the token's position, which is the length of the context it sees."""
+        position = torch.arange(self.relative.shape[-1])[None]
+        return [self._where(self.later & (position >= low) & (position <= high), seed) for low, high in self.bins]
+
+    def _where(self, chosen: Tensor, seed: int) -> JSON:
+        """Mean over chosen pairs, (source, token), or {} where fewer than two texts have any."""
+        weight = chosen.double()
+        total, count = (self.relative[:, -1] * weight).sum(-1, True), weight.sum(-1, True)
+        kept = count[:, 0] > 0
+        if len(self.of_text[kept].unique()) < 2:
+            return {}
+        return asdict(ratio_estimates(total[kept], count[kept], self.of_text[kept], seed)[0])
+
+
+def _estimates(samples: Tensor, of_text: Tensor, seed: int) -> list[JSON]:
+    return [asdict(estimate) for estimate in mean_estimates(samples, of_text, seed)]
+
+
+def judge(values: JSON) -> Verdict:
+    """The claim is that the sink makes tokens less sensitive to each other: the ratio is above 1."""
+    ratio, mass = values["sensitivity_ratio"], values["first_token_mass"]
+    sentence = (
+        f"Over {values['pairs']} pairs of tokens, a later token is {interval(ratio)} times as sensitive to an earlier "
+        f"one without BOS as with it. {mass_sentence(mass)}"
+    )
+    if sink_survives(mass):
+        return Verdict("not measured", sentence)
+    if ratio["low"] > 1:
+        return Verdict("reproduced", sentence + " Without its sink the model mixes its tokens more.")
+    if ratio["high"] < 1:
+        return Verdict("not reproduced", sentence + " Without its sink the model mixes its tokens less.")
+    return Verdict("not reproduced", sentence + " The interval contains 1: no difference can be told.")

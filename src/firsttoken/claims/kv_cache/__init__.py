@@ -1,0 +1,1 @@
+"""Which tokens must a bounded cache keep?"""

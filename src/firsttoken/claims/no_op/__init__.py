@@ -1,0 +1,1 @@
+"""Does a head that has nothing to do rest on the first token?"""

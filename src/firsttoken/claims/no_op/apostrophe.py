@@ -1,0 +1,146 @@
+"""The paper's apostrophe head: attention to an apostrophe right after one, to BOS everywhere else; or, in a model
+without it, the head that comes nearest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firsttoken import records
+from firsttoken.errors import FirstTokenError
+from firsttoken.execution.shared_pass import together
+from firsttoken.measures import sinks
+from firsttoken.models import LanguageModel
+from firsttoken.probe import probe
+from firsttoken.records import JSON
+from firsttoken.texts.token_classes import containing
+
+SHOWN = 40  # tokens of an example
+FIRST_QUERY = 8  # earlier queries see so few keys that the first gets much attention for nothing
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which head to look at, and what it should look for. Without a layer and a head, the paper's head is taken in the
+    paper's model, and in another model the head that comes nearest."""
+
+    layer: int | None = None
+    head: int | None = None
+    trigger: str = "'"
+
+
+def trigger_head(
+    lm: LanguageModel,
+    ids: Tensor,
+    tokens: list[list[str]],
+    attention: Tensor,
+    wanted: Wanted,
+    seed: int = 0,
+    batch_tokens: int = 2048,
+    execution: str = "resident",
+) -> JSON:
+    """One head under the paper's lens: does it attend to the trigger right after it, and to the first token
+    everywhere else, and how large are the two values?
+
+    Without a layer and a head, the paper's head is taken in the paper's model; elsewhere the head that comes nearest:
+    the one with the largest minimum of the two attentions.
+    """
+    where = containing(tokens, wanted.trigger)
+    where[:, 0] = where[:, -1] = False  # a trigger needs a token before and a query after it
+    rows = where.any(1).nonzero()[:, 0][:16]
+    if len(rows) < 2:
+        raise FirstTokenError(
+            f"The trigger {wanted.trigger!r} is in fewer than two texts; give another one or more passages."
+        )
+    see = partial(follow, ids=ids[rows], where=where[rows], batch_tokens=batch_tokens)
+    after, norms = together(lm, {"triggers": see}, execution)["triggers"]
+    theirs = records.paper()["apostrophe_head"]
+    follows = torch.zeros_like(where)
+    follows[:, 1:] = where[:, :-1]
+    elsewhere = ~(where | follows)
+    elsewhere[:, :FIRST_QUERY] = False
+    rest = (attention * elsewhere[:, None, None]).sum((0, 3)) / elsewhere.sum()  # (layer, head)
+    counts = where[rows].sum(1).double()  # (text,)
+    nearness = torch.minimum(after.sum(0) / counts.sum(), rest.double())
+    if wanted.layer is not None and wanted.head is not None:
+        how, layer, head = "given", wanted.layer, wanted.head
+    elif records.slug(lm.name) == records.slug(theirs["model"]):
+        how, layer, head = "paper", theirs["layer"], theirs["head"]
+    else:
+        how = "nearest"
+        layer, head = divmod(int(nearness.argmax()), nearness.shape[1])
+    group = head * norms.shape[2] // attention.shape[2]
+    norm = norms[:, layer, group].double()  # (text, token)
+    here = where[rows]
+    others = ~here
+    others[:, 0] = False
+    ratio = torch.stack([after[:, layer, head], counts], dim=1)
+    liveliest = int(attention[rows][:, layer, head].var(1).argmax())
+    # The stretch shown has the text's first trigger in it, a quarter of the way in.
+    begin = max(1, min(int(here[liveliest].nonzero()[0]) - SHOWN // 4, here.shape[1] - SHOWN))
+    stretch = slice(begin, begin + SHOWN)
+    return {
+        "trigger": wanted.trigger,
+        "layer": layer,
+        "head": head,
+        "chosen": how,
+        "triggers": int(counts.sum()),
+        "attention_to_trigger": asdict(
+            sinks.bootstrap(ratio, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed)
+        ),
+        "first_elsewhere": sinks.mean_where(attention[:, layer, head].double(), elsewhere, seed),
+        "first_after": sinks.mean_where(attention[:, layer, head].double(), follows, seed),
+        "value_first": asdict(sinks.bootstrap(norm[:, 0], seed=seed)),
+        "value_trigger": sinks.mean_where(norm, here, seed),
+        "value_others": sinks.mean_where(norm, others, seed),
+        "is_one": bool(nearness[layer, head] > 0.5),
+        "heads_of_that_kind": int((nearness > 0.5).sum()),
+        "example": {
+            "tokens": tokens[int(rows[liveliest])][stretch],
+            "attention": sinks.rounded(attention[rows[liveliest], layer, head, stretch]),
+            "value_norm": sinks.rounded(norm[liveliest, stretch]),
+            "value_norm_first": float(norm[liveliest, 0]),
+        },
+    }
+
+
+def follow(lm: LanguageModel, ids: Tensor, where: Tensor, batch_tokens: int) -> tuple[Tensor, Tensor]:
+    """Attention that the query right after a trigger pays to it, in every head; and the norms of all values.
+
+    Args:
+        where: (text, token), true at triggers; false at the last token.
+
+    Returns:
+        attention  # (text, layer, head), summed over the triggers of each text
+        norms      # (text, layer, kv_head, token)
+    """
+    found, norms = [], []
+    rows = max(1, batch_tokens // ids.shape[1])
+    for batch, here in zip(ids.split(rows), where.split(rows), strict=True):
+        value: dict[int, Tensor] = {}
+
+        def hook(module: Any, call: Any, value: dict[int, Tensor] = value) -> Any:
+            groups = getattr(module, "num_key_value_groups", 1)
+            value[module.layer_idx] = call.value[:, ::groups].float().norm(dim=-1).cpu()
+            return call
+
+        most = int(here.sum(1).max())
+        # Rows with fewer triggers are filled with key 0, whose weight is zero below.
+        keys = torch.zeros(len(batch), most, dtype=torch.int64)
+        real = torch.zeros(len(batch), most)
+        for i, row in enumerate(here):
+            positions = row.nonzero()[:, 0]
+            keys[i, : len(positions)], real[i, : len(positions)] = positions, 1.0
+        with torch.inference_mode(), probe(lm.model, keys=keys.to(lm.model.device), hook=hook) as p:
+            lm.model.get_decoder()(batch.to(lm.model.device), use_cache=False)
+        per_key = p.attention_per_key.cpu()  # (layer, batch, head, query, key)
+        query = (keys + 1)[None, :, None, None, :].expand(*per_key.shape[:3], 1, -1)
+        taken = per_key.gather(3, query)[..., 0, :] * real[None, :, None]
+        found.append(taken.sum(-1).transpose(0, 1).double())
+        norms.append(torch.stack([value[layer] for layer in sorted(value)], dim=1))
+    return torch.cat(found), torch.cat(norms)

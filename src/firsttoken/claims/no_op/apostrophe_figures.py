@@ -1,0 +1,98 @@
+"""Figures of the head that attends to the apostrophe, or of the nearest to it, in the chapter `no_op`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+from firsttoken.claims.no_op.figures import tokens
+from firsttoken.plots import PALETTE, Display, figure, model_color, table
+from firsttoken.records import JSON, Record, interval
+
+
+def trigger_table(found: Sequence[Record], paper: JSON) -> Display:
+    """The apostrophe head: the paper's numbers and those of the head looked at in each model."""
+    theirs = paper["apostrophe_head"]
+    rows: list[tuple[str, ...]] = [
+        (
+            f"paper: {theirs['model']}",
+            f"{theirs['layer']}.{theirs['head']}",
+            "nearly all",
+            "nearly all",
+            f"about {theirs['bos_value_norm']:.0f}",
+            f"about {theirs['apostrophe_value_norm']:.0f}",
+            "between them",
+        )
+    ]
+    for record in found:
+        head = record.values["trigger_head"]
+        rows.append(
+            (
+                f"{record.model} ({head['chosen']})",
+                f"{head['layer']}.{head['head']}",
+                _estimate(head["attention_to_trigger"], ".0%"),
+                _estimate(head["first_elsewhere"], ".0%"),
+                _estimate(head["value_first"], ".3g"),
+                _estimate(head["value_trigger"], ".3g"),
+                _estimate(head["value_others"], ".3g"),
+            )
+        )
+    columns = (
+        "model",
+        "layer.head",
+        "attention to the trigger right after it",
+        "to the first token elsewhere",
+        "value norm: first",
+        "trigger",
+        "others",
+    )
+    return table(rows, columns, f"The head that attends to {found[0].values['trigger_head']['trigger']} or to BOS")
+
+
+def trigger_example(record: Record) -> Display:
+    """The text in which the apostrophe head, or the nearest to it, changes most."""
+    head = record.values["trigger_head"]
+    example = head["example"]
+    given = {k: head[k] for k in ("layer", "head", "trigger")} | example
+    given["holds"] = [head["trigger"] in token for token in example["tokens"]]
+    return tokens(given, record.model)
+
+
+def value_norms(found: Sequence[Record]) -> Display:
+    """Value norms token by token in that text, the first token's as a line."""
+
+    def draw(axes: Any) -> None:
+        for ax, record in zip(axes[:, 0], found, strict=True):
+            head = record.values["trigger_head"]
+            example = head["example"]
+            place = np.arange(len(example["tokens"]))
+            met = np.array([head["trigger"] in token for token in example["tokens"]])
+            heights = np.array(example["value_norm"])
+            color = model_color(record.model)
+            ax.bar(place, heights, color=color, alpha=0.5, label="other tokens")
+            ax.bar(place[met], heights[met], color=PALETTE[3], hatch="//", label=f"tokens with {head['trigger']}")
+            ax.axhline(
+                example["value_norm_first"], color=mpl.rcParams["text.color"], linestyle="--", label="first token"
+            )
+            shown = [token.replace("\n", "↵").strip() or "·" for token in example["tokens"]]
+            ax.set_xticks(place, shown, rotation=90, fontsize=7)
+            ax.set(title=f"{record.model}, layer {head['layer']}, head {head['head']}", ylabel="norm of the value")
+            ax.set_xlim(-0.7, len(place) - 0.3)
+            ax.margins(y=0.25)
+            ax.legend(fontsize=7, loc="upper right", ncols=3)
+
+    return figure(
+        draw,
+        "Bars: the norm of each token's value in one text; a dashed line marks the first token's norm; for "
+        + ", ".join(record.model for record in found),
+        nrows=len(found),
+        squeeze=False,
+        figsize=(9, 2.9 * len(found)),
+    )
+
+
+def _estimate(value: JSON | None, form: str) -> str:
+    return "none" if value is None else interval(value, form)

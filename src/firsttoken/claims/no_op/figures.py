@@ -1,0 +1,285 @@
+"""Figures of the chapter `no_op`, from records to pictures."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from firsttoken.claims.sink_rates.figures import band
+from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
+from firsttoken.records import JSON, Record
+
+MARKERS = "os^D"  # a model is told by its marker as well as by its colour
+
+
+def _models(found: Sequence[Record]) -> str:
+    return ", ".join(record.model for record in found)
+
+
+def norms(found: Sequence[Record]) -> Display:
+    """Along the depth: values, keys and largest activations of the first token beside those of the others."""
+
+    def draw(axes: Any) -> None:
+        for number, record in enumerate(found):
+            layer = record.values["by_layer"]
+            look: dict[str, Any] = {
+                "color": model_color(record.model),
+                "marker": MARKERS[number % 4],
+                "markersize": 4,
+            }
+            for ax, name in zip(axes, ("value", "key"), strict=False):
+                first, others = np.array(layer[f"{name}_first"]), np.array(layer[f"{name}_others"])
+                ax.plot(first / others, label=record.model, **look)
+            axes[2].plot(layer["massive_first"], label=f"{record.model}, first token", **look)
+            axes[2].plot(
+                layer["massive_others"], linestyle=":", markerfacecolor="none", label=f"{record.model}, others", **look
+            )
+        for ax, name in zip(axes, ("value norm", "key norm"), strict=False):
+            ax.axhline(1, color=NEUTRAL, linewidth=1)
+            ax.set(title=f"{name}: first token / others", ylabel="ratio of mean norms", ylim=(0, None))
+        axes[2].set_yscale("log")
+        axes[2].set(title="largest activation / median", ylabel="ratio, logarithmic")
+        for ax in axes:
+            ax.set_xlabel("layer")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[0].figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+
+    return figure(
+        draw,
+        "Three panels against the layer: norm of the first token's value over that of the others, mostly well below "
+        "one; the same for keys; largest activation of the residual stream over its median, at the first token "
+        "and at the others, on a logarithmic scale; for " + _models(found),
+        ncols=3,
+        figsize=(11, 4.0),
+    )
+
+
+def quiet(found: Sequence[Record]) -> Display:
+    """What a head adds against its attention to the first token, each head compared with itself."""
+
+    def draw(ax: Axes) -> None:
+        for number, record in enumerate(found):
+            values = record.values["by_attention"]
+            edges = values["edges"]
+            middle = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
+            shown = [(x, e) for x, e in zip(middle, values["relative_norm"], strict=False) if e is not None]
+            if shown:
+                band(
+                    ax,
+                    [x for x, _ in shown],
+                    [e for _, e in shown],
+                    color=model_color(record.model),
+                    marker=MARKERS[number % 4],
+                    label=f"{record.model} ({values['heads']} heads that use both ends)",
+                )
+        ax.axhline(1, color=NEUTRAL, linewidth=1)
+        ax.set(
+            xlabel="attention to the first token",
+            ylabel="norm of what the head adds,\nrelative to attention below 0.1",
+            xlim=(0, 1),
+            ylim=(0, 1.1),
+        )
+        ax.legend(frameon=False, loc="lower left")
+
+    return figure(
+        draw,
+        "The norm of what a head adds to the residual stream falls as its attention to the first token rises, median "
+        "over heads with a 95 % band, for " + _models(found),
+        figsize=(6.6, 3.8),
+    )
+
+
+def rule_name(rule: JSON) -> str:
+    """A rule as a phrase: when the head leaves the first token."""
+    return f"off at “{rule['condition']}”" if rule["off_when_true"] else f"off except at “{rule['condition']}”"
+
+
+def histograms(found: Sequence[Record], count: int = 3) -> Display:
+    """How the attention of the heads with the clearest rules is spread between 0 and 1."""
+
+    def draw(axes: Any) -> None:
+        for row, record in zip(axes, found, strict=True):
+            rules = record.values["search"]["rules"][:count]
+            for ax, rule in zip(row, rules, strict=False):
+                heights = 100 * np.array(rule["histogram"])
+                left = np.arange(len(heights)) / len(heights)
+                ax.bar(
+                    left, heights, 1 / len(heights), align="edge", color=model_color(record.model), edgecolor="none"
+                )
+                ax.set_title(
+                    f"{record.model}, layer {rule['layer']} head {rule['head']}\n{rule_name(rule)}", fontsize=8
+                )
+                ax.set(xlim=(0, 1), xlabel="attention to the first token")
+            for ax in row[len(rules) :]:
+                ax.set_axis_off()
+            row[0].set_ylabel("queries (%)")
+
+    return figure(
+        draw,
+        "Histograms of the attention to the first token of the heads whose rule explains most, for " + _models(found),
+        nrows=len(found),
+        ncols=count,
+        squeeze=False,
+        figsize=(3.6 * count, 2.7 * len(found)),
+    )
+
+
+def rules(found: Sequence[Record]) -> Display:
+    """Every head that switches: how often it is off the first token if its best condition holds, and if not."""
+
+    def draw(ax: Axes) -> None:
+        for number, record in enumerate(found):
+            color = model_color(record.model)
+            for named in (True, False):
+                chosen = [r for r in record.values["search"]["rules"] if r["named"] == named]
+                ax.plot(
+                    [r["off_otherwise"] for r in chosen],
+                    [r["off_if_condition"] for r in chosen],
+                    linestyle="none",
+                    marker=MARKERS[number % 4],
+                    markersize=8 if named else 5,
+                    color=color,
+                    markerfacecolor=color if named else "none",
+                    label=f"{record.model}, {'rule named' if named else 'no clear rule'}",
+                )
+        gap = found[0].values["search"]["settings"]["separation"]
+        ax.fill_between([0, 1], [-gap, 1 - gap], [gap, 1 + gap], color=NEUTRAL, alpha=0.15, linewidth=0)
+        ax.plot([0, 1], [0, 1], color=NEUTRAL, linewidth=1)
+        ax.set(
+            xlabel="share of queries off the first token, condition not met",
+            ylabel="share off the first token,\ncondition met",
+            xlim=(-0.02, 1.02),
+            ylim=(-0.02, 1.02),
+        )
+        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5))
+
+    return figure(
+        draw,
+        "One point for each switching head among the first twenty of a model: share of queries off the first token "
+        "when its best condition is met against when it is not; a grey band around the diagonal holds the heads "
+        "without a clear rule; for " + _models(found),
+        figsize=(7.6, 4.2),
+    )
+
+
+def rule_table(found: Sequence[Record], count: int = 6) -> Display:
+    """The heads with the clearest rules in numbers."""
+    rows = []
+    for record in found:
+        for rule in record.values["search"]["rules"][:count]:
+            rows.append(
+                (
+                    f"{record.model} {rule['layer']}.{rule['head']}",
+                    rule["condition"],
+                    "two" if rule["bimodal"] else "one",
+                    f"{rule['off_if_condition']:.0%}",
+                    f"{rule['off_otherwise']:.0%}",
+                    f"{rule['bits']:.3f}",
+                    f"{rule['p']:.3g}",
+                    "yes" if rule["named"] else "no",
+                )
+            )
+    columns = ("head", "condition", "humps", "off, met", "off, else", "bits", "p", "rule")
+    return table(rows, columns, "Heads that switch, and their best condition (p corrected)")
+
+
+def search_table(found: Sequence[Record]) -> Display:
+    """How many heads pass each step of the search."""
+    rows = []
+    for record in found:
+        search = record.values["search"]
+        rows.append(
+            (record.model, *(str(search[name]) for name in ("heads", "switching", "bimodal", "named"))),
+        )
+    return table(rows, ("model", "heads", "switch", "of these with two humps", "with a named rule"), "The search")
+
+
+def tokens(example: JSON, model: str) -> Display:
+    """A stretch of text under one head. Each token carries its attention to the first token as a number and as a
+    depth of colour; tokens that meet the head's condition stand in a frame."""
+    pieces = []
+    holds = example.get("holds") or [False] * len(example["tokens"])
+    for token, attention, met in zip(example["tokens"], example["attention"], holds, strict=True):
+        shown = escape(token).replace("\n", "↵").replace(" ", "·")
+        frame = "outline:2px solid currentColor;outline-offset:-2px;" if met else ""
+        pieces.append(
+            f'<ruby style="white-space:nowrap;margin:0 1px"><span style="background:rgba(47,127,193,'
+            f'{0.45 * attention:.2f});{frame}padding:0 3px;border-radius:3px">{shown}</span>'
+            f'<rt style="font-size:70%">{100 * attention:.0f}</rt></ruby>'
+        )
+    if "condition" in example:
+        what = f"{rule_name(example)}; framed: the condition holds"
+    else:
+        what = f"framed: the trigger {example['trigger']}"
+    head = f"{model}, layer {example['layer']}, head {example['head']}: {what}"
+    html = (
+        f'<div class="themed token-strip" role="group" aria-label="{escape(head)}">'
+        f"<p><strong>{escape(head)}</strong>. Above each token: its attention to the first token, in percent.</p>"
+        f'<p style="line-height:2.6">{"<wbr>".join(pieces)}</p></div>'
+    )
+    text = " ".join(f"{t!r}:{100 * a:.0f}" for t, a in zip(example["tokens"], example["attention"], strict=True))
+    return Display(html, f"{head}\n{text}")
+
+
+def tests(found: Sequence[Record]) -> Display:
+    """Change of the loss when a head is held on the first token, and when it is kept off it."""
+    names = {"held_on_the_sink": "held on the first token", "kept_off_the_sink": "kept off the first token"}
+
+    def draw(axes: Any) -> None:
+        for ax, (key, label) in zip(axes, names.items(), strict=True):
+            rows = [(record, test) for record in found for test in record.values["tests"]]
+            for place, (record, test) in enumerate(rows):
+                for shift, side, filled in ((-0.14, "rule_says_off", True), (0.14, "rule_says_on", False)):
+                    estimate = test[key][side]
+                    if estimate is None:
+                        continue
+                    color = model_color(record.model)
+                    ax.errorbar(
+                        estimate["value"],
+                        place + shift,
+                        xerr=reach(estimate),
+                        color=color,
+                        marker="o",
+                        markerfacecolor=color if filled else "none",
+                        capsize=3,
+                    )
+            ax.axvline(0, color=NEUTRAL, linewidth=1)
+            ax.set(title=label, xlabel="change of the loss (nats per token)")
+        axes[0].set_yticks(
+            range(len(rows)),
+            [f"{record.model} {test['layer']}.{test['head']}\n{rule_name(test)}" for record, test in rows],
+            fontsize=8,
+        )
+        axes[0].invert_yaxis()
+        ink = mpl.rcParams["text.color"]
+        for fill, name in ((ink, "where its rule says off"), ("none", "everywhere else")):
+            axes[1].plot([], [], marker="o", linestyle="none", color=ink, markerfacecolor=fill, label=name)
+        axes[1].figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+
+    count = sum(len(record.values["tests"]) for record in found)
+    return figure(
+        draw,
+        "Change of the loss with intervals, for each tested head, at the tokens where its rule says off and at the "
+        "others: left, with the head held on the first token; right, with the head kept off it",
+        ncols=2,
+        sharey=True,
+        figsize=(10, 1.6 + 0.75 * max(count, 1)),
+    )
+
+
+def target_table(found: Sequence[Record]) -> Display:
+    """Where the tested heads look when they are off the first token."""
+    rows, columns = [], ["head"]
+    for record in found:
+        for test in record.values["tests"]:
+            columns = ["layer.head", *test["targets"]]
+            shares = [f"{share:.0%}" for share in test["targets"].values()]
+            rows.append((f"{record.model}: {test['layer']}.{test['head']}", *shares))
+    return table(rows, columns, "Where a head's attention goes when it is off the first token")

@@ -1,0 +1,219 @@
+"""The approximate no-op: small values on the first token, heads that rest there, and the rules by which they leave it.
+
+Paper: a head of Gemma 7B attends to an apostrophe where there is one and to BOS everywhere else; BOS has a small
+value, so the head then adds almost nothing. The numbers are in `results/paper.json`, key `apostrophe_head`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firsttoken import records, texts
+from firsttoken.claims.no_op import search
+from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head
+from firsttoken.claims.no_op.rules import example, rule_effect, search_summary
+from firsttoken.claims.no_op.search import Discovery
+from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.execution.shared_pass import together
+from firsttoken.measures import head_norms, sinks
+from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.probe import probe
+from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.texts.token_classes import conditions, decode
+
+EDGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # bins of attention to the first token
+VERSION = 3
+
+
+@dataclass(frozen=True)
+class NoOp:
+    """Parameters of the measurement."""
+
+    texts: str = "passages"  # see `texts.texts_from`
+    passages: int = 48  # texts in which heads are searched
+    norm_passages: int = 12  # of these, texts on which norms and losses are measured
+    length: int = 96  # tokens of each text, BOS included
+    layer: int | None = None  # the apostrophe head; None: the paper's in the paper's model, else the nearest to it
+    head: int | None = None
+    trigger: str = "'"
+    tested: int = 2  # heads whose rule is tested by intervention
+    bos: BosPolicy = "auto"
+    seed: int = 0
+    batch_tokens: int = 2048
+    execution: str = "auto"  # resident, streamed; see `shared_pass.together`
+
+
+def measure(lm: LanguageModel, parameters: NoOp, fresh: bool = False) -> Record:
+    """The record `no_op/<model>.json`.
+
+    Its values: `value_norm_ratio`, `key_norm_ratio` (first token over the others), `quiet_ratio` (what a head adds
+    on the sink over what it adds off it), `by_layer`, `by_attention`, `search` (counts and the rules found),
+    `examples`, `tests` (interventions) and `trigger_head` (the apostrophe head).
+    """
+    if (parameters.layer is None) != (parameters.head is None):
+        raise FirstTokenError("layer and head name one head together: give both or neither.")
+    if parameters.layer is not None and parameters.head is not None:
+        head_norms.check_heads(lm, [(parameters.layer, parameters.head)])
+    if not 2 <= parameters.norm_passages <= parameters.passages:
+        raise FirstTokenError(f"norm_passages must be from 2 to passages={parameters.passages}.")
+    chosen = texts.exactly(parameters.texts, parameters.passages)
+    return records.reuse_or_measure(
+        "no_op",
+        model=lm,
+        parameters=records.recorded(parameters),
+        texts=texts.texts_hash(chosen),
+        measure=lambda: _values(lm, texts.encode(lm, chosen, parameters.length, parameters.bos), parameters),
+        judge=lambda values: judge(lm.slug, values),
+        version=VERSION,
+        fresh=fresh,
+    )
+
+
+def _values(lm: LanguageModel, ids: Tensor, parameters: NoOp) -> JSON:
+    tokens = decode(lm, ids)
+    few = ids[: parameters.norm_passages]
+    rest = ids[parameters.norm_passages :]
+    passes: dict[str, Callable[[LanguageModel], Any]] = {
+        "traces": partial(head_norms.trace_heads, ids=few, batch_tokens=parameters.batch_tokens)
+    }
+    if len(rest):
+        passes["rest"] = partial(first_token_attention, ids=rest, batch_tokens=parameters.batch_tokens)
+    seen = together(lm, passes, parameters.execution)
+    traces = seen["traces"]
+    attention = torch.cat([traces.attention, seen["rest"]]) if len(rest) else traces.attention
+    found = conditions(tokens)
+    discovery = Discovery(seed=parameters.seed)
+    two, rules = search.discover(attention, found, discovery)
+    named = [rule for rule in rules if rule.named]
+    return {
+        **norm_summary(traces, parameters.seed),
+        "search": search_summary(attention, two, rules, discovery),
+        "examples": [example(rule, attention, tokens, found) for rule in named[:3]],
+        "tests": [
+            rule_effect(
+                lm,
+                few,
+                rule,
+                float(two.threshold[rule.head]),
+                found,
+                parameters.seed,
+                parameters.batch_tokens,
+                parameters.execution,
+            )
+            for rule in named[: parameters.tested]
+        ],
+        "trigger_head": trigger_head(
+            lm,
+            ids,
+            tokens,
+            attention,
+            Wanted(parameters.layer, parameters.head, parameters.trigger),
+            parameters.seed,
+            parameters.batch_tokens,
+            parameters.execution,
+        ),
+    }
+
+
+def first_token_attention(lm: LanguageModel, ids: Tensor, batch_tokens: int = 2048) -> Tensor:
+    """Attention of every query to the first token, (text, layer, head, query), float32, on the CPU."""
+    found = []
+    remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
+    with torch.inference_mode(), explain_out_of_memory(remedy):
+        for batch in ids.split(max(1, batch_tokens // ids.shape[1])):
+            with probe(lm.model, keys=[0]) as p:
+                lm.model.get_decoder()(batch.to(lm.model.device), use_cache=False)
+            found.append(p.attention.transpose(0, 1).cpu())
+    return torch.cat(found)
+
+
+# -- norms --------------------------------------------------------------------------------------------------
+
+
+def norm_summary(traces: head_norms.HeadTraces, seed: int) -> JSON:
+    """Ratios of norms with intervals over texts, and their course through the layers."""
+    value, key = head_norms.first_over_others(traces.value_norm), head_norms.first_over_others(traces.key_norm)
+    massive = head_norms.massive_ratio(traces)
+    sums, counts, kept = head_norms.added_by_attention(traces, EDGES)
+    both = torch.stack([sums, counts], dim=-1)
+    curve = []
+    for i in range(len(EDGES) - 1):
+        if len(kept):
+            estimate = sinks.bootstrap(both, partial(_in_bin, i), resamples=200, seed=seed)
+            curve.append(None if math.isnan(estimate.value) else asdict(estimate))
+    return {
+        "value_norm_ratio": asdict(sinks.bootstrap(value.flatten(1).median(1).values, seed=seed)),
+        "key_norm_ratio": asdict(sinks.bootstrap(key.flatten(1).median(1).values, seed=seed)),
+        "quiet_ratio": curve[-1] if curve else None,
+        "smallest_value": asdict(sinks.bootstrap(_first_is_smallest(traces.value_norm), seed=seed)),
+        "by_attention": {"edges": list(EDGES), "relative_norm": curve, "heads": len(kept)},
+        "by_layer": {
+            "value_first": sinks.rounded(traces.value_norm[..., 0].mean((0, 2))),
+            "value_others": sinks.rounded(traces.value_norm[..., 1:].mean((0, 2, 3))),
+            "key_first": sinks.rounded(traces.key_norm[..., 0].mean((0, 2))),
+            "key_others": sinks.rounded(traces.key_norm[..., 1:].mean((0, 2, 3))),
+            "massive_first": sinks.rounded(massive[0].mean(0)),
+            "massive_others": sinks.rounded(massive[1].mean(0)),
+        },
+    }
+
+
+def _in_bin(i: int, drawn: Tensor) -> Tensor:
+    return head_norms.relative_to_off(drawn)[i]
+
+
+def _first_is_smallest(value_norm: Tensor) -> Tensor:
+    """Share of key-value heads in which the first token has the smallest value of all: (text,)."""
+    return (value_norm.argmin(-1) == 0).double().flatten(1).mean(1)
+
+
+def remeasure(lm: LanguageModel, record: Record) -> Record:
+    """Measure what a record of this claim holds once more, with its own parameters."""
+    return measure(lm, NoOp(**record.parameters), fresh=True)
+
+
+# -- verdict ------------------------------------------------------------------------------------------------
+
+
+def judge(model: str, values: JSON) -> Verdict:
+    """Three parts of the claim, each with its interval: the first token's value is small, a head adds less while it
+    rests there, and there are heads that leave it by a rule. Reproduced needs the paper's example too: in the paper's
+    model its own head with both values in the paper's order, in another model at least one head of that kind."""
+    value, quiet = values["value_norm_ratio"], values["quiet_ratio"]
+    small = value["high"] < 0.5
+    less = quiet is not None and quiet["high"] < 0.5
+    ruled = values["search"]["named"] > 0
+    parts = [
+        f"The first token's value is {interval(value, unit=' times')} as long as the others'.",
+        "No head uses both ends of the scale."
+        if quiet is None
+        else f"A head that rests on the first token adds {interval(quiet, unit=' times')} of what it adds otherwise.",
+        f"{values['search']['named']} of {values['search']['heads']} heads leave it by a rule that can be named.",
+    ]
+    trigger = values["trigger_head"]
+    if records.slug(records.paper()["apostrophe_head"]["model"]) == model:
+        ordered = trigger["value_first"]["high"] < trigger["value_others"]["low"] and (
+            trigger["value_trigger"]["low"] > trigger["value_others"]["high"]
+        )
+        parts.append(
+            f"The paper's head attends to the trigger with {interval(trigger['attention_to_trigger'], '.0%')} right "
+            f"after it; its value has norm {trigger['value_trigger']['value']:.1f}, the first token's "
+            f"{trigger['value_first']['value']:.1f}."
+        )
+        good = ordered and trigger["is_one"]
+    else:
+        number = trigger["heads_of_that_kind"]
+        parts.append(
+            f"Heads of the paper's kind, which leave it for the trigger {trigger['trigger']} only: {number or 'none'}."
+        )
+        good = number > 0
+    held = sum((small, less, ruled, good))
+    status: records.Status = "reproduced" if held == 4 else "partly" if small or less else "not reproduced"
+    return Verdict(status, " ".join(parts))

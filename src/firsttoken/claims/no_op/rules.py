@@ -1,0 +1,141 @@
+"""The rules by which heads leave the first token: what the search found, shown on a text, and tested by holding a head
+on the sink or keeping it off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firsttoken.claims.no_op import search
+from firsttoken.claims.no_op.search import Discovery, Modes, Rule
+from firsttoken.execution.shared_pass import together
+from firsttoken.measures import head_norms, sinks
+from firsttoken.models import LanguageModel
+from firsttoken.probe import probe
+from firsttoken.probe.attention import AttentionCall
+from firsttoken.probe.interventions import forbid_key_in_heads, in_layers, only_key
+from firsttoken.probe.losses import predict
+from firsttoken.records import JSON
+from firsttoken.texts.token_classes import Conditions
+
+SHOWN = 40  # tokens of an example
+STRIDE = 2  # the loss is taken at every other query, because logits cost as much as the rest of a small model
+
+
+def search_summary(attention: Tensor, two: Modes, rules: Sequence[Rule], discovery: Discovery) -> JSON:
+    """What the search looked at and what it found, the most informative rules first."""
+    heads_per_layer = attention.shape[2]
+    shown = [
+        {
+            **{k: v for k, v in asdict(rule).items() if k != "head"},
+            **_place(rule.head, heads_per_layer),
+            "share_off": float(two.share_off[rule.head]),
+            "mean_off": float(two.mean_off[rule.head]),
+            "mean_on": float(two.mean_on[rule.head]),
+            "valley": float(two.valley[rule.head]),
+            "bimodal": bool(two.bimodal[rule.head]),
+            "histogram": _histogram(attention, rule.head, heads_per_layer, discovery.first_query),
+        }
+        for rule in rules[:20]
+    ]
+    return {
+        "heads": int(two.bimodal.numel()),
+        "switching": int(two.switches.sum()),
+        "bimodal": int(two.bimodal.sum()),
+        "named": sum(rule.named for rule in rules),
+        "settings": asdict(discovery),
+        "map": [[round(x, 3) for x in row] for row in attention[..., discovery.first_query :].mean((0, 3)).tolist()],
+        "rules": shown,
+    }
+
+
+def _place(head: int, heads_per_layer: int) -> dict[str, int]:
+    return {"layer": head // heads_per_layer, "head": head % heads_per_layer}
+
+
+def _histogram(attention: Tensor, head: int, per_layer: int, start: int) -> list[float]:
+    place = _place(head, per_layer)
+    values = attention[:, place["layer"], place["head"], start:]
+    counts = torch.histc(values, bins=20, min=0, max=1)
+    return sinks.rounded(counts / counts.sum())
+
+
+def example(rule: Rule, attention: Tensor, tokens: list[list[str]], found: Conditions) -> JSON:
+    """A stretch of the text in which the head both rests and leaves most evenly."""
+    place = _place(rule.head, attention.shape[2])
+    rows = attention[:, place["layer"], place["head"]]
+    holds = found.holds[found.names.index(rule.condition)]
+    start = 8
+    end = min(start + SHOWN, rows.shape[1])
+    spread = rows[:, start:end].var(1)
+    text = int(spread.argmax())
+    return {
+        **place,
+        "condition": rule.condition,
+        "off_when_true": rule.off_when_true,
+        "tokens": tokens[text][start:end],
+        "attention": sinks.rounded(rows[text, start:end]),
+        "holds": holds[text, start:end].tolist(),
+    }
+
+
+def rule_effect(
+    lm: LanguageModel,
+    ids: Tensor,
+    rule: Rule,
+    threshold: float,
+    found: Conditions,
+    seed: int = 0,
+    batch_tokens: int = 2048,
+    execution: str = "resident",
+) -> JSON:
+    """Does the rule matter? The head is held on the sink, or kept off it, and the losses are compared.
+
+    Args:
+        ids: (text, token), the first of the texts of `found`.
+        threshold: attention to the first token above which the head is on the sink.
+
+    Returns:
+        change of the loss in nats at the queries where the rule says "off the sink", and at the others, for both
+        interventions; and where the head looks when it is off
+    """
+    place = _place(rule.head, lm.config.get_text_config().num_attention_heads)
+    layer, head = place["layer"], place["head"]
+    start = Discovery().first_query
+    queries = torch.arange(start, ids.shape[1] - 1, STRIDE)
+    holds = found.holds[found.names.index(rule.condition), : len(ids)][:, queries]
+    off = holds if rule.off_when_true else ~holds
+
+    def losses(lm: LanguageModel, change: Any = None) -> Tensor:
+        hook = None if change is None else in_layers({layer: change})
+        with probe(lm.model, hook=hook):
+            return predict(lm, ids, queries, batch_tokens // 2, top=0).loss
+
+    changes: dict[str, Callable[[AttentionCall], AttentionCall]] = {
+        "held_on_the_sink": lambda call: only_key(call, heads=[head]),
+        "kept_off_the_sink": lambda call: forbid_key_in_heads(call, [head]),
+    }
+    passes: dict[str, Callable[[LanguageModel], Tensor]] = {
+        "intact": losses,
+        "maps": partial(head_norms.attention_maps, ids=ids, chosen=[(layer, head)]),
+    }
+    passes |= {name: partial(losses, change=change) for name, change in changes.items()}
+    seen = together(lm, passes, execution)
+    maps = seen["maps"][:, 0]
+    leaves = maps[..., 0] <= threshold
+    leaves[:, :start] = False
+    result: JSON = {**place, "condition": rule.condition, "off_when_true": rule.off_when_true}
+    result["targets"] = search.targets(maps, leaves)
+    for name in changes:
+        difference = (seen[name] - seen["intact"]).double()
+        result[name] = {
+            "rule_says_off": sinks.mean_where(difference, off, seed),
+            "rule_says_on": sinks.mean_where(difference, ~off, seed),
+        }
+    return result

@@ -1,0 +1,1 @@
+"""Do packing and a fixed BOS token decide where the sink forms?"""

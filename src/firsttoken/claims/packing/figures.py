@@ -1,0 +1,116 @@
+"""Figures of the chapter `packing`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from firsttoken import records
+from firsttoken.claims.packing.measure import ROWS
+from firsttoken.plots import NEUTRAL, Display, figure, reach, table
+from firsttoken.pretraining.curves import ARM_COLORS, BOS_WORDS, MASKING_WORDS
+from firsttoken.pretraining.train import CLAIM
+from firsttoken.records import JSON, Record, interval
+from firsttoken.records.numbers import NOT_MEASURED_YET
+
+
+def packing_table(record: Record) -> Display:
+    """The paper's nine rows, its numbers beside ours."""
+    cells = []
+    for row, theirs, ours in zip(ROWS, records.paper()["packing"]["rows"], record.values["rows"], strict=True):
+        rate, loss = NOT_MEASURED_YET, "–"
+        if ours:
+            rate, loss = interval(ours["sink_rate_0.3"], ".1%"), f"{ours['loss']['value']:.2f}"
+        cells.append(
+            (
+                MASKING_WORDS[row.masking],
+                BOS_WORDS[row.bos],
+                row.inference,
+                f"{theirs['sink_rate']:.2%}",
+                rate,
+                f"{theirs['loss']:.2f}",
+                loss,
+            )
+        )
+    columns = ("masking", "BOS in training", "inference", "sinks, paper", "sinks, here", "loss, paper", "here")
+    return table(cells, columns, f"Packing and BOS, the paper beside the budget {record.parameters['budget']}")
+
+
+def packing_rows(record: Record) -> Display:
+    """Sink rate and loss of every row; the rows of one model are joined."""
+
+    def draw(axes: Any) -> None:
+        measured = [
+            (place, row, ours) for place, (row, ours) in enumerate(zip(ROWS, record.values["rows"], strict=True))
+        ]
+        for ax, name, title in zip(
+            axes, ("sink_rate_0.3", "loss"), ("share of sink heads (ε = 0.3)", "held-out loss (nats)"), strict=True
+        ):
+            for place, row, ours in measured:
+                if ours is None:
+                    ax.annotate(NOT_MEASURED_YET, (0.02, place), xycoords=("axes fraction", "data"), va="center",
+                                color=NEUTRAL, fontsize=8)  # fmt: skip
+                    continue
+                e = ours[name]
+                ax.errorbar(e["value"], place, xerr=reach(e), color=ARM_COLORS[row.inference], marker="o", capsize=3)
+            ax.set(title=title, ylim=(len(ROWS) - 0.5, -0.5))
+            if name == "sink_rate_0.3":
+                ax.set_xlim(left=-0.03 * ax.get_xlim()[1])  # a marker at 0 whole
+            ax.grid(axis="y", linewidth=0.5)
+        axes[0].set_yticks(
+            range(len(ROWS)),
+            [f"{MASKING_WORDS[r.masking]}, {BOS_WORDS[r.bos]}: {r.inference}" for r in ROWS],
+            fontsize=8,
+        )
+
+    return figure(
+        draw,
+        "Share of sink heads and held-out loss for the nine rows of the table, budget "
+        f"{record.parameters['budget']}, with intervals; rows without a run say so",
+        ncols=2,
+        figsize=(9.4, 3.6),
+        sharey=True,
+    )
+
+
+def heads(record: Record) -> Display:
+    """Mean attention to the first token of every head, sorted, in both arms, one panel for each model."""
+    alpha: Mapping[str, JSON] = record.values["alpha"]
+    columns = 3
+
+    def draw(axes: Any) -> None:
+        panels = axes.ravel()
+        for ax, (name, arms) in zip(panels, alpha.items(), strict=False):
+            run = records.find(CLAIM, name)
+            for arm, color in ARM_COLORS.items():
+                values = np.sort(np.array(arms[arm]).ravel())[::-1]
+                ax.plot(range(1, len(values) + 1), values, color=color, marker=".", label=arm)
+            ax.axhline(0.3, color=NEUTRAL, linewidth=0.8, linestyle="--")
+            ax.set(title=_short_title(run, name), ylim=(0, 1.02), xlabel="head, the strongest first")
+            ax.title.set_fontsize(9)
+        for ax in panels[len(alpha) :]:
+            ax.set_axis_off()
+        for ax in axes[:, 0]:
+            ax.set_ylabel("attention to the first token")
+        panels[0].legend(frameon=False, title="inference")
+
+    rows = -(-len(alpha) // columns)
+    return figure(
+        draw,
+        "Mean attention of every head to the first token, sorted, with BOS before the text and without, one panel for "
+        "each trained model; a dashed line at the threshold 0.3",
+        nrows=rows,
+        ncols=columns,
+        figsize=(9.4, 2.9 * rows),
+        squeeze=False,
+        sharey=True,
+    )
+
+
+def _short_title(run: Record | None, name: str) -> str:
+    if run is None:
+        return name
+    packing = run.parameters["packing"]
+    return f"{MASKING_WORDS[packing['masking']]}, {BOS_WORDS[packing['bos']]}"

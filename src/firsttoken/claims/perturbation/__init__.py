@@ -1,0 +1,1 @@
+"""How far does the change of one word travel?"""

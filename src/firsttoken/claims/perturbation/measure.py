@@ -1,0 +1,190 @@
+"""Does the sink keep a change of one token local? One picture, and the statistics that a picture cannot give.
+
+Paper: heat maps of Gemma 7B for "greatest" -> "best" in a paragraph on Shakespeare, with and without BOS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firsttoken import records, texts
+from firsttoken.errors import FirstTokenError
+from firsttoken.execution.by_layer import through_layers
+from firsttoken.measures.bos_contrast import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
+from firsttoken.measures.spread import Distances, distances, mean_estimates, ratio_estimates, reach, run_edits, spread
+from firsttoken.models import LanguageModel
+from firsttoken.probe import Probe
+from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.texts.edits import Edit, choose_edits, edit_text, shakespeare, token_synonyms
+
+ALL_TEXTS = 170
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """Parameters of the measurement. `batch_tokens` changes no number beyond rounding and is not recorded."""
+
+    text: str = ""  # of the picture, a text or the name of a passage; empty: the project's paragraph on Shakespeare
+    edit: str = "greatest -> best"  # the edit of the picture
+    shown: int = 48  # tokens of the picture
+    texts: str = "passages"  # see `texts.texts_from`; the statistics are over these
+    edits: int = 120  # single-token edits of the statistics
+    length: int = 64  # text tokens, BOS not counted
+    bos: str = "both"  # both, always, never: which arms to run; the ratio needs both
+    threshold: float = 0.1  # a token counts as reached when it moved by this share of its norm
+    seed: int = 0
+    batch_tokens: int = 4096
+    execution: str = "auto"  # resident, streamed; see `by_layer.through_layers`
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms to run.
+
+        Raises:
+            FirstTokenError: `bos` is none of both, always, never.
+        """
+        chosen: dict[str, tuple[Arm, ...]] = {"both": ARMS, "always": ("with_bos",), "never": ("without_bos",)}
+        if self.bos not in chosen:
+            raise FirstTokenError(f"bos must be both, always or never here, not {self.bos!r}.")
+        return chosen[self.bos]
+
+
+def measure(lm: LanguageModel, parameters: Perturbation, fresh: bool = False) -> Record:
+    """The record `perturbation/<model>.json`.
+
+    Its values: `spread_ratio` (relative spread without BOS / with BOS, mean over layers) and `spread_ratio_absolute`;
+    for each arm `by_layer` with `spread`, `spread_absolute` and `reach`; the ratio `by_layer`, `by_kind` and
+    `by_place`; `first_token_mass` of each arm; `picture`, the distances of one edit at every layer and token.
+    """
+    if not 0 < parameters.threshold < 1:
+        raise FirstTokenError(f"threshold is a share of a norm between 0 and 1, not {parameters.threshold}.")
+    arms = parameters.arms
+    chosen = texts.texts_from(parameters.texts, limit=ALL_TEXTS)
+    shown = texts.passage(parameters.text) if parameters.text else shakespeare()
+
+    def run() -> JSON:
+        ids = texts.encode(lm, chosen, parameters.length, "never")
+        vocabulary = sorted(set(ids.flatten().tolist()))
+        edits = choose_edits(ids, parameters.edits, token_synonyms(lm), vocabulary, parameters.seed)
+        found = {arm: run_edits(lm, ids, edits, arm, parameters.batch_tokens, parameters.execution) for arm in arms}
+        used = ids[sorted({edit.text for edit in edits})[:16]]
+        return summary(found, edits, parameters) | {
+            "first_token_mass": {arm: first_token_mass(lm, used, arm, execution=parameters.execution) for arm in arms},
+            "picture": picture(lm, shown, parameters),
+        }
+
+    return records.reuse_or_measure(
+        "perturbation",
+        model=lm,
+        parameters=records.recorded(parameters),
+        texts=texts.texts_hash([shown, *chosen]),
+        measure=run,
+        judge=judge,
+        fresh=fresh,
+    )
+
+
+def remeasure(lm: LanguageModel, record: Record) -> Record:
+    """Measure what a record of this claim holds once more, with its own parameters."""
+    return measure(lm, Perturbation(**record.parameters), fresh=True)
+
+
+def summary(found: dict[Arm, Distances], edits: Sequence[Edit], parameters: Perturbation) -> JSON:
+    """All statistics of a set of edits that ran in one or both arms."""
+    positions = torch.tensor([edit.position for edit in edits])
+    of_text = torch.tensor([edit.text for edit in edits])
+    seed = parameters.seed
+    values: JSON = {"edits": len(edits), "by_layer": {}}
+    # Layer 0 is the input: nothing has been mixed yet, and its spread is zero by construction.
+    relative = {arm: spread(d.relative, positions)[:, 1:] for arm, d in found.items()}
+    absolute = {arm: spread(d.absolute, positions)[:, 1:] for arm, d in found.items()}
+    for arm, d in found.items():
+        reached = reach(d.relative, positions, parameters.threshold)[:, 1:]
+        values["by_layer"][arm] = {
+            name: [asdict(estimate) for estimate in mean_estimates(samples, of_text, seed)]
+            for name, samples in (("spread", relative[arm]), ("spread_absolute", absolute[arm]), ("reach", reached))
+        }
+        values[f"spread_{arm}"] = asdict(mean_estimates(relative[arm].mean(1, True), of_text, seed)[0])
+        values[f"reach_{arm}"] = asdict(mean_estimates(reached.mean(1, True), of_text, seed)[0])
+    if len(found) < 2:
+        return values
+
+    def ratios(samples: dict[Arm, Tensor], kept: Tensor | None = None) -> list[JSON]:
+        rows = torch.ones(len(edits), dtype=torch.bool) if kept is None else kept
+        above, below = (samples[arm][rows] for arm in ("without_bos", "with_bos"))
+        return [asdict(estimate) for estimate in ratio_estimates(above, below, of_text[rows], seed)]
+
+    means = {arm: s.mean(1, True) for arm, s in relative.items()}
+    values["spread_ratio"] = ratios(means)[0]
+    values["spread_ratio_absolute"] = ratios({arm: s.mean(1, True) for arm, s in absolute.items()})[0]
+    values["by_layer"]["ratio"] = ratios(relative)
+    for group, names in (("kind", ("synonym", "random")), ("place", ("early", "middle", "late"))):
+        values[f"by_{group}"] = {}
+        for name in names:
+            kept = torch.tensor([getattr(edit, group) == name for edit in edits])
+            if len(of_text[kept].unique()) > 1:
+                values[f"by_{group}"][name] = ratios(means, kept)[0] | {"edits": int(kept.sum())}
+    return values
+
+
+def picture(lm: LanguageModel, text: str, parameters: Perturbation) -> JSON:
+    """One edit of one text: tokens, and for each arm the distances (layer + 1, token), relative and absolute."""
+    before, after, position = edit_text(lm, text, parameters.edit)
+    before, after = before[: parameters.shown], after[: parameters.shown]
+    if position + 1 >= len(before):
+        raise FirstTokenError(
+            f"The edit {parameters.edit!r} changes token {position}, and the picture shows {len(before)} tokens; "
+            f"raise `shown` or give a text with more tokens after it."
+        )
+    found: dict[str, Any] = {
+        "tokens": [lm.tokenizer.decode([token]) for token in before.tolist()],
+        "edited_tokens": [lm.tokenizer.decode([token]) for token in after.tolist()],
+        "position": position,
+    }
+    for arm in parameters.arms:
+        d = _run_pair(lm, before, after, arm, parameters.execution)
+        found[arm] = {"relative": _digits(d.relative[0]), "absolute": _digits(d.absolute[0])}
+    return found
+
+
+def _run_pair(lm: LanguageModel, before: Tensor, after: Tensor, arm: Arm, execution: str) -> Distances:
+    """Distances of two texts of equal length, which may differ in several tokens: (1, layer + 1, token)."""
+    rows, first = start(lm, torch.stack([before, after]), arm)
+
+    def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor:
+        return torch.stack(distances(v[0, first:], v[1, first:]))[None]  # (1, 2, token)
+
+    found = through_layers(lm, [rows], see, execution=execution, task="distances of two texts")
+    absolute, relative = torch.stack([parts[0] for parts in found.values()], dim=2).unbind(1)
+    return Distances(absolute, relative)
+
+
+def _digits(rows: Tensor) -> list[list[float]]:
+    return [[float(f"{value:.3g}") for value in row] for row in rows.tolist()]
+
+
+def judge(values: JSON) -> Verdict:
+    """The claim is that the sink slows the spread of a change: without BOS, later tokens move further.
+
+    Reproduced where the ratio's whole interval is above 1 and removing BOS does weaken the sink; where the sink
+    stays on another token, the comparison says nothing about sinks.
+    """
+    if "spread_ratio" not in values:
+        return Verdict("not measured", "Only one of the two arms was run; set bos to 'both' to compare them.")
+    ratio, mass = values["spread_ratio"], values["first_token_mass"]
+    sentence = (
+        f"Over {values['edits']} single-token edits, later tokens move {interval(ratio)} times as far without BOS as "
+        f"with it. {mass_sentence(mass)}"
+    )
+    if sink_survives(mass):
+        return Verdict("not measured", sentence)
+    if ratio["low"] > 1:
+        return Verdict("reproduced", sentence + " Without its sink the model passes a change on further.")
+    if ratio["high"] < 1:
+        return Verdict("not reproduced", sentence + " Without its sink the model passes a change on less far.")
+    return Verdict("not reproduced", sentence + " The interval contains 1: no difference can be told.")

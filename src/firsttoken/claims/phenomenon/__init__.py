@@ -1,0 +1,1 @@
+"""What is a sink? Every head of a model on one text."""

@@ -1,0 +1,1 @@
+"""What does keeping the first token exact save?"""

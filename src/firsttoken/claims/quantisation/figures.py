@@ -1,0 +1,146 @@
+"""Figures of the chapter `quantisation`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from firsttoken.claims.sink_rates.figures import band
+from firsttoken.panels import whole_numbers
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
+from firsttoken.records import JSON, Record, interval
+
+KEEPING = {
+    "none": ("nothing kept exact", NEUTRAL, "o"),
+    "first": ("the first token kept exact", PALETTE[2], "s"),
+    "control": ("another token kept exact", PALETTE[3], "^"),
+}
+GROUPS = {
+    "token": "one scale for each token",
+    "channel": "one scale for each channel",
+    "tensor": "one scale for the whole text",
+}
+
+
+def cache(found: Sequence[Record]) -> Display:
+    """Increase of the loss against the bits of the key-value cache."""
+    alt = (
+        "Increase of the loss against the bits of the key-value cache, with nothing, the first or another token exact"
+    )
+    return _by_bits(found, "cache", alt, "bits of keys and values")
+
+
+def activations(found: Sequence[Record]) -> Display:
+    """Increase of the loss against the bits of what the matrices read."""
+    alt = "Increase of the loss against the bits of activations, with nothing, the first or another token exact"
+    return _by_bits(found, "activations", alt, "bits of activations")
+
+
+def _by_bits(found: Sequence[Record], name: str, alt: str, xlabel: str) -> Display:
+    groups = list(found[0].values[name])
+
+    def draw(axes: Any) -> None:
+        for row, record in zip(axes, found, strict=True):
+            for ax, group in zip(row, sorted(groups, key=list(GROUPS).index), strict=True):
+                _lines(ax, record.values[name][group])
+                ax.set_title(f"{record.model}: {GROUPS[group]}", fontsize=9)
+            row[0].set_ylabel("increase of the loss (nats)")
+        for ax in axes[-1]:
+            ax.set_xlabel(xlabel)
+        axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+
+    return figure(
+        draw,
+        f"{alt}; one row for each model: {', '.join(record.model for record in found)}",
+        nrows=len(found),
+        ncols=len(groups),
+        figsize=(8.8, 0.6 + 2.9 * len(found)),
+        squeeze=False,
+        sharey="row",
+    )
+
+
+def _lines(ax: Axes, of_bits: JSON) -> None:
+    bits = sorted(of_bits, key=int, reverse=True)
+    for shift, (name, (label, color, marker)) in enumerate(KEEPING.items()):
+        estimates = [of_bits[b][name] for b in bits]
+        # Side by side, because the intervals of two settings often coincide.
+        x = np.arange(len(bits)) + 0.12 * (shift - 1)
+        y = [e["value"] for e in estimates]
+        ax.errorbar(
+            x, y, yerr=reach(*estimates), color=color, marker=marker, markersize=5, linewidth=1, label=label, capsize=2
+        )
+    ax.axhline(0, color=NEUTRAL, linewidth=0.8)
+    ax.set_yscale("symlog", linthresh=0.01)
+    ax.set_xticks(range(len(bits)), bits)
+
+
+def savings(found: Sequence[Record]) -> Display:
+    """What keeping the first token exact saves, and how much more that is than keeping another."""
+    rows = []
+    for record in found:
+        for name in ("cache", "activations"):
+            for group, of_bits in sorted(record.values[name].items(), key=lambda item: list(GROUPS).index(item[0])):
+                for bits in sorted(of_bits, key=int, reverse=True):
+                    of = of_bits[bits]
+                    rows.append(
+                        (
+                            record.model,
+                            f"{name}, {GROUPS[group]}",
+                            bits,
+                            interval(of["none"], ".3f"),
+                            interval(of["saved"], ".3f"),
+                            interval(of["more_than_control"], ".3f"),
+                        )
+                    )
+    columns = (
+        "model",
+        "what is rounded",
+        "bits",
+        "increase of the loss",
+        "saved by the first token",
+        "more than another",
+    )
+    return table(rows, columns, "Loss (nats per token, 95 % interval) that keeping one token exact saves")
+
+
+def weights(found: Sequence[Record]) -> Display:
+    """Rounded weights, with the first token's keys and values from rounded and from exact ones."""
+    rows = []
+    for record in found:
+        for bits in sorted(record.values["weights"], key=int, reverse=True):
+            of = record.values["weights"][bits]
+            rows.append((record.model, bits, *(interval(of[name], ".3f") for name in ("none", "first", "saved"))))
+    columns = ("model", "bits", "increase of the loss", "with intact first keys and values", "saved")
+    return table(rows, columns, "Rounded weights (nats per token, 95 % interval)")
+
+
+def outliers(found: Sequence[Record]) -> Display:
+    """Largest activation over the median and kurtosis of the residual stream: first token and all others."""
+    panels = (
+        ("first", "others", "largest activation / median"),
+        ("kurtosis_first", "kurtosis_others", "kurtosis over channels"),
+    )
+
+    def draw(axes: Any) -> None:
+        for row, record in zip(axes, found, strict=True):
+            of = record.values["outliers"]
+            for ax, (first, others, title) in zip(row, panels, strict=True):
+                layers = range(len(of[first]))
+                band(ax, layers, of[first], color=model_color(record.model), label="first token")
+                band(ax, layers, of[others], color=NEUTRAL, label="all others", linestyle="--")
+                ax.set_title(f"{record.model}: {title}", fontsize=9)
+                ax.set_yscale("log")
+                whole_numbers(ax)
+            row[0].legend(frameon=False, fontsize=8)
+        for ax in axes[-1]:
+            ax.set_xlabel("after layer")
+
+    alt = (
+        "Largest activation over the median, and kurtosis, of the residual stream along the layers, for the first "
+        f"token and for all others; one row for each model: {', '.join(record.model for record in found)}"
+    )
+    return figure(draw, alt, nrows=len(found), ncols=2, figsize=(8.8, 2.9 * len(found)), squeeze=False)

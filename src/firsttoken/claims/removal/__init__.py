@@ -1,0 +1,1 @@
+"""What is lost without the first token?"""

@@ -1,0 +1,244 @@
+"""Figures of the chapter `removal`, from records to pictures."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+
+from firsttoken.claims.sink_rates.figures import band
+from firsttoken.measures.ablations import MEANING, Arm
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
+from firsttoken.records import JSON, Record, interval
+
+# Shape and colour both name the arm, so that neither is needed alone.
+LOOK: dict[str, tuple[str, str]] = {
+    "intact": (NEUTRAL, "o"),
+    "delete": (PALETTE[3], "X"),
+    "replace": (PALETTE[5], "P"),
+    "mask": (PALETTE[4], "v"),
+    "zero_value": (PALETTE[2], "s"),
+    "mean_value": (PALETTE[1], "D"),
+    "mean_residual": (PALETTE[0], "^"),
+}
+SHORT = {
+    "intact": "intact",
+    "delete": "deleted",
+    "replace": "replaced",
+    "mask": "masked",
+    "zero_value": "value zero",
+    "mean_value": "value mean",
+    "mean_residual": "residual mean",
+}
+
+
+def _point(ax: Axes, x: float, estimate: JSON, **look: Any) -> None:
+    ax.errorbar(x, estimate["value"], yerr=reach(estimate), linestyle="none", capsize=2, **look)
+
+
+def arms(found: Sequence[Record]) -> Display:
+    """What each way of taking the first token away does to the loss, to the predictions and to the sink."""
+    names = [arm for arm in MEANING if any(arm in record.values["arms"] for record in found)]
+    panels = {
+        "loss_increase": "increase of the loss\n(nats per token)",
+        "top1_agreement": "same likeliest token\nas intact (share)",
+        "mass": "attention mass on\nposition 0 (share)",
+    }
+
+    def draw(axes: Any) -> None:
+        for ax, (key, label) in zip(axes, panels.items(), strict=True):
+            for number, record in enumerate(found):
+                for place, arm in enumerate(names):
+                    if arm not in record.values["arms"]:
+                        continue
+                    estimate = record.values["arms"][arm][key]
+                    ax.errorbar(
+                        estimate["value"],
+                        place + (number - (len(found) - 1) / 2) * 0.3,
+                        xerr=reach(estimate),
+                        color=model_color(record.model),
+                        marker="os^D"[number % 4],
+                        capsize=2,
+                        linestyle="none",
+                        label=record.model if place == 0 else None,
+                    )
+            ax.set_xlabel(label)
+            ax.grid(axis="y", linewidth=0.5)
+        # Some arms cost a hundredth of a nat and others several; the scale is linear up to a tenth.
+        axes[0].set_xscale("symlog", linthresh=0.1)
+        axes[0].set_xticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])
+        axes[0].axvline(0, color=NEUTRAL, linewidth=1)
+        axes[1].set_xlim(-0.02, 1.04)
+        axes[2].set_xlim(-0.02, 1.04)
+        axes[0].set_yticks(range(len(names)), [MEANING[arm] for arm in names])
+        axes[0].invert_yaxis()
+        axes[1].figure.legend(
+            *axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(found))
+        )
+
+    return figure(
+        draw,
+        "For each way of taking the first token away, three panels with intervals: increase of the loss, share of "
+        "unchanged predictions, attention mass on position 0; for " + ", ".join(record.model for record in found),
+        ncols=3,
+        sharey=True,
+        figsize=(10.5, 4.6),
+    )
+
+
+def by_position(found: Sequence[Record]) -> Display:
+    """Increase of the mean loss over the intact model in doubling ranges of position."""
+
+    def draw(axes: Any) -> None:
+        for ax, record in zip(np.atleast_1d(axes), found, strict=True):
+            edges = record.values["by_position"]["edges"]
+            middle = [(low * (high - 1)) ** 0.5 for low, high in itertools.pairwise(edges)]
+            for arm, (color, marker) in LOOK.items():
+                estimates = record.values["by_position"]["arms"][arm]
+                shown = [(x, e) for x, e in zip(middle, estimates, strict=True) if e is not None]
+                x, e = [x for x, _ in shown], [e for _, e in shown]
+                band(ax, x, e, color=color, marker=marker, markersize=5, label=SHORT[arm])
+            ax.set_xscale("log", base=2)
+            ticks = [edge for edge in edges if edge > 1][:-1]
+            ax.set_xticks(ticks, [str(tick) for tick in ticks])
+            ax.minorticks_off()
+            ax.set(title=record.model, xlabel="position of the predicted token")
+        np.atleast_1d(axes)[0].set_ylabel("loss (nats)")
+        np.atleast_1d(axes)[0].figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+
+    return figure(
+        draw,
+        "Loss against the position in the text, one line for each way of taking the first token away, one panel for "
+        "each model: " + ", ".join(record.model for record in found),
+        ncols=len(found),
+        figsize=(4.8 * len(found), 4.2),
+        sharey=True,
+    )
+
+
+def tasks(found: Sequence[Record]) -> Display:
+    """Share of right answers in the small tasks under each arm, with the share that guessing gets."""
+
+    def draw(axes: Any) -> None:
+        for ax, record in zip(np.atleast_1d(axes), found, strict=True):
+            names = list(record.values["tasks"])
+            for place, name in enumerate(names):
+                task = record.values["tasks"][name]
+                ax.hlines(task["chance"], place - 0.42, place + 0.42, color=mpl.rcParams["text.color"], linestyle=":")
+                shown = [arm for arm in LOOK if arm in task["arms"]]
+                for number, arm in enumerate(shown):
+                    color, marker = LOOK[arm]
+                    x = place + (number - (len(shown) - 1) / 2) * 0.13
+                    label = SHORT[arm] if place == 0 else None
+                    _point(ax, x, task["arms"][arm], color=color, marker=marker, markersize=5, label=label)
+            ax.set_xticks(range(len(names)), [name.replace(", ", ",\n") for name in names], rotation=20)
+            ax.set(title=record.model, ylim=(-0.03, 1.03))
+        np.atleast_1d(axes)[0].set_ylabel("share of right answers")
+        np.atleast_1d(axes)[0].figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+
+    return figure(
+        draw,
+        "Share of right answers in five tasks for each way of taking the first token away, with intervals and a "
+        "dotted line where guessing would be; one panel for each model: "
+        + ", ".join(record.model for record in found),
+        ncols=len(found),
+        figsize=(5.4 * len(found), 4.6),
+        sharey=True,
+    )
+
+
+def task_table(found: Sequence[Record]) -> Display:
+    """The paper's question in numbers: every task as it is and without the first token, beside chance."""
+    rows = []
+    for record in found:
+        for name, task in record.values["tasks"].items():
+            arms_ = task["arms"]
+            rows.append(
+                (
+                    f"{record.model}: {name}",
+                    f"{task['chance']:.1%}",
+                    str(task["questions"]),
+                    interval(arms_["intact"], ".0%"),
+                    interval(arms_["delete"], ".0%"),
+                )
+            )
+    columns = ("task", "chance", "questions", "intact [95 % interval]", "first token deleted")
+    return table(rows, columns, "Small tasks with and without the first token")
+
+
+def paper_table(paper: JSON) -> Display:
+    """The paper's own numbers, with and without BOS."""
+    theirs = paper["removal"]
+    rows = [
+        (name, f"{both['with']:.2%}", f"{both['without']:.2%}")
+        for name, both in theirs.items()
+        if isinstance(both, dict)
+    ]
+    return table(rows, ("task", "with BOS", "without BOS"), f"The paper: {theirs['model']} (not measured here)")
+
+
+def long_texts(found: Sequence[Record]) -> Display:
+    """Loss, mass on position 0 and retrieval against the length of the text."""
+
+    def draw(axes: Any) -> None:
+        for row, record in zip(np.atleast_2d(axes), found, strict=True):
+            values = record.values
+            lengths = values["length"]
+            for arm in values["arms"]:
+                color, marker = LOOK[arm]
+                look = {"color": color, "marker": marker, "markersize": 5, "label": SHORT[arm]}
+                band(row[0], lengths, values["arms"][arm]["loss"], **look)
+                band(row[1], lengths, values["arms"][arm]["mass"], **look)
+                # Records keep their keys in the order of text, where 1024 comes before 512.
+                needles = {int(n): values["needle"][n]["arms"][arm] for n in sorted(values["needle"], key=int)}
+                band(row[2], list(needles), list(needles.values()), **look)
+            if values["needle"]:
+                chance = next(iter(values["needle"].values()))["chance"]
+                row[2].axhline(chance, color=mpl.rcParams["text.color"], linestyle=":")
+            for ax, title in zip(row, ("loss (nats)", "mass on position 0", "retrieval, right answers"), strict=True):
+                ax.set_xscale("log", base=2)
+                ax.set_xticks(lengths, [str(n) for n in lengths], rotation=45)
+                ax.minorticks_off()
+                ax.set(title=f"{record.model}: {title}", xlim=(lengths[0] * 0.85, lengths[-1] * 1.18))
+                ax.title.set_fontsize(9)
+            for ax in row[1:]:
+                ax.set_ylim(-0.03, 1.03)
+        for ax in np.atleast_2d(axes)[-1]:
+            ax.set_xlabel("tokens T")
+        np.atleast_2d(axes)[0, 0].figure.legend(
+            *np.atleast_2d(axes)[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4
+        )
+
+    return figure(
+        draw,
+        "Against the number of tokens, for each model: loss, attention mass on position 0, and share of facts found "
+        "again, one line for each way of taking the first token away",
+        nrows=len(found),
+        ncols=3,
+        figsize=(10.5, 0.6 + 3.0 * len(found)),
+    )
+
+
+def meanings(found: Sequence[Record]) -> Display:
+    """What each arm does, and whether heads may still rest on a first token in it."""
+    rests: dict[Arm, str] = {
+        "intact": "yes",
+        "delete": "on the next token, if the model can",
+        "replace": "on another token, if the model can",
+        "mask": "as for delete",
+        "zero_value": "yes, and they then add nothing",
+        "mean_value": "yes, but they then add the mean",
+        "mean_residual": "no: the sink's own state is gone",
+        "mask_other": "yes",
+        "add_bos": "yes",
+    }
+    names = [arm for arm in MEANING if any(arm in record.values["arms"] for record in found)]
+    return table(
+        [(SHORT.get(arm, arm), MEANING[arm], rests[arm]) for arm in names],
+        ("arm", "what is done", "may heads rest there?"),
+        "The arms",
+    )

@@ -1,0 +1,1 @@
+"""Is a model with a sink less sensitive to small changes?"""

@@ -1,0 +1,128 @@
+"""Figures of the chapter `robustness`, from records to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+from firsttoken.claims.robustness.attacks import MEANING
+from firsttoken.claims.robustness.measure import ARMS, KINDS
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
+from firsttoken.records import Record, interval
+
+LOOK = {"weakened": (PALETTE[1], "D"), "forbidden": (PALETTE[4], "v"), "no sink": (PALETTE[3], "X")}
+
+
+def sensitivity(found: Sequence[Record]) -> Display:
+    """How much farther predictions move after a small change when the sink is weakened or gone."""
+
+    def draw(axes: Any) -> None:
+        for ax, record in zip(np.atleast_1d(axes), found, strict=True):
+            for place, kind in enumerate(KINDS):
+                for number, (arm, (color, marker)) in enumerate(LOOK.items()):
+                    ratio = record.values["by_kind"][kind][arm]["ratio"]
+                    ax.errorbar(
+                        ratio["value"],
+                        place + 0.22 * (number - 1),
+                        xerr=reach(ratio),
+                        color=color,
+                        marker=marker,
+                        markersize=6,
+                        capsize=3,
+                        linestyle="none",
+                        label=ARMS[arm] if place == 0 else None,
+                    )
+            ax.axvline(1, color=NEUTRAL, linewidth=1)
+            ax.set_xscale("log", base=2)
+            ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+            ax.set(title=record.model, xlabel="divergence / that with the sink")
+        first = np.atleast_1d(axes)[0]
+        first.set_yticks(range(len(KINDS)), [f"{kind}:\n{meaning}" for kind, meaning in KINDS.items()], fontsize=8)
+        first.invert_yaxis()
+        first.figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=1)
+
+    return figure(
+        draw,
+        "Points with intervals: how far predictions move after a typo, a swap, a synonym and noise, relative to the "
+        "intact model, with the first token's attention weakened, forbidden, and without a sink; right of one means "
+        "more sensitive; one panel for each of " + _models(found),
+        ncols=len(found),
+        sharey=True,
+        figsize=(2.4 + 3.6 * len(found), 4.4),
+    )
+
+
+def attacks(found: Sequence[Record]) -> Display:
+    """What each attack does to the attention on the first token and to the loss."""
+    names = [name for name in MEANING if any(name in record.values["attacks"]["by_attack"] for record in found)]
+
+    def draw(axes: Any) -> None:
+        for ax, key, label in zip(
+            axes,
+            ("mass_change", "loss_change"),
+            ("change of the attention\nto the first token (share)", "change of the loss\n(nats per token)"),
+            strict=True,
+        ):
+            for number, record in enumerate(found):
+                for place, name in enumerate(names):
+                    if name not in record.values["attacks"]["by_attack"]:
+                        continue
+                    change = record.values["attacks"]["by_attack"][name][key]
+                    ax.errorbar(
+                        change["value"],
+                        place + (number - (len(found) - 1) / 2) * 0.26,
+                        xerr=reach(change),
+                        color=model_color(record.model),
+                        marker="os^D"[number % 4],
+                        capsize=3,
+                        linestyle="none",
+                        label=record.model if place == 0 else None,
+                    )
+            ax.axvline(0, color=mpl.rcParams["text.color"], linewidth=0.8)
+            ax.grid(axis="y", linewidth=0.5)
+            ax.set_xlabel(label)
+        axes[0].set_yticks(range(len(names)), [f"{name}:\n{MEANING[name]}" for name in names], fontsize=8)
+        axes[0].invert_yaxis()
+        axes[0].figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(found))
+        )
+
+    return figure(
+        draw,
+        "Points with intervals for each attack: change of the attention to the first token on the left, of the loss "
+        "on the right, against the same text without the attack; for " + _models(found),
+        ncols=2,
+        sharey=True,
+        figsize=(9.5, 5.2),
+    )
+
+
+def arms_table(found: Sequence[Record]) -> Display:
+    """What each arm costs before anything is changed, and how far a change moves the predictions then."""
+    rows = []
+    for record in found:
+        for arm in ARMS:
+            kinds = [record.values["by_kind"][kind][arm]["divergence"]["value"] for kind in KINDS]
+            loss = interval(record.values["arms"][arm]["loss"])
+            rows.append((record.model, arm, loss, *(f"{value:.3f}" for value in kinds)))
+    columns = ("model", "sink", "loss, nats [95 % interval]", *(f"{kind}: divergence, nats" for kind in KINDS))
+    return table(rows, columns, "Losses without a change, and divergences after one")
+
+
+def search_table(found: Sequence[Record]) -> Display:
+    """What the search found, and how far it lowered the attention on the texts it searched with."""
+    rows = []
+    for record in found:
+        part = record.values["attacks"]
+        masses = " → ".join(f"{value:.1%}" for value in part["search"])
+        rows.append((record.model, repr(part["suffix"]), masses))
+    return table(
+        rows, ("model", "tokens found", "attention to the first token, before and after each"), "The greedy search"
+    )
+
+
+def _models(found: Sequence[Record]) -> str:
+    return ", ".join(record.model for record in found)

@@ -1,0 +1,1 @@
+"""Do larger models have more of it?"""

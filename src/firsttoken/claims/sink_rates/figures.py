@@ -1,0 +1,144 @@
+"""Figures of the chapter `sink_rates`, from records to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from firsttoken import records
+from firsttoken.measures import sinks
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach
+from firsttoken.records import Record
+
+Estimates = Sequence[Mapping[str, float]]
+
+
+def band(ax: Axes, x: Sequence[float], estimates: Estimates, **line: Any) -> None:
+    """A line through estimates with its 95 % interval as a band."""
+    ax.plot(x, [e["value"] for e in estimates], **line)
+    low, high = [e["low"] for e in estimates], [e["high"] for e in estimates]
+    ax.fill_between(x, low, high, color=line["color"], alpha=0.2, linewidth=0)
+
+
+def by_layer(found: Sequence[Record]) -> Display:
+    """Share of sink heads and first-token mass along the depth of each model."""
+
+    def draw(axes: Any) -> None:
+        for ax, record in zip(np.atleast_1d(axes), found, strict=True):
+            layers = np.arange(record.values["layers"])
+            values = record.values["by_layer"]
+            epsilon = record.parameters["epsilon"]
+            width = 0.42
+            ax.bar(layers - width / 2, values["sink_rate_0.3"], width, color=PALETTE[0], label="heads above 0.3")
+            if epsilon != 0.3:
+                ax.bar(
+                    layers + width / 2, values["sink_rate"], width, color=PALETTE[1], label=f"heads above {epsilon}"
+                )
+            ax.plot(layers, values["mass"], color=NEUTRAL, marker=".", label="attention mass on the first token")
+            ax.set(title=record.model, xlabel="layer", ylim=(0, 1.02), xlim=(-0.8, len(layers) - 0.2))
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        np.atleast_1d(axes)[0].set_ylabel("share")
+        np.atleast_1d(axes)[-1].figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+
+    return figure(
+        draw,
+        "Bars for every layer: share of heads that are sinks at two thresholds; a line: mean attention to the first "
+        "token. One panel for each model: " + ", ".join(record.model for record in found),
+        ncols=len(found),
+        figsize=(4.6 * len(found), 3.4),
+        sharey=True,
+    )
+
+
+def by_epsilon(found: Sequence[Record]) -> Display:
+    """Sink rate against the threshold, in both orders of averaging, with the paper's three numbers."""
+
+    def draw(ax: Axes) -> None:
+        for record in found:
+            values = record.values["by_epsilon"]
+            color = model_color(record.model)
+            band(ax, values["epsilon"], values["threshold_first"], color=color, label=record.model)
+            average = [e["value"] for e in values["average_first"]]
+            ax.plot(values["epsilon"], average, color=color, linestyle=":", label=f"{record.model}, average first")
+        table = records.paper()["llama"]
+        for size in ("8b", "70b", "405b"):
+            rate = table[f"meta-llama-llama-3-1-{size}"]["sink_rate"]
+            ax.plot(table["epsilon"], rate, marker="D", color=NEUTRAL, linestyle="none")
+            ax.annotate(
+                f"LLaMa 3.1 {size.upper()} (paper)", (table["epsilon"], rate), (7, -3), textcoords="offset points"
+            )
+        ax.set(xlabel="threshold ε", ylabel="share of heads with α > ε", ylim=(0, 1.02), xlim=(0.05, 1.12))
+        ax.set_xticks(np.arange(0.1, 1.0, 0.1))
+        ax.legend(frameon=False, loc="upper right", bbox_to_anchor=(1.0, 1.02), fontsize=8)
+
+    return figure(
+        draw,
+        "Sink rate falling with the threshold for "
+        + ", ".join(record.model for record in found)
+        + "; three diamonds at threshold 0.8 are the paper's LLaMa 3.1 models, which lie higher for larger models",
+        figsize=(7.6, 4.2),
+    )
+
+
+def by_length(found: Sequence[Record]) -> Display:
+    """Sink rate and first-token mass against the number of tokens."""
+
+    def draw(axes: Any) -> None:
+        names = {"sink_rate_0.3": "share of heads with α > 0.3", "mass": "attention mass on the first token"}
+        for ax, (name, label) in zip(axes, names.items(), strict=True):
+            for record in found:
+                values = record.values
+                band(
+                    ax, values["length"], values[name], color=model_color(record.model), marker=".", label=record.model
+                )
+            lengths = np.array(found[0].values["length"])
+            ax.set_xscale("log", base=2)
+            ax.set_xticks(lengths, [str(n) for n in lengths], rotation=45)
+            ax.minorticks_off()
+            ax.set(xlabel="tokens T", title=label, ylim=(0, 1.02))
+            if name == "mass":
+                even = [sinks.even_share(n) for n in lengths]
+                ax.plot(lengths, even, color=NEUTRAL, linestyle="--", label="attention spread evenly")
+        axes[1].legend(frameon=False)
+
+    return figure(
+        draw,
+        "Two panels against the number of tokens, logarithmic: the share of sink heads and the attention mass "
+        "on the first token, for " + ", ".join(record.model for record in found),
+        ncols=2,
+        figsize=(9.4, 3.8),
+    )
+
+
+def by_bos(found: Sequence[Record]) -> Display:
+    """First-token mass and sink rate with BOS in any case and without it."""
+
+    def draw(axes: Any) -> None:
+        names = {"sink_rate_0.3": "share of heads with α > 0.3", "mass": "attention mass on the first token"}
+        rows = [(record, bos) for record in found for bos in ("always", "never") if bos in record.values]
+        for ax, (name, label) in zip(axes, names.items(), strict=True):
+            for place, (record, bos) in enumerate(rows):
+                estimate = record.values[bos][name]
+                color = model_color(record.model)
+                filled = color if bos == "always" else "none"
+                ax.barh(place, estimate["value"], color=filled, edgecolor=color, linewidth=1.5, height=0.62)
+                ax.errorbar(
+                    estimate["value"], place, xerr=reach(estimate), color=mpl.rcParams["text.color"], capsize=3
+                )
+            ax.set(xlabel=label, xlim=(0, 1))
+        words = {"always": "with BOS", "never": "without BOS"}
+        axes[0].set_yticks(range(len(rows)), [f"{record.model}\n{words[bos]}" for record, bos in rows])
+        axes[0].invert_yaxis()
+
+    return figure(
+        draw,
+        "Bars with and without a BOS token for each model: share of sink heads, and attention mass on the first token",
+        ncols=2,
+        figsize=(9, 1.0 + 1.1 * len(found)),
+        sharey=True,
+    )

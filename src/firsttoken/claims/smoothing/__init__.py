@@ -1,0 +1,1 @@
+"""Is attention smoother without the sink?"""

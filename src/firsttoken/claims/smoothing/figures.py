@@ -1,0 +1,160 @@
+"""Figures of the chapter `smoothing`: how many tokens a row of attention spreads over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from plotly.subplots import make_subplots
+
+from firsttoken.claims.phenomenon.measure import unpack
+from firsttoken.claims.smoothing.measure import heads_growth
+from firsttoken.measures.bos_contrast import ARMS, LABELS
+from firsttoken.panels import ARM_COLORS, by_arm, draw_arms, whole_numbers
+from firsttoken.plots import COLORMAP, NEUTRAL, Display, figure, interactive, table
+from firsttoken.records import Record, interval
+
+MEASURES = {
+    "effective_tokens": "all of the row, exp(H)",
+    "effective_tokens_renyi2": "all of the row, Rényi-2",
+    "effective_tokens_rest": "what the first token does not get",
+}
+
+
+def by_layer(found: Sequence[Record]) -> Display:
+    """Effective number of tokens along the depth: whole rows, and rows without the first token."""
+
+    def draw(axes: Any) -> None:
+        grid = np.asarray(axes).reshape(len(found), 2)
+        for row, record in zip(grid, found, strict=True):
+            for ax, name in zip(row, ("effective_tokens", "effective_tokens_rest"), strict=True):
+                of_arm = {arm: record.values["by_layer"][arm][name] for arm in ARMS}
+                draw_arms(ax, range(len(of_arm["with_bos"])), of_arm)
+                ax.set_title(f"{record.model}: {MEASURES[name]}", fontsize=9)
+                ax.set(xlabel="layer", ylim=0)
+                whole_numbers(ax)
+            row[0].set_ylabel("effective number of tokens")
+        grid[0, 0].legend(frameon=False)
+
+    alt = (
+        "Effective number of tokens that a row of attention spreads over, in each layer, with BOS and without; "
+        "left the whole row, right without the first token"
+    )
+    return figure(draw, alt, nrows=len(found), ncols=2, figsize=(9.2, 3.2 * len(found)))
+
+
+def ratios(found: Sequence[Record]) -> Display:
+    """The three ratios without / with BOS."""
+    rows = []
+    for record in found:
+        for name, label in MEASURES.items():
+            with_bos, without = (f"{record.values[f'{name}_{arm}']['value']:.2f}" for arm in ARMS)
+            e = record.values[f"{name}_ratio"]
+            rows.append((record.model, label, with_bos, without, interval(e)))
+    columns = ("model", "measure", "with BOS", "without BOS", "ratio [95 % interval]")
+    return table(rows, columns, "Effective number of tokens, mean over queries, heads and layers")
+
+
+def heads(found: Sequence[Record]) -> Display:
+    """The change of each head: effective number of tokens without BOS over with it, layers by heads, interactive."""
+    logs = [heads_growth(record.values).log2() for record in found]  # (layer, head) each
+    top = max(float(log.abs().max()) for log in logs)
+    fig = make_subplots(rows=1, cols=len(found), subplot_titles=[record.model for record in found])
+    for number, log in enumerate(logs, 1):
+        fig.add_trace(
+            go.Heatmap(
+                z=log.numpy().round(3),
+                text=[[f"{value:.2f}" for value in row] for row in log.exp2().tolist()],
+                hovertemplate="layer %{y}, head %{x}<br>%{text} times as many tokens<extra></extra>",
+                coloraxis="coloraxis",
+            ),
+            row=1,
+            col=number,
+        )
+        fig.update_xaxes(title_text="head", dtick=1, row=1, col=number)
+    fig.update_yaxes(title_text="layer", row=1, col=1)
+    ticks = range(-int(top), int(top) + 1)
+    fig.update_layout(
+        coloraxis=dict(
+            # Two colours around "no change".
+            colorscale="PuOr_r",
+            cmin=-top,
+            cmax=top,
+            colorbar=dict(
+                title_text="without /<br>with BOS", tickvals=list(ticks), ticktext=[f"{2.0**n:g}" for n in ticks]
+            ),
+        ),
+        margin=dict(l=50, r=10, t=30, b=50),
+    )
+    alt = (
+        "Layers by heads, coloured by how many times as many tokens, in effect, a row attends to without BOS as with "
+        f"it; one panel for each model: {', '.join(record.model for record in found)}"
+    )
+    return interactive(fig, alt, height=420)
+
+
+def maps(record: Record) -> Display:
+    """Maps of the heads that change most, with BOS above and without below."""
+    shown = record.values["shown"]
+
+    def draw(axes: Any) -> None:
+        grid = np.asarray(axes).reshape(2, len(shown["heads"]))
+        for row, arm in zip(grid, ARMS, strict=True):
+            for ax, head, packed in zip(row, shown["heads"], shown[arm]["maps"], strict=True):
+                weights = unpack(packed).numpy()
+                image = ax.imshow(
+                    np.ma.masked_where(np.triu(np.ones_like(weights), 1) > 0, np.maximum(weights, 1e-3)),
+                    cmap=COLORMAP,
+                    norm=LogNorm(1e-3, 1),
+                )
+                ax.set_title(f"layer {head['layer']}, head {head['head']}, {LABELS[arm]}", fontsize=9)
+            row[0].set_ylabel("query")
+        for ax in grid[-1]:
+            ax.set_xlabel("key")
+        grid[0, 0].figure.colorbar(image, ax=grid, label="attention (logarithmic)", shrink=0.7)
+        grid[0, 0].figure.suptitle(record.model)
+
+    alt = f"Attention maps of the heads of {record.model} that change most when BOS is left out, with BOS and without"
+    return figure(draw, alt, nrows=2, ncols=len(shown["heads"]), figsize=(3.1 * len(shown["heads"]) + 0.6, 5.6))
+
+
+def spectrum(found: Sequence[Record]) -> Display:
+    """Singular values of attention maps, averaged over all heads, and effective rank of each layer."""
+
+    def draw(axes: Any) -> None:
+        for ax, record in zip(np.atleast_1d(axes), found, strict=True):
+            for arm in ARMS:
+                values = record.values["shown"][arm]["spectrum"]
+                ax.plot(range(1, len(values) + 1), np.maximum(values, 1e-4), color=ARM_COLORS[arm], label=LABELS[arm])
+            ax.set(title=record.model, xlabel="singular value, largest first", yscale="log")
+        np.atleast_1d(axes)[0].set_ylabel("share of the largest, mean over heads")
+        np.atleast_1d(axes)[0].legend(frameon=False)
+
+    alt = "Singular values of attention maps with BOS and without, as shares of the largest, on one passage"
+    return figure(draw, alt, ncols=len(found), figsize=(4.7 * len(found), 3.3), sharey=True)
+
+
+def by_length(found: Sequence[Record]) -> Display:
+    """Effective number of tokens against the position of the query, which is the length of what it sees."""
+
+    def pick(record: Record) -> Any:
+        return record.values["position"], record.values["effective_tokens"]
+
+    def adjust(ax: Axes, record: Record) -> None:
+        x = np.array(record.values["position"])
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log", base=2)
+        ax.plot(x, x, color=NEUTRAL, linestyle="--", linewidth=1)
+        ax.annotate(
+            "all tokens evenly", (x[-2], x[-2]), (-92, -2), textcoords="offset points", color=NEUTRAL, fontsize=8
+        )
+        ax.set_xticks(x, [str(n) for n in x])
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
+
+    alt = "Effective number of tokens against the length of the context, both logarithmic, with BOS and without"
+    return by_arm(found, pick, alt, "tokens before the query", "effective number of tokens", adjust)

@@ -1,0 +1,157 @@
+"""Figures of the chapter `theory`: a toy model, the bound on real ones, collapse along the depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from firsttoken.claims.sink_rates.figures import band
+from firsttoken.claims.theory.linear_model import Sweep
+from firsttoken.measures.bos_contrast import ARMS, LABELS
+from firsttoken.panels import by_arm, draw_arms, whole_numbers
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, table
+from firsttoken.records import Record, interval
+
+_NAMES = {"sink": "sink strength s", "depth": "layers L", "heads": "heads H", "length": "tokens T"}
+
+
+def toy(sweeps: Sequence[Sweep]) -> Display:
+    """Exact Jacobian and both bounds of the toy model, one panel for each quantity varied."""
+
+    def draw(axes: Any) -> None:
+        for ax, sweep in zip(axes.flat, sweeps, strict=True):
+            ax.plot(sweep.values, sweep.theorem, color=PALETTE[5], marker=".", label="C^L × path sum of abar")
+            ax.plot(sweep.values, sweep.tight, color=PALETTE[4], marker=".", label="path sum with each head's norm")
+            ax.plot(sweep.values, sweep.exact, color=NEUTRAL, marker=".", label="exact Jacobian")
+            ax.set_xlabel(_NAMES[sweep.name])
+        for ax in axes[:, 0]:
+            ax.set_ylabel("log10 of the norm,\nmean over later pairs")
+        axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+
+    alt = (
+        "Exact Jacobian norm of a toy model and two upper bounds, against sink strength, depth, heads and length; all "
+        "fall as the sink grows, and the bounds move away from the exact norm with depth"
+    )
+    return figure(draw, alt, nrows=2, ncols=2, figsize=(8.6, 5.6))
+
+
+def bounds(found: Sequence[Record]) -> Display:
+    """log10 of bound and measured Jacobian along the depth of real models; why not, where no model has a bound."""
+    compared = [record for record in found if "refused" not in record.values["bound"]]
+    if not compared:
+        rows = [(record.model, record.values["bound"]["refused"]) for record in found]
+        return table(rows, ("model", "why it is not here"), "No bound beside a measured Jacobian")
+    found = compared
+
+    def draw(axes: Any) -> None:
+        panels = np.atleast_1d(axes)
+        for ax, record in zip(panels, found, strict=True):
+            of = record.values["bound"]["with_bos"]
+            layers = range(1, len(of["log10_gain"]) + 1)
+            for name, label, color in (
+                ("log10_theorem", "C^L × path sum", PALETTE[5]),
+                ("log10_tight", "path sum of layer bounds", PALETTE[4]),
+                ("log10_gain", "measured Jacobian", NEUTRAL),
+            ):
+                band(ax, layers, of[name], color=color, label=label)
+            ax.set(title=f"{record.model}, with BOS", xlabel="after layer")
+            whole_numbers(ax)
+        panels[0].set_ylabel("log10 of the norm,\nmean over later pairs")
+        panels[0].legend(frameon=False)
+
+    alt = (
+        "Upper bounds and measured Jacobian after each layer; the bounds grow by orders of magnitude with every layer"
+    )
+    return figure(draw, alt, ncols=len(found), figsize=(4.7 * len(found), 3.6), sharey=True)
+
+
+def correlations(found: Sequence[Record]) -> Display:
+    """Whether path sums order the pairs of tokens as the measured Jacobian does; one row says so for a model whose
+    Jacobian was not compared."""
+    names = {
+        "abar": "path sum of abar",
+        "tight_bound": "path sum of layer bounds",
+        "rollout": "rollout, (I + mean map) / 2",
+    }
+    rows = []
+    for record in found:
+        if "refused" in record.values["bound"]:
+            rows.append((record.model, "", "", "not compared"))
+            continue
+        for arm in ARMS:
+            for name, e in record.values["bound"][arm]["rank_correlation"].items():
+                rows.append((record.model, LABELS[arm], names[name], interval(e)))
+    columns = ("model", "arm", "predictor", "rank correlation with the measured Jacobian [95 % interval]")
+    return table(rows, columns, "Does a path sum know which pairs of tokens depend most on each other?")
+
+
+def walk(found: Sequence[Record]) -> Display:
+    """Share of the last token's paths that begin at text tokens, along the depth."""
+
+    def pick(record: Record) -> Any:
+        of_arm = record.values["walk"]
+        return range(1, len(of_arm["with_bos"]) + 1), of_arm
+
+    def adjust(ax: Axes, record: Record) -> None:
+        whole_numbers(ax)
+        ax.set_yscale("log")
+
+    alt = "Share of all paths into the last token that begin at a text token other than the first, after each layer"
+    return by_arm(found, pick, alt, "layers", "share of the path sum (logarithmic)", adjust)
+
+
+def collapse(record: Record) -> Display:
+    """Collapse measures along the depth beside the norm of the first token and the attention it gets."""
+    panels = (
+        ("first_norm", "norm of the first token / others", True),
+        ("mass", "attention to the first token", False),
+        ("from_mean", "‖V − M‖ / ‖V‖, all tokens", False),
+        ("from_mean_text", "‖V − M‖ / ‖V‖, without the first", False),
+        ("entropy", "matrix entropy, all tokens", False),
+        ("entropy_text", "matrix entropy, without the first", False),
+    )
+
+    def draw(axes: Any) -> None:
+        for ax, (name, title, logarithmic) in zip(axes.flat, panels, strict=True):
+            of_arm = {arm: record.values["collapse"][arm][name] for arm in ARMS}
+            first = 1 if name == "mass" else 0
+            draw_arms(ax, range(first, first + len(of_arm["with_bos"])), of_arm)
+            ax.set_title(title, fontsize=10)
+            whole_numbers(ax)
+            if logarithmic:
+                ax.set_yscale("log")
+            else:
+                ax.set_ylim(0, 1.02)
+        for ax in axes[-1]:
+            ax.set_xlabel("after layer")
+        axes[0, 0].legend(frameon=False, fontsize=8)
+        axes[0, 0].figure.suptitle(record.model)
+
+    alt = (
+        f"Six panels along the layers of {record.model}, with BOS and without: norm of the first token, attention to "
+        "it, distance from the mean and matrix entropy with and without the first token"
+    )
+    return figure(draw, alt, nrows=3, ncols=2, figsize=(8.8, 7.6))
+
+
+def last_two(found: Sequence[Record]) -> Display:
+    """Distance of the last two tokens against how often a token was repeated."""
+
+    def pick(record: Record) -> Any:
+        values = record.values["last_two"]
+        return values["repeats"], {arm: values[arm] for arm in ARMS}
+
+    def adjust(ax: Axes, record: Record) -> None:
+        repeats = record.values["last_two"]["repeats"]
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        ax.set_xticks(repeats, [str(n) for n in repeats])
+        ax.axhline(2**-8, color=NEUTRAL, linestyle="--", linewidth=1)
+        ax.annotate("rounding of bfloat16", (repeats[0], 2**-8), (0, 3), textcoords="offset points", color=NEUTRAL)
+        ax.minorticks_off()
+
+    alt = "Relative distance of the last two of n equal tokens after the last layer, falling with n, both logarithmic"
+    return by_arm(found, pick, alt, "repeats n", "‖v_n − v_(n−1)‖ / ‖v_n‖", adjust)

@@ -1,0 +1,1 @@
+"""Does the sink belong to the token or to the place?"""

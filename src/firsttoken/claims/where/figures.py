@@ -1,0 +1,178 @@
+"""Figures of the chapter `where`, from records to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from firsttoken.claims.where.measure import MEANING, READINGS
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
+from firsttoken.records import Record
+
+DASHES = {"as it is": "-", "without BOS": "--", "with BOS": ":"}
+
+
+def _models(found: Sequence[Record]) -> str:
+    return ", ".join(record.model for record in found)
+
+
+def readings(found: Sequence[Record]) -> Display:
+    """Attention to position 0, and to the second place of interest, in every reading of the same passages."""
+
+    def draw(axes: Any) -> None:
+        names = [name for name in READINGS if any(name in record.values["readings"] for record in found)]
+        for ax, record in zip(axes[0], found, strict=True):
+            color = model_color(record.model)
+            for place, name in enumerate(names):
+                reading = record.values["readings"].get(name)
+                if reading is None:
+                    ax.text(0.01, place, "not for this model", va="center", fontsize=8, color=NEUTRAL)
+                    continue
+                first = reading["first"]
+                ax.barh(place, first["value"], color=color, height=0.6, label="position 0" if place == 0 else None)
+                ax.errorbar(first["value"], place, xerr=reach(first), color=mpl.rcParams["text.color"], capsize=3)
+                if reading["second"] is not None:
+                    ax.plot(
+                        reading["second"]["value"],
+                        place,
+                        marker="D",
+                        color=mpl.rcParams["text.color"],
+                        markerfacecolor=PALETTE[5],
+                        linestyle="none",
+                    )
+            ax.plot(
+                [],
+                [],
+                marker="D",
+                linestyle="none",
+                color=mpl.rcParams["text.color"],
+                markerfacecolor=PALETTE[5],
+                label="the middle of the text, where something was put there",
+            )
+            ax.set(title=record.model, xlabel="attention mass (share, mean over heads and queries)", xlim=(0, 1))
+        axes[0, 0].set_yticks(range(len(names)), [f"{name}\n({MEANING[name]})" for name in names], fontsize=8)
+        axes[0, 0].invert_yaxis()
+        axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+
+    return figure(
+        draw,
+        "Bars with intervals: attention mass on position 0 in each reading of the same passages; diamonds: attention "
+        "to the middle of the text where the first token or BOS was put there; one panel for each model: "
+        + _models(found),
+        ncols=len(found),
+        squeeze=False,
+        sharey=True,
+        figsize=(3.2 + 3.9 * len(found), 5.2),
+    )
+
+
+def profile(found: Sequence[Record]) -> Display:
+    """Mean attention to every key, over heads and over the queries after it."""
+
+    def draw(ax: Axes) -> None:
+        for record in found:
+            for name, values in record.values["profile"].items():
+                ax.plot(
+                    values[:-1],
+                    color=model_color(record.model),
+                    linestyle=DASHES[name],
+                    label=f"{record.model}, {name}",
+                )
+        ax.set_yscale("log")
+        ax.set(xlabel="position k of the key", ylabel="mean attention of later queries, logarithmic")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.legend(frameon=False, fontsize=8)
+
+    return figure(
+        draw,
+        "Mean attention to the key at each position, on a logarithmic scale: a peak at position 0, then a floor; with "
+        "and without BOS, for " + _models(found),
+        figsize=(7.6, 4.0),
+    )
+
+
+def secondary(found: Sequence[Record]) -> Display:
+    """Layer by layer: heads with a sink at position 0, and heads with one somewhere else."""
+
+    def draw(axes: Any) -> None:
+        for ax, record in zip(axes[0], found, strict=True):
+            values = record.values["secondary"]
+            layers = np.arange(len(values["by_layer"]))
+            ax.bar(
+                layers - 0.21, values["first_by_layer"], 0.42, color=model_color(record.model), label="at position 0"
+            )
+            ax.bar(layers + 0.21, values["by_layer"], 0.42, color=NEUTRAL, hatch="//", label="at some other position")
+            ax.set(title=record.model, xlabel="layer", ylim=(0, 1.02))
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[0, 0].set_ylabel("share of heads with α > ε")
+        # The bars of position 0 differ in colour between the panels, so the legend is drawn in the ink of the page.
+        ink = mpl.rcParams["text.color"]
+        keys = [Patch(facecolor=ink, label="at position 0"), Patch(facecolor=NEUTRAL, hatch="//", label="elsewhere")]
+        axes[0, 0].figure.legend(handles=keys, loc="outside lower center", ncols=2)
+
+    return figure(
+        draw,
+        "Bars for every layer: share of heads that have a sink at position 0, and share of heads that have one at "
+        "some other position of a passage; one panel for each model: " + _models(found),
+        ncols=len(found),
+        squeeze=False,
+        sharey=True,
+        figsize=(4.9 * len(found), 3.4),
+    )
+
+
+def secondary_table(found: Sequence[Record], count: int = 6) -> Display:
+    """The tokens inside a text that most heads use as a sink."""
+    rows = []
+    for record in found:
+        for example in record.values["secondary"]["examples"][:count]:
+            before = "".join(example["before"]).replace("\n", "↵")
+            rows.append(
+                (
+                    record.model,
+                    f"“{example['token']}”".replace("\n", "↵"),
+                    f"…{before}",
+                    str(example["position"]),
+                    str(example["heads"]),
+                )
+            )
+    columns = ("model", "token", "after", "position", "heads with a sink there")
+    return table(rows, columns, "The strongest sinks inside the passages")
+
+
+def identity(found: Sequence[Record]) -> Display:
+    """Does the state at position 0 still say which token stands there?"""
+
+    def draw(ax: Axes) -> None:
+        for number, record in enumerate(found):
+            values = record.values["identity"]
+            depth = np.arange(len(values["first"])) / (len(values["first"]) - 1)
+            look: dict[str, Any] = {"color": model_color(record.model), "marker": "os^D"[number % 4], "markersize": 4}
+            ax.plot(depth, values["first"], label=f"{record.model}, position 0", **look)
+            ax.plot(
+                depth,
+                values["ordinary"],
+                linestyle=":",
+                markerfacecolor="none",
+                label=f"{record.model}, a position inside",
+                **look,
+            )
+        ax.set(
+            xlabel="depth (0: embedding, 1: after the last layer)",
+            ylabel="mean cosine between passages\nwith different tokens there",
+            ylim=(-0.05, 1.05),
+        )
+        ax.legend(frameon=False, fontsize=8)
+
+    return figure(
+        draw,
+        "Mean cosine between the states of different passages at the same position against depth: at position 0, "
+        "where each passage has another token, and at a position inside; for " + _models(found),
+        figsize=(7.2, 4.0),
+    )

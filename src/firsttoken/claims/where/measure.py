@@ -1,0 +1,272 @@
+"""Token or place: what makes a sink, and where else do sinks form?
+
+The same passages are read in several ways that pull the two apart: another token in first place, the first token
+moved into the text, BOS left out or put in twice, the window shifted, the position numbers shifted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from firsttoken import records, texts
+from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.execution.shared_pass import together
+from firsttoken.measures import sinks
+from firsttoken.models import LanguageModel
+from firsttoken.probe import probe
+from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.texts.token_classes import decode
+
+Reading = Literal[
+    "as it is",
+    "without BOS",
+    "with BOS",
+    "BOS inside",
+    "another first token",
+    "swapped",
+    "window shifted",
+    "renumbered",
+]
+READINGS: tuple[Reading, ...] = get_args(Reading)
+MEANING: dict[Reading, str] = {
+    "as it is": "what the tokenizer gives",
+    "without BOS": "BOS left out",
+    "with BOS": "BOS put first",
+    "BOS inside": "BOS in the middle of the text as well",
+    "another first token": "a random token in first place",
+    "swapped": "the first token and the one in the middle exchanged",
+    "window shifted": "the text from its ninth token on, nothing before it",
+    "renumbered": "position numbers that start at 64",
+}
+SHIFT = 8
+RENUMBERED = 64
+TAIL = 8  # the last keys are seen by so few queries that their means say little
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Where:
+    """Parameters of the measurement."""
+
+    texts: str = "passages"  # see `texts.texts_from`
+    passages: int = 16
+    length: int = 64  # tokens of each reading, BOS included
+    epsilon: float = 0.3
+    seed: int = 0
+    batch_tokens: int = 512
+    execution: str = "auto"  # resident, streamed; see `shared_pass.together`
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One reading: token numbers, where to look beside position 0, and position numbers if not 0, 1, 2 ..."""
+
+    ids: Tensor  # (text, token)
+    second: int | None = None  # a position whose attention is of interest too
+    positions: Tensor | None = None  # (1, token)
+
+
+def readings(lm: LanguageModel, chosen: Sequence[str], length: int, seed: int) -> dict[Reading, Inputs]:
+    """Every reading that makes sense for a model, all of the same length.
+
+    The first text token is itself in first place where the tokenizer puts no BOS there.
+    """
+    longer = texts.encode(lm, chosen, length + SHIFT, "never")
+    plain = longer[:, :length]
+    own = texts.encode(lm, chosen, length, "auto")
+    middle = length // 2
+    found: dict[Reading, Inputs] = {"as it is": Inputs(own)}
+    bos = lm.tokenizer.bos_token_id
+    if bos is not None:
+        if lm.prepends_bos:
+            found["without BOS"] = Inputs(plain)
+        else:
+            found["with BOS"] = Inputs(texts.encode(lm, chosen, length, "always"))
+        inside = own.clone()
+        inside[:, middle] = bos
+        found["BOS inside"] = Inputs(inside, middle)
+    generator = torch.Generator().manual_seed(seed)
+    ordinary = plain[:, 1:].flatten()
+    other = own.clone()
+    other[:, 0] = ordinary[torch.randint(len(ordinary), (len(own),), generator=generator)]
+    found["another first token"] = Inputs(other)
+    swapped = own.clone()
+    swapped[:, 0], swapped[:, middle] = own[:, middle], own[:, 0]
+    found["swapped"] = Inputs(swapped, middle)
+    found["window shifted"] = Inputs(longer[:, SHIFT:])
+    found["renumbered"] = Inputs(own, None, torch.arange(RENUMBERED, RENUMBERED + length)[None])
+    return found
+
+
+def profiles(lm: LanguageModel, given: Inputs, batch_tokens: int = 512) -> tuple[Tensor, Tensor]:
+    """alpha_k of every key k: the mean attention of the queries from k + 1 on, those that may and need not attend
+    to it. Query k itself is left out, so that the first key gains nothing from being alone.
+
+    Returns:
+        alpha   # (text, layer, head, key), float32, on the CPU; 0 for the last key
+        hidden  # (text, layer + 1, token, width) at positions 0 and length // 4 only, float32
+    """
+    length = given.ids.shape[1]
+    rows = max(1, batch_tokens // length)
+    seen = torch.arange(length - 1, -1, -1).clamp_min(1)
+    alphas, states = [], []
+    remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {length})"
+    with torch.inference_mode(), explain_out_of_memory(remedy):
+        for batch in given.ids.split(rows):
+            extra = {}
+            if given.positions is not None:
+                extra["position_ids"] = given.positions.expand(len(batch), -1).to(lm.model.device)
+            with probe(lm.model, keys=range(length)) as p:
+                out = lm.model.get_decoder()(
+                    batch.to(lm.model.device), use_cache=False, output_hidden_states=True, **extra
+                )
+            for_batch = []
+            for _, columns in sorted(p.per_layer().items()):  # (text, head, query, key)
+                later = columns.sum(2) - columns.diagonal(dim1=2, dim2=3)
+                for_batch.append(later.cpu() / seen)
+            alphas.append(torch.stack(for_batch, dim=1))
+            kept = [h[:, [0, length // 4]].float().cpu() for h in out.hidden_states]
+            states.append(torch.stack(kept, dim=1))
+    return torch.cat(alphas), torch.cat(states)
+
+
+def measure(lm: LanguageModel, parameters: Where, fresh: bool = False) -> Record:
+    """The record `where/<model>.json`.
+
+    Its values: `first_token_kept` (mass on position 0 with a random token there, over that as it is), `readings` (mass
+    on position 0 and on the second place), `profile` (alpha_k over heads), `secondary` (sinks elsewhere), `identity`
+    (how alike the first position is between texts that begin with different tokens, layer by layer).
+    """
+    sinks.check_epsilon(parameters.epsilon)
+    if parameters.length < 24:
+        raise FirstTokenError(f"Places inside the text need a length of 24 tokens or more, not {parameters.length}.")
+    chosen = texts.exactly(parameters.texts, parameters.passages)
+    return records.reuse_or_measure(
+        "where",
+        model=lm,
+        parameters=records.recorded(parameters),
+        texts=texts.texts_hash(chosen),
+        measure=lambda: _values(lm, chosen, parameters),
+        judge=judge,
+        version=VERSION,
+        fresh=fresh,
+    )
+
+
+def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Where) -> JSON:
+    found: JSON = {"readings": {}, "prepends_bos": lm.prepends_bos}
+    seed = parameters.seed
+    mass: dict[Reading, Tensor] = {}
+    given = readings(lm, chosen, parameters.length, seed)
+    seen = together(
+        lm,
+        {name: partial(profiles, given=one, batch_tokens=parameters.batch_tokens) for name, one in given.items()},
+        parameters.execution,
+    )
+    for name, (alpha, hidden) in seen.items():
+        second = given[name].second
+        mass[name] = alpha[..., 0].mean((1, 2)).double()
+        found["readings"][name] = {
+            "first": asdict(sinks.bootstrap(mass[name], seed=seed)),
+            "second": None if second is None else asdict(sinks.bootstrap(alpha[..., second], seed=seed)),
+            "position": second,
+            "sink_rate": asdict(sinks.sink_rate_estimate(alpha[..., 0], parameters.epsilon, seed=seed)),
+        }
+        if name in ("as it is", "without BOS", "with BOS"):
+            found.setdefault("profile", {})[name] = sinks.rounded(alpha.mean((0, 1, 2)))
+        if name == "as it is":
+            found["secondary"] = secondary(alpha, decode(lm, given[name].ids), parameters.epsilon, seed)
+        if name == "another first token":
+            found["identity"] = identity(hidden)
+    pairs = torch.stack([mass["another first token"], mass["as it is"]], dim=1)
+    found["first_token_kept"] = asdict(
+        sinks.bootstrap(pairs, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed)
+    )
+    return found
+
+
+def secondary(alpha: Tensor, tokens: list[list[str]], epsilon: float, seed: int) -> JSON:
+    """Sinks at positions other than 0: keys to which some head pays more than epsilon on average.
+
+    Args:
+        alpha: (text, layer, head, key).
+        tokens: [text][token].
+    """
+    inner = alpha[..., 1:-TAIL]
+    strong = inner > epsilon
+    per_head = strong.any(-1).double()  # (text, layer, head)
+    heads_at = strong.double().sum((1, 2))  # (text, key): how many heads have a sink there
+    texts_, keys = heads_at.shape
+    order = heads_at.flatten().argsort(descending=True)[:12].tolist()
+    examples = [
+        {
+            "token": tokens[i // keys][i % keys + 1],
+            "before": tokens[i // keys][max(0, i % keys - 3) : i % keys + 1],
+            "position": i % keys + 1,
+            "heads": int(heads_at.flatten()[i]),
+        }
+        for i in order
+        if heads_at.flatten()[i] > 0
+    ]
+    return {
+        "head_share": asdict(sinks.bootstrap(per_head, seed=seed)),
+        "by_layer": sinks.rounded(per_head.mean((0, 2))),
+        "first_by_layer": sinks.rounded((alpha[..., 0] > epsilon).double().mean((0, 2))),
+        "by_position": sinks.rounded(strong.double().mean((0, 1, 2))),
+        "examples": examples,
+        "texts": texts_,
+    }
+
+
+def identity(hidden: Tensor) -> JSON:
+    """Mean cosine between texts at the same position, layer by layer: 1 means that the position's state no longer
+    says which token stands there.
+
+    Args:
+        hidden: (text, layer + 1, 2, width); different tokens stand in first place, as everywhere.
+    """
+    unit = F.normalize(hidden.double(), dim=-1)
+    alike = torch.einsum("alpw,blpw->lpab", unit, unit)
+    n = hidden.shape[0]
+    apart = ~torch.eye(n, dtype=torch.bool)
+    mean = alike[..., apart].mean(-1)  # (layer + 1, 2)
+    return {"first": sinks.rounded(mean[:, 0]), "ordinary": sinks.rounded(mean[:, 1])}
+
+
+def remeasure(lm: LanguageModel, record: Record) -> Record:
+    """Measure what a record of this claim holds once more, with its own parameters."""
+    return measure(lm, Where(**record.parameters), fresh=True)
+
+
+def judge(values: JSON) -> Verdict:
+    """Paper and related work: the sink belongs to the first place whatever stands there, unless BOS was always there
+    in training; then it belongs to BOS in first place. Decided by half of the mass staying or going."""
+    kept = values["first_token_kept"]
+    sentence = f"With a random token in first place, {interval(kept, '.0%')} of the attention mass on it remains"
+    if values["prepends_bos"]:
+        without = (
+            values["readings"]["without BOS"]["first"]["value"] / values["readings"]["as it is"]["first"]["value"]
+        )
+        inside = values["readings"]["BOS inside"]["second"]["value"]
+        moved = values["readings"]["swapped"]["second"]["value"]
+        sentence += (
+            f", without BOS {without:.0%}. BOS moved into the middle of the text draws {moved:.0%} of the attention "
+            f"there, a second BOS there {inside:.0%}."
+        )
+        expected, good = kept["high"] < 0.5, without < 0.5
+        sentence += " The sink belongs to BOS." if expected and good else " The sink is not tied to BOS alone."
+    else:
+        swapped = values["readings"]["swapped"]
+        sentence += f"; moved into the middle, the former first token draws {swapped['second']['value']:.0%}. "
+        expected, good = kept["low"] > 0.5, swapped["second"]["value"] < swapped["first"]["value"] / 2
+        to_place = expected and good
+        sentence += "The sink belongs to the place." if to_place else "The sink is not tied to its place alone."
+    status: records.Status = "reproduced" if expected and good else "partly" if expected or good else "not reproduced"
+    return Verdict(status, sentence)

@@ -1,0 +1,123 @@
+"""One forward pass, seen layer by layer, whether the model is in memory or streamed from disk.
+
+>>> norms = through_layers(lm, [ids], lambda number, layer, v, p: v.norm(dim=-1), execution="streamed")
+>>> norms[0]   # one tensor for each batch: of what enters the first layer
+>>> norms[30]  # of what the 30th layer puts out
+
+A measure that needs only a forward pass and no more than one layer at a time is written once, as such a function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor
+
+from firsttoken.errors import explain_out_of_memory
+from firsttoken.execution.choose import choose_for_one_process
+from firsttoken.execution.streaming import StreamedModel
+from firsttoken.models import LanguageModel
+from firsttoken.models.bundled import cache_folder
+from firsttoken.probe import Probe, probe
+from firsttoken.probe.residual_stream import watch
+
+# (number of the batch, layer, v, probe) -> what to keep of it, (row, ...). `v` (row, token, width) is the residual
+# stream after `layer` layers, from 0 (what enters the first) to all of them; `attention(p, layer)` is the attention of
+# the layer that put it out.
+See = Callable[[int, int, Tensor, Probe], Tensor | None]
+
+
+def through_layers(
+    lm: LanguageModel,
+    batches: Sequence[Tensor],
+    see: See,
+    *,
+    keys: Sequence[int] | range = (0,),
+    entropy: bool = False,
+    renyi2: bool = False,
+    execution: str = "resident",
+    task: str = "",
+) -> dict[int, list[Tensor]]:
+    """Run batches through a model and collect what `see` returns.
+
+    Args:
+        batches: each (row, token), without padding, all of one length; each runs at once.
+        see: see `See`; it must keep no reference to its arguments.
+        keys, entropy, renyi2: what the probe observes, see `probe.probe`.
+        execution: `resident`, `streamed` or `auto`, see `execution.choose`.
+        task: what `see` computes, in words. A streamed pass with the same model, texts and task that was killed is
+            taken up again after its last finished layer; without words it starts again.
+
+    Returns:
+        {layer: one tensor for each batch}, on the CPU; layers for which `see` returned None are left out
+
+    Raises:
+        FirstTokenError: out of memory, or tensor parallelism, which shows no residual stream of its own.
+    """
+    way = choose_for_one_process(lm, execution)
+    remedy = "lower batch_tokens or length, or use dtype='bfloat16'"
+    with torch.inference_mode(), explain_out_of_memory(remedy):
+        if way == "streamed":
+            return _streamed(lm, batches, see, keys, entropy, renyi2, task)
+        return _resident(lm, batches, see, keys, entropy, renyi2)
+
+
+def attention(p: Probe, layer: int, kind: str = "attention") -> Tensor:
+    """What the probe saw in the layer that put out the residual stream `layer` (from 1): attention to each key,
+    (row, head, query, key), or an entropy, (row, head, query)."""
+    return p.per_layer(kind)[layer - 1]  # type: ignore[arg-type]
+
+
+def _resident(
+    lm: LanguageModel, batches: Sequence[Tensor], see: See, keys: Sequence[int] | range, entropy: bool, renyi2: bool
+) -> dict[int, list[Tensor]]:
+    found: dict[int, list[Tensor]] = {}
+    for number, batch in enumerate(batches):
+        with probe(lm.model, keys=keys, entropy=entropy, renyi2=renyi2) as p:
+
+            def note(layer: int, v: Tensor, number: int = number, p: Probe = p) -> None:
+                if (seen := see(number, layer, v, p)) is not None:
+                    found.setdefault(layer, []).append(seen.cpu())
+
+            with watch(lm.model, note):
+                lm.model.get_decoder()(batch.to(lm.model.device), use_cache=False)
+    return found
+
+
+def _streamed(
+    lm: LanguageModel,
+    batches: Sequence[Tensor],
+    see: See,
+    keys: Sequence[int] | range,
+    entropy: bool,
+    renyi2: bool,
+    task: str,
+) -> dict[int, list[Tensor]]:
+    streamed = StreamedModel(lm)
+    ends = list(accumulate((len(batch) for batch in batches), initial=0))
+    spans = [slice(start, end) for start, end in pairwise(ends)]
+    seen_of: dict[int, int] = {}  # layer -> how many batches have been through it
+    kept: dict[int, list[int]] = {}  # layer -> rows of what `see` returned for each batch
+    with probe(streamed.model, keys=keys, entropy=entropy, renyi2=renyi2) as p:
+
+        def observe(layer: int, v: Tensor) -> Tensor | None:
+            number = seen_of.get(layer, 0)
+            seen_of[layer] = number + 1
+            seen = see(number, layer + 1, v, p)
+            if seen is not None:
+                kept.setdefault(layer, []).append(len(seen))
+            return seen
+
+        out = streamed.run(
+            torch.cat(list(batches)),
+            observe,
+            spans=spans,
+            observe_input=True,
+            work=cache_folder() / "streaming" if task else None,
+            task=f"{task}, {len(spans)} batches",
+        )
+    # A resumed pass has not seen its first layers again, but all layers cut their batches alike.
+    sizes = next(iter(kept.values()), [])
+    return {layer + 1: list(out.observed[layer].split(sizes)) for layer in sorted(out.observed)}

@@ -1,0 +1,1 @@
+"""What is measured: pure functions that two claims or more use."""

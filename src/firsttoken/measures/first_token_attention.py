@@ -1,0 +1,86 @@
+"""How much attention each head gives to the first token: resident, streamed from disk, or over several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from firsttoken.errors import explain_out_of_memory
+from firsttoken.execution.choose import choose
+from firsttoken.execution.streaming import StreamedModel
+from firsttoken.execution.tensor_parallel import gather_heads, sharded_model
+from firsttoken.measures import sinks
+from firsttoken.models import LanguageModel
+from firsttoken.models.bundled import cache_folder
+from firsttoken.probe import probe
+
+
+def alphas(lm: LanguageModel, ids: Tensor, batch_tokens: int = 4096, execution: str = "auto") -> Tensor:
+    """Attention to the first token of every head of a model, averaged over queries.
+
+    Args:
+        ids: (text, token), without padding.
+        batch_tokens: how many tokens run at once.
+        execution: `resident`, `streamed`, `tensor_parallel`, or `auto`: see `execution.choose`.
+
+    Returns:
+        alpha  # (text, layer, head), float32, on the CPU
+    """
+    return alphas_of_prefixes(lm, ids, [ids.shape[1]], batch_tokens, execution)[ids.shape[1]]
+
+
+def alphas_of_prefixes(
+    lm: LanguageModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int = 4096, execution: str = "auto"
+) -> dict[int, Tensor]:
+    """The same for the first T tokens of each text, for several T from one forward pass.
+
+    Attention is causal, so the rows of a short input are the first rows of a long one.
+
+    Returns:
+        {T: alpha}  # each (text, layer, head)
+    """
+    way = choose(lm, execution)
+    remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
+    with torch.inference_mode(), explain_out_of_memory(remedy):
+        if way == "streamed":
+            return _streamed(lm, ids, lengths, batch_tokens)
+        if way == "tensor_parallel":
+            heads = lm.config.get_text_config().num_attention_heads
+            found = _resident(sharded_model(lm), ids, lengths, batch_tokens)
+            return {length: gather_heads(alpha, heads) for length, alpha in found.items()}
+        return _resident(lm.model, ids, lengths, batch_tokens)
+
+
+def _resident(model: PreTrainedModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int) -> dict[int, Tensor]:
+    found: dict[int, list[Tensor]] = {length: [] for length in lengths}
+    decoder = model.get_decoder()
+    for batch in ids.split(max(1, batch_tokens // ids.shape[1])):
+        with probe(model, keys=[0]) as p:
+            # The decoder alone: logits over the vocabulary are not needed and can be the largest tensor.
+            decoder(batch.to(model.device), use_cache=False)
+        for length in lengths:
+            found[length].append(sinks.first_token_attention(p.attention[..., :length]).cpu())
+    return {length: torch.cat(parts) for length, parts in found.items()}
+
+
+def _streamed(lm: LanguageModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int) -> dict[int, Tensor]:
+    streamed = StreamedModel(lm)
+    with probe(streamed.model, keys=[0]) as p:
+
+        def observe(layer: int, hidden: Tensor) -> Tensor | None:
+            """(row, head, length); None for a layer without attention."""
+            seen = p.per_layer().get(layer)  # (row, head, query, 1)
+            if seen is None:
+                return None
+            attention = seen[None, ..., 0]
+            return torch.stack([sinks.first_token_attention(attention[..., :n])[:, 0] for n in lengths], dim=-1)
+
+        task = f"first-token attention at {list(lengths)}"
+        work = cache_folder() / "streaming"
+        out = streamed.run(ids, observe, batch_tokens=batch_tokens, work=work, task=task)
+    layers = [out.observed[layer] for layer in sorted(out.observed)]
+    together = torch.stack(layers, dim=1)  # (text, layer, head, length)
+    return {length: together[..., i].contiguous() for i, length in enumerate(lengths)}

@@ -1,0 +1,204 @@
+"""How a head switches itself off: norms of keys, values and of what each head adds to the residual stream.
+
+A head is quiet when its output sum_j A_ij W_O v_j is small. It gets there by attending to a token whose value is
+small. Three things are measured for that: ||v_k|| and ||k_k|| of every token, the norm of what each head adds at
+every query beside its attention to the first token, and the largest activations of the residual stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.models import LanguageModel
+from firsttoken.models.anatomy import Block, attention_blocks, head_outputs
+from firsttoken.probe import probe
+from firsttoken.probe.attention import AttentionCall, log_sum_exp, plain_scores
+
+
+@dataclass(frozen=True)
+class HeadTraces:
+    """What heads did on some texts. Norms are Euclidean, in the model's own units; all float32 on the CPU.
+
+    Keys are measured as attention uses them (after rotary embedding, which leaves norms alone, and after the key
+    norm of models that have one). One column per key-value head, which several query heads may share.
+    """
+
+    attention: Tensor  # (text, layer, head, query), to the first token
+    value_norm: Tensor  # (text, layer, kv_head, token)
+    key_norm: Tensor  # (text, layer, kv_head, token)
+    added_norm: Tensor  # (text, layer, head, query), of what the head adds to the residual stream
+    largest: Tensor  # (text, layer, token), max_i |h_i| of the residual stream that the layer reads
+    median: Tensor  # (text, layer), median of |h| over tokens and components
+
+
+def trace_heads(lm: LanguageModel, ids: Tensor, batch_tokens: int = 2048) -> HeadTraces:
+    """Run a model over texts and keep the norms.
+
+    Args:
+        ids: (text, token), without padding.
+        batch_tokens: how many tokens run at once; bounds memory and changes no number.
+    """
+    blocks = attention_blocks(lm.model)
+    rows = max(1, batch_tokens // ids.shape[1])
+    remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
+    with torch.inference_mode(), explain_out_of_memory(remedy):
+        parts = [_trace_batch(lm, batch, blocks) for batch in ids.split(rows)]
+    return HeadTraces(
+        *(torch.cat([getattr(part, name) for part in parts]) for name in HeadTraces.__dataclass_fields__)
+    )
+
+
+def _trace_batch(lm: LanguageModel, ids: Tensor, blocks: Sequence[Block]) -> HeadTraces:
+    value_norm: dict[int, Tensor] = {}
+    key_norm: dict[int, Tensor] = {}
+    added_norm: dict[int, Tensor] = {}
+    heads: dict[int, int] = {}
+
+    def hook(module: Any, call: AttentionCall) -> AttentionCall:
+        layer = module.layer_idx
+        heads[layer] = call.query.shape[1]
+        # Keys and values come repeated for grouped queries; every `groups`-th is one key-value head.
+        groups = getattr(module, "num_key_value_groups", 1)
+        value_norm[layer] = call.value[:, ::groups].float().norm(dim=-1)
+        key_norm[layer] = call.key[:, ::groups].float().norm(dim=-1)
+        return call
+
+    def watch(block: Block) -> Any:
+        def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            outputs = head_outputs(block, inputs[0], output, heads[block.index])
+            added_norm[block.index] = outputs.norm(dim=-1).transpose(1, 2)
+
+        return block.output.register_forward_hook(see)
+
+    with ExitStack() as stack:
+        for block in blocks:
+            stack.callback(watch(block).remove)
+        p = stack.enter_context(probe(lm.model, keys=[0], hook=hook))
+        decoder = lm.model.get_decoder()
+        # The last hidden state has gone through the final norm; the others are what each layer reads.
+        hidden = decoder(ids.to(lm.model.device), use_cache=False, output_hidden_states=True).hidden_states[:-1]
+    size = [h.abs().float() for h in hidden]
+    return HeadTraces(
+        attention=p.attention.transpose(0, 1).cpu(),
+        value_norm=_stack(value_norm),
+        key_norm=_stack(key_norm),
+        added_norm=_stack(added_norm),
+        largest=torch.stack([h.amax(-1).cpu() for h in size], dim=1),
+        median=torch.stack([h.flatten(1).median(dim=1).values.cpu() for h in size], dim=1),
+    )
+
+
+def _stack(found: dict[int, Tensor]) -> Tensor:
+    if len({t.shape for t in found.values()}) > 1:
+        raise FirstTokenError("The layers of this model differ in heads, so their norms cannot be put in one table.")
+    return torch.stack([found[layer].cpu() for layer in sorted(found)], dim=1)
+
+
+def attention_maps(lm: LanguageModel, ids: Tensor, chosen: Sequence[tuple[int, int]], batch: int = 8) -> Tensor:
+    """Whole attention maps of a few heads.
+
+    Args:
+        chosen: (layer, head) of each.
+
+    Returns:
+        maps  # (text, chosen, query, key), float32
+
+    Raises:
+        FirstTokenError: there is no such layer or head.
+    """
+    check_heads(lm, chosen)
+    found: list[Tensor] = []
+    for part in ids.split(batch):
+        rows: dict[tuple[int, int], Tensor] = {}
+
+        def hook(module: Any, call: AttentionCall, rows: dict[tuple[int, int], Tensor] = rows) -> AttentionCall:
+            for layer, head in chosen:
+                if layer == module.layer_idx:
+                    one = one_head(call, head)
+                    weights = plain_scores(one) - log_sum_exp(plain_scores(one), one.sink_logits)[..., None]
+                    rows[layer, head] = weights.exp()[:, 0].cpu()
+            return call
+
+        with torch.inference_mode(), probe(lm.model, hook=hook):
+            lm.model.get_decoder()(part.to(lm.model.device), use_cache=False)
+        found.append(torch.stack([rows[pair] for pair in chosen], dim=1))
+    return torch.cat(found)
+
+
+def one_head(call: AttentionCall, head: int) -> AttentionCall:
+    """The call of a single head, with its dimension kept."""
+    cut = slice(head, head + 1)
+    mask = call.mask if call.mask is None or call.mask.shape[1] == 1 else call.mask[:, cut]
+    sink = None if call.sink_logits is None else call.sink_logits[cut]
+    return replace(
+        call, query=call.query[:, cut], key=call.key[:, cut], value=call.value[:, cut], mask=mask, sink_logits=sink
+    )
+
+
+def check_heads(lm: LanguageModel, chosen: Sequence[tuple[int, int]]) -> None:
+    """Raises `FirstTokenError` unless each (layer, head) exists in the model."""
+    config = lm.config.get_text_config()
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
+    for layer, head in chosen:
+        if not 0 <= layer < layers:
+            raise FirstTokenError(f"{lm.name} has no layer {layer}; its layers are 0 to {layers - 1}.")
+        if not 0 <= head < heads:
+            raise FirstTokenError(f"{lm.name} has no head {head}; its heads are 0 to {heads - 1} in each layer.")
+
+
+# -- summaries of traces ------------------------------------------------------------------------------------
+
+
+def first_over_others(norms: Tensor) -> Tensor:
+    """Norm at the first token over the mean norm of the other tokens: (text, layer, kv_head)."""
+    return norms[..., 0] / norms[..., 1:].mean(-1)
+
+
+def added_by_attention(traces: HeadTraces, edges: Sequence[float], least: int = 20) -> tuple[Tensor, Tensor, Tensor]:
+    """What a head adds, sorted by its attention to the first token; query 0 is left out.
+
+    Args:
+        edges: limits of the bins of attention, from 0 to 1.
+        least: a head is kept if it has that many queries in the first bin and in the last, so that each head is
+            compared with itself.
+
+    Returns:
+        sums    # (text, kept head, bin), sum of the norm of what the head adds
+        counts  # (text, kept head, bin), how many queries
+        kept    # (kept head,), number of the head through all layers
+    """
+    attention = traces.attention[..., 1:].flatten(1, 2).contiguous()  # (text, layer * head, query)
+    added = traces.added_norm[..., 1:].flatten(1, 2)
+    index = torch.bucketize(attention, torch.tensor(edges[1:-1]).to(attention), right=True)
+    bins = len(edges) - 1
+    empty = torch.zeros(*attention.shape[:2], bins)
+    counts = empty.scatter_add(2, index, torch.ones_like(attention))
+    sums = empty.scatter_add(2, index, added)
+    total = counts.sum(0)
+    kept = ((total[:, 0] >= least) & (total[:, -1] >= least)).nonzero()[:, 0]
+    return sums[:, kept], counts[:, kept], kept
+
+
+def relative_to_off(sums_and_counts: Tensor) -> Tensor:
+    """Mean norm in each bin over the mean in the first bin, the median over heads: (bin,).
+
+    Args:
+        sums_and_counts: (text, head, bin, 2), so that texts can be drawn again for an interval.
+    """
+    sums, counts = sums_and_counts.sum(0).unbind(-1)
+    mean = sums / counts  # nan where a head has no query in a bin
+    return (mean / mean[:, :1]).nanmedian(0).values
+
+
+def massive_ratio(traces: HeadTraces) -> tuple[Tensor, Tensor]:
+    """Largest activation over the median magnitude of the layer's input, at the first token and at the largest of
+    the others (Sun et al., arXiv 2402.17762): both (text, layer)."""
+    median = traces.median.clamp_min(1e-12)
+    return traces.largest[..., 0] / median, traces.largest[..., 1:].amax(-1) / median

@@ -1,0 +1,163 @@
+"""Rounding to a few bits, simulated: of the key-value cache, of activations and of weights, with tokens left exact.
+
+Nothing here is fast or small. Numbers are rounded to what a b-bit code could hold and turned back at once, so that the
+model computes in its own precision with the *error* of quantisation. A test holds this equal to a cache that is
+quantised in earnest, by transformers with optimum-quanto.
+
+Asymmetric round-to-nearest, as in KIVI (arXiv 2402.02750): with low and high the ends of a group,
+
+    scale = (high - low) / (2^b - 1),    x' = low + scale * round((x - low) / scale),    |x' - x| <= scale / 2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from firsttoken.errors import FirstTokenError
+from firsttoken.execution.empty_model import find_layers
+from firsttoken.probe.attention import AttentionCall
+from firsttoken.probe.interventions import Hook
+
+Grouping = Literal["token", "channel"]
+Scope = Literal["token", "tensor"]
+
+
+def round_to_bits(x: Tensor, bits: int, dim: int | tuple[int, ...]) -> Tensor:
+    """x rounded to 2^bits levels between the smallest and the largest number of each group.
+
+    Args:
+        dim: the dimensions that make up a group: -1 for one scale a row, (-2, -1) for one a matrix.
+
+    Raises:
+        FirstTokenError: bits is not between 1 and 16.
+    """
+    if not 1 <= bits <= 16:
+        raise FirstTokenError(f"bits must be between 1 and 16, not {bits}.")
+    low, high = x.float().amin(dim, keepdim=True), x.float().amax(dim, keepdim=True)
+    scale = (high - low) / (2**bits - 1)
+    # A group of equal numbers has no width and needs none.
+    levels = ((x.float() - low) / scale.clamp_min(1e-30)).round()
+    return (low + scale * levels).to(x)
+
+
+def round_tokens(x: Tensor, bits: int, dim: int | tuple[int, ...], exact: Sequence[int] = ()) -> Tensor:
+    """`round_to_bits` of all tokens but some, which stay exact and are in no group.
+
+    Args:
+        x: (..., token, channel).
+        dim: -1 for a group for each token, -2 for one for each channel, (-2, -1) for all together.
+        exact: positions of the tokens that stay.
+    """
+    kept = set(exact)
+    if not kept:
+        return round_to_bits(x, bits, dim)
+    rest = torch.tensor([t for t in range(x.shape[-2]) if t not in kept], device=x.device)
+    if len(rest) == 0:
+        return x
+    found = x.clone()
+    found[..., rest, :] = round_to_bits(x[..., rest, :], bits, dim)
+    return found
+
+
+def rounded_cache(bits: int, grouping: Grouping, exact: Sequence[int] = ()) -> Hook:
+    """A hook under which every query reads rounded keys and values, as from a quantised cache.
+
+    Keys are rounded as a cache holds them, after rotary embedding, one group for each head and token or for each head
+    and channel. The newest token is rounded too; caches in use keep some of the newest ones exact.
+    """
+    dims: dict[Grouping, int] = {"token": -1, "channel": -2}
+    if grouping not in dims:
+        raise FirstTokenError(f"Groups are of a token or of a channel, not of a {grouping!r}.")
+
+    def hook(module: Any, call: AttentionCall) -> AttentionCall:
+        # Keys and values come repeated for grouped queries; a cache holds them once.
+        groups = getattr(module, "num_key_value_groups", 1)
+        key, value = (
+            round_tokens(x[:, ::groups], bits, dims[grouping], exact).repeat_interleave(groups, dim=1)
+            for x in (call.key, call.value)
+        )
+        return replace(call, key=key, value=value)
+
+    return hook
+
+
+def linear_layers(model: PreTrainedModel) -> list[nn.Linear | Conv1D]:
+    """The matrices inside the decoder's layers; embeddings and the output layer are left out, as is usual."""
+    return [
+        module
+        for layer in find_layers(model)[1]
+        for module in layer.modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    ]
+
+
+@contextmanager
+def rounded_activations(model: PreTrainedModel, bits: int, scope: Scope, exact: Sequence[int] = ()) -> Iterator[None]:
+    """Inside the block, what every matrix of the decoder reads is rounded: one group for each token, or one for all
+    tokens of a text together."""
+    dims: dict[Scope, int | tuple[int, int]] = {"token": -1, "tensor": (-2, -1)}
+    if scope not in dims:
+        raise FirstTokenError(f"Activations are rounded by token or by tensor, not by {scope!r}.")
+
+    last: list[Tensor] = []  # an input and the same rounded: several matrices read one tensor, one after the other
+
+    def before(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
+        if not last or last[0] is not arguments[0]:
+            last[:] = arguments[0], round_tokens(arguments[0], bits, dims[scope], exact)
+        return (last[1], *arguments[1:])
+
+    with ExitStack() as stack:
+        for module in linear_layers(model):
+            stack.callback(module.register_forward_pre_hook(before).remove)
+        yield
+
+
+@contextmanager
+def rounded_weights(model: PreTrainedModel, bits: int) -> Iterator[None]:
+    """Inside the block, every matrix of the decoder is rounded to nearest, one group for each output channel; after
+    it, all are as before, bit by bit."""
+    layers = linear_layers(model)
+    if bad := [module for module in layers if not module.weight.is_floating_point()]:
+        raise FirstTokenError(f"{type(bad[0]).__name__} already holds quantised weights; load the model without.")
+    before = [module.weight.detach().clone() for module in layers]
+    try:
+        with torch.no_grad():
+            for module, weight in zip(layers, before, strict=True):
+                # Conv1D keeps (in, out), Linear (out, in).
+                module.weight.copy_(round_to_bits(weight, bits, 0 if isinstance(module, Conv1D) else 1))
+        yield
+    finally:
+        with torch.no_grad():
+            for module, weight in zip(layers, before, strict=True):
+                module.weight.copy_(weight)
+
+
+def remember_first(store: dict[int, tuple[Tensor, Tensor]], kept: int) -> Hook:
+    """A hook that changes nothing and keeps the first `kept` keys and values of every layer in `store`."""
+
+    def hook(module: Any, call: AttentionCall) -> AttentionCall:
+        store[module.layer_idx] = (call.key[:, :, :kept].clone(), call.value[:, :, :kept].clone())
+        return call
+
+    return hook
+
+
+def put_back_first(store: dict[int, tuple[Tensor, Tensor]]) -> Hook:
+    """A hook that gives every layer the first keys and values of `store`, taken from the same batch before its weights
+    were rounded: IntactKV (arXiv 2403.01241)."""
+
+    def hook(module: Any, call: AttentionCall) -> AttentionCall:
+        key, value = call.key.clone(), call.value.clone()
+        own_key, own_value = store[module.layer_idx]
+        key[:, :, : own_key.shape[2]], value[:, :, : own_value.shape[2]] = own_key, own_value
+        return replace(call, key=key, value=value)
+
+    return hook

@@ -1,0 +1,166 @@
+"""How far the change of one token spreads: distances between two runs, at every layer and token.
+
+For an edit that changes token i, with v the residual stream of the run before and v' of the run after it,
+
+    absolute distance  D[l, j] = ||v'_j^(l) - v_j^(l)||_2
+    relative distance  D[l, j] / ||v_j^(l)||_2        (unaffected by how large the residual stream is)
+
+Attention is causal, so D[l, j] = 0 for j < i. The *spread* of an edit at layer l is its mean over the later tokens,
+j > i, and its *reach* the share of later tokens whose relative distance is above a threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from firsttoken.errors import FirstTokenError
+from firsttoken.execution.by_layer import through_layers
+from firsttoken.measures.bos_contrast import Arm, start
+from firsttoken.models import LanguageModel
+from firsttoken.probe import Probe
+from firsttoken.records import Estimate
+from firsttoken.texts.edits import Edit
+
+RESAMPLES = 1000
+
+
+def distances(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Absolute and relative distance of two residual streams.
+
+    Args:
+        before, after: (..., token, width).
+
+    Returns:
+        absolute, relative  # (..., token), float32; relative to the norm of `before`
+    """
+    absolute = (after.float() - before.float()).norm(dim=-1)
+    return absolute, absolute / before.float().norm(dim=-1).clamp_min(1e-30)
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Distances of many edits in one arm, text tokens only (a BOS token never moves)."""
+
+    absolute: Tensor  # (edit, layer + 1, token), float32, on the CPU
+    relative: Tensor
+
+
+def run_edits(
+    lm: LanguageModel,
+    ids: Tensor,
+    edits: Sequence[Edit],
+    arm: Arm,
+    batch_tokens: int = 4096,
+    execution: str = "resident",
+) -> Distances:
+    """Run texts as they are and with each edit, and compare.
+
+    Every text runs once for all of its edits, in the same batch as they do.
+
+    Args:
+        ids: (text, token), text tokens without BOS.
+        batch_tokens: how many tokens run at once; changes no distance beyond rounding.
+        execution: see `by_layer.through_layers`.
+    """
+    inputs: list[Tensor] = []
+    bases: list[Tensor] = []  # for each batch, which row each edit belongs to
+    chosen: list[int] = []
+    first = 0
+    for numbers in _batches(edits, max(2, batch_tokens // ids.shape[1])):
+        used = sorted({edits[number].text for number in numbers})
+        edited = ids[[edits[number].text for number in numbers]].clone()
+        for row, number in enumerate(numbers):
+            edited[row, edits[number].position] = edits[number].token
+        rows, first = start(lm, torch.cat([ids[used], edited]), arm)
+        inputs.append(rows)
+        bases.append(torch.tensor([used.index(edits[number].text) for number in numbers]))
+        chosen += numbers
+
+    def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor:
+        base = bases[number].to(v.device)
+        v = v[:, first:]
+        return torch.stack(distances(v[base], v[len(v) - len(base) :]), dim=1)  # (edit, 2, token)
+
+    found = through_layers(lm, inputs, see, execution=execution, task=f"distances of edits {edits}, {arm}")
+    together = torch.stack([torch.cat(parts) for parts in found.values()], dim=2)  # (edit, 2, layer + 1, token)
+    in_order = together[torch.tensor(chosen).argsort()]
+    return Distances(in_order[:, 0], in_order[:, 1])
+
+
+def _batches(edits: Sequence[Edit], rows: int) -> Iterator[list[int]]:
+    """Numbers of edits, so that a batch with the texts they belong to has at most `rows` rows."""
+    batch: list[int] = []
+    texts: set[int] = set()
+    for number, edit in enumerate(edits):
+        if batch and len(batch) + len(texts | {edit.text}) + 1 > rows:
+            yield batch
+            batch, texts = [], set()
+        batch.append(number)
+        texts.add(edit.text)
+    if batch:
+        yield batch
+
+
+def later_tokens(positions: Tensor, length: int) -> Tensor:
+    """True for the tokens after each position: (edit, token)."""
+    return torch.arange(length)[None] > positions[:, None]
+
+
+def spread(distance: Tensor, positions: Tensor) -> Tensor:
+    """Mean distance of the tokens after each edit.
+
+    Args:
+        distance: (edit, layer, token).
+        positions: (edit,), which token each edit changed; at least one token must follow.
+
+    Returns:
+        spread  # (edit, layer)
+    """
+    later = later_tokens(positions, distance.shape[-1])[:, None].to(distance)
+    return (distance * later).sum(-1) / later.sum(-1)
+
+
+def reach(relative: Tensor, positions: Tensor, threshold: float) -> Tensor:
+    """Share of later tokens that moved by more than `threshold` of their norm: (edit, layer)."""
+    return spread((relative > threshold).float(), positions)
+
+
+def by_text(samples: Tensor, texts: Tensor) -> Tensor:
+    """Sums of samples over the edits of each text, (text, ...): what is resampled, since the edits of one text are
+    not independent. Texts without an edit are left out."""
+    _, number = texts.unique(return_inverse=True)
+    sums = torch.zeros(int(number.max()) + 1, *samples.shape[1:], dtype=torch.float64)
+    return sums.index_add(0, number, samples.double())
+
+
+def ratio_estimates(above: Tensor, below: Tensor, texts: Tensor, seed: int = 0) -> list[Estimate]:
+    """mean(above) / mean(below) over edits for each column, with bootstrap intervals over texts.
+
+    Args:
+        above, below: (edit, column).
+        texts: (edit,), the text of each edit.
+
+    Raises:
+        FirstTokenError: the edits are of one text, from which no interval can be had.
+    """
+    pairs = by_text(torch.stack([above.double(), below.double()]).movedim(0, -1), texts)  # (text, column, 2)
+    n = len(pairs)
+    if n < 2:
+        raise FirstTokenError("An interval needs edits of at least two texts; raise `edits` or give more texts.")
+    generator = torch.Generator().manual_seed(seed)
+    # How often each text is drawn in each resample, so that all columns take one matrix product.
+    drawn = torch.randint(n, (RESAMPLES, n), generator=generator)
+    times = torch.zeros(RESAMPLES, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+    sums = torch.einsum("rt,tcp->rcp", times, pairs)
+    ends = torch.quantile(sums[..., 0] / sums[..., 1], torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    value = pairs[..., 0].sum(0) / pairs[..., 1].sum(0)
+    return [Estimate(v, low, high, n) for v, low, high in zip(value.tolist(), *ends.tolist(), strict=True)]
+
+
+def mean_estimates(samples: Tensor, texts: Tensor, seed: int = 0) -> list[Estimate]:
+    """Mean over edits of each column, (edit, column), with bootstrap intervals over texts."""
+    return ratio_estimates(samples, torch.ones_like(samples), texts, seed)

@@ -1,0 +1,82 @@
+"""One panel for each model, one line for each arm: with BOS and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from firsttoken.claims.sink_rates.figures import Estimates, band
+from firsttoken.measures.bos_contrast import ARMS, LABELS, Arm
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color
+from firsttoken.records import Record
+
+ARM_COLORS: dict[Arm, str] = {"with_bos": PALETTE[2], "without_bos": PALETTE[3]}
+
+
+def draw_arms(ax: Axes, x: Sequence[float], of_arm: Mapping[Arm, Estimates], **line: Any) -> None:
+    """Both arms as lines with their intervals; empty estimates are left out."""
+    for arm in ARMS:
+        if arm not in of_arm:
+            continue
+        pairs = [(a, estimate) for a, estimate in zip(x, of_arm[arm], strict=True) if estimate]
+        band(ax, [a for a, _ in pairs], [e for _, e in pairs], color=ARM_COLORS[arm], label=LABELS[arm], **line)
+
+
+def by_arm(
+    found: Sequence[Record],
+    pick: Callable[[Record], tuple[Sequence[float], Mapping[Arm, Estimates]]],
+    alt: str,
+    xlabel: str,
+    ylabel: str,
+    adjust: Callable[[Axes, Record], object] | None = None,
+) -> Display:
+    """A panel for each model with both arms.
+
+    Args:
+        pick: the x values and the estimates of each arm, from a record.
+        adjust: called with each panel's axes at the end.
+    """
+
+    def draw(axes: Any) -> None:
+        panels = np.atleast_1d(axes)
+        for ax, record in zip(panels, found, strict=True):
+            draw_arms(ax, *pick(record))
+            ax.set(title=record.model, xlabel=xlabel)
+            if adjust:
+                adjust(ax, record)
+        panels[0].set_ylabel(ylabel)
+        panels[0].legend(frameon=False)
+
+    return figure(draw, f"{alt}. One panel for each model: {_names(found)}", ncols=len(found), figsize=_size(found))
+
+
+def ratio_by_layer(found: Sequence[Record], key: str, alt: str, ylabel: str) -> Display:
+    """The ratio without BOS / with it along the depth, a line for each model."""
+
+    def draw(ax: Axes) -> None:
+        for record in found:
+            ratio = record.values["by_layer"][key]
+            band(ax, range(1, len(ratio) + 1), ratio, color=model_color(record.model), marker=".", label=record.model)
+        ax.axhline(1, color=NEUTRAL, linestyle="--", linewidth=1)
+        ax.annotate("no difference", (1, 1), (0, -12), textcoords="offset points", color=NEUTRAL, fontsize=8)
+        whole_numbers(ax)
+        ax.set(xlabel="after layer", ylabel=ylabel)
+        ax.legend(frameon=False)
+
+    return figure(draw, f"{alt}, for {_names(found)}", figsize=(7, 3.6))
+
+
+def whole_numbers(ax: Axes) -> None:
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _names(found: Sequence[Record]) -> str:
+    return ", ".join(record.model for record in found)
+
+
+def _size(found: Sequence[Record]) -> tuple[float, float]:
+    return 4.7 * len(found), 3.5

@@ -1,0 +1,1 @@
+"""Small models trained for a claim: corpora, packing, budgets, runs, and the probe that watches a sink form."""

@@ -1,0 +1,140 @@
+"""What a model in training is asked at a checkpoint: does it have a sink yet, and does it need its BOS token?
+
+The same held-out texts throughout, the beginnings of documents. Each is read twice, as it is and with BOS before it,
+and the loss is taken on the same tokens both times, so that arms and rows can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from firsttoken.errors import FirstTokenError
+from firsttoken.measures import sinks
+from firsttoken.pretraining.corpora import BOS, Corpus
+from firsttoken.probe import probe
+from firsttoken.probe.attention import AttentionCall
+from firsttoken.records import JSON
+
+Arm = Literal["BOS+text", "text"]
+ARMS: tuple[Arm, ...] = ("BOS+text", "text")
+EPSILONS = (0.3, 0.8)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model showed on texts of one length, in one arm."""
+
+    alpha: Tensor  # (text, layer, head), mean attention to the first token, BOS or not
+    value_ratio: Tensor  # (text, layer, head), value norm at the first token over the mean of the others
+    loss: Tensor  # (text,), nats on the tokens of the text but its first and last
+
+
+def held_out(corpus: Corpus, count: int, length: int) -> Tensor:
+    """The first `length` tokens of held-out documents: (text, token), int64.
+
+    Raises:
+        FirstTokenError: fewer than `count` of them are that long.
+    """
+    numbers = corpus.numbers(held_out=True, least=length)[:count]
+    if len(numbers) < count:
+        raise FirstTokenError(
+            f"{corpus.spec.source} has {len(numbers)} held-out documents of {length} tokens or more, fewer than "
+            f"{count}; use more text or a shorter context."
+        )
+    return torch.from_numpy(np.stack([corpus.document(n)[:length] for n in numbers]).astype(np.int64))
+
+
+def observe(model: PreTrainedModel, texts: Tensor, arm: Arm, batch_tokens: int = 16_384) -> Seen:
+    """Read texts (text, token) once.
+
+    With BOS the last token of each text is dropped, so that both arms have as many tokens and queries.
+    """
+    if arm == "BOS+text":
+        texts = torch.cat([torch.full_like(texts[:, :1], BOS), texts[:, :-1]], dim=1)
+    norms: list[Tensor] = []
+
+    def note_values(module: Any, call: AttentionCall) -> AttentionCall:
+        size = call.value.float().norm(dim=-1)  # (batch, head, token)
+        norms.append(size[..., 0] / size[..., 1:].mean(-1))
+        return call
+
+    alphas, ratios, losses = [], [], []
+    # Tokens 1 to length - 2 of the text are what both arms can predict.
+    first, count = (1 if arm == "BOS+text" else 0), texts.shape[1] - 2
+    with evaluating(model), torch.inference_mode():
+        for batch in texts.split(max(1, batch_tokens // texts.shape[1])):
+            norms.clear()
+            ids = batch.to(model.device)
+            # Decoder and head one by one: the Trainer has put bf16 around `model.forward`, and a probe wants float32.
+            with probe(model, keys=[0], hook=note_values) as p:
+                hidden = model.get_decoder()(ids, use_cache=False).last_hidden_state
+            logits = model.get_output_embeddings()(hidden[:, first : first + count]).float()
+            alphas.append(sinks.first_token_attention(p.attention).cpu())
+            ratios.append(torch.stack(norms, dim=1).cpu())
+            goal = ids[:, first + 1 : first + 1 + count]
+            losses.append((logits.logsumexp(-1) - logits.gather(-1, goal[..., None])[..., 0]).mean(1).double().cpu())
+    return Seen(torch.cat(alphas), torch.cat(ratios), torch.cat(losses))
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Inside the block the model is in evaluation mode; after it, in the mode it had."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
+def point(model: PreTrainedModel, texts: Tensor) -> JSON:
+    """Both arms in short, for a curve: rates, mass, value-norm ratio and loss."""
+    return {arm: _short(observe(model, texts, arm)) for arm in ARMS}
+
+
+def _short(seen: Seen) -> JSON:
+    return {
+        **{f"sink_rate_{epsilon}": round(float(sinks.sink_rate(seen.alpha, epsilon)), 5) for epsilon in EPSILONS},
+        "mass": round(float(seen.alpha.mean()), 5),
+        "value_norm_ratio": round(float(seen.value_ratio.mean()), 4),
+        "loss": round(float(seen.loss.mean()), 5),
+    }
+
+
+def in_full(model: PreTrainedModel, texts: Tensor, seed: int = 0) -> JSON:
+    """Both arms with 95 % intervals over texts, and alpha of every head (layer, head).
+
+    `missing_bos` is what leaving BOS out changes, text by text: the arm `text` minus the arm `BOS+text`.
+    """
+    found: JSON = {}
+    both = {arm: observe(model, texts, arm) for arm in ARMS}
+    for arm, seen in both.items():
+        found[arm] = {
+            **{
+                f"sink_rate_{epsilon}": asdict(sinks.sink_rate_estimate(seen.alpha, epsilon, seed=seed))
+                for epsilon in EPSILONS
+            },
+            "sink_rate_0.3_average_first": asdict(
+                sinks.sink_rate_estimate(seen.alpha, EPSILONS[0], "average_first", seed=seed)
+            ),
+            "mass": asdict(sinks.bootstrap(seen.alpha, seed=seed)),
+            "value_norm_ratio": asdict(sinks.bootstrap(seen.value_ratio, seed=seed)),
+            "loss": asdict(sinks.bootstrap(seen.loss, seed=seed)),
+            "alpha": [[round(value, 4) for value in layer] for layer in seen.alpha.mean(0).tolist()],
+        }
+    with_bos, without = both["BOS+text"], both["text"]
+    rates = [(seen.alpha > EPSILONS[0]).double().mean((1, 2)) for seen in (without, with_bos)]
+    found["missing_bos"] = {
+        "sink_rate_0.3": asdict(sinks.bootstrap(rates[0] - rates[1], seed=seed)),
+        "mass": asdict(sinks.bootstrap((without.alpha - with_bos.alpha).mean((1, 2)), seed=seed)),
+        "loss": asdict(sinks.bootstrap(without.loss - with_bos.loss, seed=seed)),
+    }
+    return found

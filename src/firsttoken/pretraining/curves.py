@@ -1,0 +1,74 @@
+"""Curves of models in training, shared by the chapters on pretraining."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from firsttoken.measures.sinks import even_share
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure
+from firsttoken.pretraining.checkpoint_probe import Arm
+from firsttoken.pretraining.run_records import own_arm
+from firsttoken.pretraining.train import SHORT
+from firsttoken.records import Record
+
+BOS_WORDS = {"never": "no BOS", "documents": "BOS before each document", "fixed": "BOS fixed at the start"}
+MASKING_WORDS = {"causal": "causal", "intra_document": "intra-document"}
+ARM_COLORS: dict[Arm, str] = {"BOS+text": PALETTE[2], "text": PALETTE[3]}
+
+
+QUANTITIES: dict[str, str] = {
+    "sink_rate_0.3": "share of sink heads (ε = 0.3)",
+    "mass": "attention mass on the first token",
+    "value_norm_ratio": "value norm, first token / others",
+    "loss": "held-out loss (nats)",
+}
+
+
+def during_training(
+    found: Sequence[Record], label: Callable[[Record], str], quantities: Sequence[str] = tuple(QUANTITIES)
+) -> Display:
+    """Curves of single runs against training tokens, read as each was trained (with BOS if it had one)."""
+    styles = [(color, dash) for dash in ("-", "--") for color in PALETTE]
+
+    def draw(axes: Any) -> None:
+        for ax, name in zip(np.atleast_1d(axes).ravel(), quantities, strict=True):
+            for (color, dash), record in zip(styles, found, strict=False):
+                arm = own_arm(record.parameters["packing"]["bos"])
+                curve = record.values["curve"]
+                per_step = record.values["tokens"] / curve[-1]["step"]
+                tokens = [point["step"] * per_step / 1e6 for point in curve]
+                ax.plot(
+                    tokens, [point[arm][name] for point in curve], color=color, linestyle=dash, label=label(record)
+                )
+            if name == "mass":
+                draw_even(ax)
+            if name == "value_norm_ratio":
+                ax.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle="--")
+            if name.startswith("sink_rate"):
+                ax.set_ylim(bottom=0)
+            ax.set(title=QUANTITIES[name], xlabel="training tokens (millions)")
+        axes.ravel()[0].figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+
+    rows = (len(quantities) + 1) // 2
+    alt = f"Curves through training, {', '.join(QUANTITIES[name] for name in quantities)}, for: " + "; ".join(
+        map(label, found)
+    )
+    return figure(draw, alt, nrows=rows, ncols=2, figsize=(9.4, 3.1 * rows + 0.6), squeeze=False)
+
+
+def draw_even(ax: Axes) -> None:
+    even = even_share(SHORT)
+    ax.axhline(even, color=NEUTRAL, linewidth=0.8, linestyle="--")
+    ax.annotate("an even spread", (0.99, even), (0, 3), xycoords=("axes fraction", "data"),
+                textcoords="offset points", color=NEUTRAL, fontsize=8, ha="right")  # fmt: skip
+
+
+def packing_label(record: Record) -> str:
+    """What was done in training, in a few words."""
+    packing = record.parameters["packing"]
+    long = f", documents of {record.parameters['least']} or more" if record.parameters["least"] else ""
+    return f"{MASKING_WORDS[packing['masking']]}, {BOS_WORDS[packing['bos']]}, {packing['length']} tokens{long}"

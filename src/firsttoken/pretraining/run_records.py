@@ -1,0 +1,203 @@
+"""The models behind a chapter on pretraining: trained where that is asked, else those that have a record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from firsttoken import records
+from firsttoken.errors import FirstTokenError
+from firsttoken.pretraining import train as pretrain
+from firsttoken.pretraining.budgets import BUDGETS, budget
+from firsttoken.pretraining.checkpoint_probe import Arm
+from firsttoken.pretraining.packing import BosInTraining
+from firsttoken.pretraining.run_spec import Training
+from firsttoken.progress import duration
+from firsttoken.records import JSON, Record, Verdict
+from firsttoken.records.numbers import NOT_MEASURED_YET
+
+SUFFIX = "-budget"  # a record of a chapter is about the models of a budget, and so is its name
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs that a chapter's record is computed from; takes the place of a model in it."""
+
+    budget: str
+    runs: tuple[Record, ...]
+
+    @property
+    def slug(self) -> str:
+        return self.budget + SUFFIX
+
+    def provenance(self) -> JSON:
+        told = json.dumps([[run.filename, run.provenance] for run in self.runs], sort_keys=True)
+        first = self.runs[0].provenance["model"]
+        return {
+            "name": f"{len(self.runs)} models trained here, budget {self.budget}",
+            "source": "pretrained",
+            "fingerprint": hashlib.sha256(told.encode()).hexdigest()[:16],
+            "quantisation": "",
+            "dtype": first["dtype"],
+            "device": first["device"],
+        }
+
+
+def seeds_from(count: int) -> range:
+    """The seeds of `count` runs that differ in nothing else; fewer than one is an error."""
+    if count < 1:
+        raise FirstTokenError(f"At least one seed is needed, not {count}.")
+    return range(count)
+
+
+def runs_of(trainings: Sequence[Training], train: bool, fresh: bool = False) -> dict[Training, Record]:
+    """The record of each training that has one; with `train`, those that are missing are trained now, one by one.
+
+    A run that fails leaves the others; what is finished has its record.
+    """
+    found: dict[Training, Record] = {}
+    failures = []
+    for number, training in enumerate(trainings, 1):
+        try:
+            if train:
+                print(f"{number} of {len(trainings)}: {training.slug}", flush=True)
+            record = pretrain.measure(training, fresh) if train else pretrain.find(training)
+        except FirstTokenError as error:
+            failures.append(f"{training.slug}: {error}")
+            continue
+        if record is not None:
+            found[training] = record
+    if failures:
+        raise FirstTokenError("\n".join(failures))
+    return found
+
+
+def record_of(
+    claim: str,
+    budget_name: str,
+    parameters: JSON,
+    found: Mapping[Training, Record],
+    measure: Callable[[], JSON],
+    judge: Callable[[JSON], Verdict],
+    version: int,
+) -> Record | None:
+    """The record of a chapter, from the records of its runs; None where there are none."""
+    if not found:
+        return None
+    runs = tuple(found.values())
+    texts = sorted({run.provenance["texts"] for run in runs})
+
+    def decide(values: JSON) -> Verdict:
+        if budget_name == "smoke":
+            return Verdict("not measured", "A smoke run tests the machinery; it is too short to say anything.")
+        return judge(values)
+
+    return records.reuse_or_measure(
+        claim,
+        model=Group(budget_name, runs),
+        parameters={"budget": budget_name, **parameters},
+        texts=" ".join(texts),
+        measure=measure,
+        judge=decide,
+        version=version,
+    )
+
+
+def shown(claim: str, only: str = "") -> list[Record]:
+    """The records of a chapter, the largest budget first; of one budget if `only` is given."""
+    if only:
+        budget(only)
+    order = [name + SUFFIX for name in reversed(BUDGETS) if only in ("", name)]
+    found = {record.model: record for record in records.all_records(claim)}
+    # A smoke run is shown only to the person who asks for it.
+    return [found[name] for name in order if name in found and (only or name != "smoke" + SUFFIX)]
+
+
+def behind(chapter: Iterable[Record]) -> list[Record]:
+    """The records of the single runs that chapter records name in their `runs`."""
+    names = {name for record in chapter for name in record.values["runs"]}
+    found = [records.find(pretrain.CLAIM, name) for name in sorted(names)]
+    return [record for record in found if record is not None]
+
+
+def combined(estimates: Sequence[Mapping[str, float]]) -> JSON:
+    """One estimate for several seeds: the mean, from the lowest low to the highest high, and all texts counted."""
+    return {
+        "value": sum(e["value"] for e in estimates) / len(estimates),
+        "low": min(e["low"] for e in estimates),
+        "high": max(e["high"] for e in estimates),
+        "n": sum(int(e["n"]) for e in estimates),
+    }
+
+
+NUMBERS = ("sink_rate_0.3", "sink_rate_0.8", "mass", "value_norm_ratio", "loss")
+
+
+def row(runs: Sequence[Record], arm: Arm, tokens: int) -> JSON | None:
+    """What models of one kind (seeds) show on texts of so many tokens in one arm; None where none was trained.
+
+    `missing_bos` is what leaving BOS out changes in them, whatever the arm.
+    """
+    ends = [run.values["final"][str(tokens)] for run in runs]
+    if not ends:
+        return None
+    return {
+        **{name: combined([end[arm][name] for end in ends]) for name in NUMBERS},
+        "missing_bos": {
+            name: combined([end["missing_bos"][name] for end in ends]) for name in ("sink_rate_0.3", "mass", "loss")
+        },
+        "seeds": len(ends),
+    }
+
+
+def own_arm(bos: BosInTraining) -> Arm:
+    """How a model reads at inference what it read in training."""
+    return "text" if bos == "never" else "BOS+text"
+
+
+def surely_above(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+    """Whether the whole interval of `a` is above that of `b`."""
+    return a["low"] > b["high"]
+
+
+def settings(trainings: Iterable[Training]) -> JSON:
+    """What a chapter's runs have in common, as it is recorded."""
+    first = next(iter(trainings)).settings()
+    return {name: value for name, value in asdict(first).items() if name not in ("name", "lengths", "length")}
+
+
+def cost_rows(tflops: float) -> list[tuple[str, ...]]:
+    """What one run of each budget costs, predicted for a device that sustains so many 10^12 operations a second,
+    beside what the fastest run here has reached: a rate is over the whole time of a run, waiting included."""
+    every = records.all_records(pretrain.CLAIM)
+    rows: list[tuple[str, ...]] = []
+    for name, found in BUDGETS.items():
+        operations = found.tokens * found.flops_per_token(found.length)
+        seconds = operations / (tflops * 1e12)
+        rates = [run.values["tokens_per_second"] for run in every if run.parameters["budget"] == name]
+        shares = [run.values["share_of_matmul_rate"] for run in every if run.parameters["budget"] == name]
+        rows.append(
+            (
+                name,
+                f"{found.parameters / 1e6:.1f} M",
+                f"{found.tokens / 1e6:,.1f} M",
+                f"{operations:.1e}",
+                duration(seconds) if seconds >= 1 else "under 1 s",
+                f"{max(rates):,.0f}" if rates else NOT_MEASURED_YET,
+                f"{max(shares):.0%}" if shares else NOT_MEASURED_YET,
+            )
+        )
+    return rows
+
+
+COST_COLUMNS = (
+    "budget",
+    "weights",
+    "tokens of a run",
+    "operations of a run",
+    "time, predicted",
+    "tokens a second, fastest run",
+    "share of a plain matrix product's rate",
+)

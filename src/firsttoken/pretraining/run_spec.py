@@ -1,0 +1,116 @@
+"""What a pretraining run is: a budget, a packing and what differs from the budget. `train.py` does it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_origin, get_type_hints
+
+import torch
+
+from firsttoken import records
+from firsttoken.book.chapters import Parameter
+from firsttoken.errors import FirstTokenError
+from firsttoken.pretraining.budgets import Budget, budget
+from firsttoken.pretraining.packing import Packing
+from firsttoken.records import JSON
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run. What is None is as in the budget."""
+
+    budget: str = "smoke"
+    packing: Packing = field(default_factory=Packing)
+    seed: int = 0
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    tokens: int | None = None
+    least: int = 0  # train only on documents of so many tokens or more
+    source: str | None = None  # of the text
+
+    def settings(self) -> Budget:
+        """The budget with what this run changes."""
+        changes: JSON = {
+            name: value
+            for name in ("learning_rate", "weight_decay", "tokens")
+            if (value := getattr(self, name)) is not None
+        }
+        found = replace(budget(self.budget), **changes)
+        if self.source is not None:
+            found = replace(found, corpus=replace(found.corpus, source=self.source))
+        if found.tokens_per_step % self.packing.length:
+            raise FirstTokenError(
+                f"{found.tokens_per_step} tokens a step are no whole number of windows of {self.packing.length}; "
+                "use a power of two."
+            )
+        if found.steps < 20:
+            raise FirstTokenError(f"{found.tokens} tokens are {found.steps} steps; train for 20 steps or more.")
+        return found
+
+    @property
+    def slug(self) -> str:
+        """The name of its record: the budget, the packing, and what differs from the budget."""
+        packing = self.packing
+        parts = [self.budget, packing.masking, f"bos-{packing.bos}", f"t{packing.length}"]
+        parts += [] if packing.eos else ["no-eos"]
+        parts += ["reset-positions"] if packing.reset_positions else []
+        parts += [
+            f"{short}-{value:g}"
+            for short, value in (("lr", self.learning_rate), ("wd", self.weight_decay), ("tokens", self.tokens))
+            if value is not None
+        ]
+        parts += [f"least-{self.least}"] if self.least else []
+        parts += [self.source] if self.source else []
+        parts += [f"seed-{self.seed}"] if self.seed else []
+        return records.slug(" ".join(parts))
+
+    def provenance(self) -> JSON:
+        """Takes the place of a model in a record: what was trained is what the settings say."""
+        told = {**asdict(self.settings()), **asdict(self)}
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return {
+            "name": f"pretrained here, budget {self.budget}",
+            "source": "pretrained",
+            "fingerprint": fingerprint(told),
+            "quantisation": "",
+            "dtype": "bfloat16 products, float32 weights" if bf16_pays() else "float32",
+            "device": device,
+        }
+
+
+def fingerprint(told: Any) -> str:
+    """A short hash of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def bf16_pays() -> bool:
+    """Whether matrix products in bfloat16 run in hardware."""
+    return torch.cuda.is_available() or bool(torch.backends.cpu.get_cpu_capability() and _cpu_has_bf16())
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def from_command_line(budget_name: str, asked: Mapping[str, str]) -> Training:
+    """A run from what was typed on a command line: names and values of the fields of `Training` and `Packing`.
+
+    Raises:
+        FirstTokenError: there is no such field, or its value is of another type.
+    """
+    kinds = {**get_type_hints(Packing), **get_type_hints(Training)}
+    known = sorted(set(kinds) - {"budget", "packing"})
+    of_packing: JSON = {}
+    of_training: JSON = {}
+    for name, text in asked.items():
+        if name not in known:
+            raise FirstTokenError(f"A training has no parameter {name}; it has {', '.join(known)}.")
+        kind = str(kinds[name]) if get_origin(kinds[name]) else kinds[name].__name__
+        if get_origin(kinds[name]) is Literal:
+            kind = "str"
+        value = Parameter(name, kind, "", "").parse(text)
+        (of_packing if name in get_type_hints(Packing) else of_training)[name] = value
+    return Training(budget_name, Packing(**of_packing), **of_training)

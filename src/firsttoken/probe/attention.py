@@ -1,0 +1,234 @@
+"""Attention that also returns its log-sum-exp, from the fused kernels that already compute it.
+
+One softmax row is A[j, s] = exp(score[j, s] - lse[j]) with score = scale * q_j . k_s. Whoever has `lse` can have any
+entry of A for one dot product, without the T x T matrix. `attention_probe.py` builds on this.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 1024  # queries at a time, wherever scores or an additive mask must exist for a moment
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """One attention operation, with keys and values already repeated for grouped queries.
+
+    `mask` is boolean (True: may attend) or additive, broadcastable to (batch, head, query, key); `None` with
+    `causal` means the ordinary causal mask. `softcap` c replaces a score s by c * tanh(s / c) (Gemma 2).
+    `sink_logits` adds one virtual key without a value to every row (gpt-oss).
+    """
+
+    query: Tensor  # (batch, head, query, dim)
+    key: Tensor  # (batch, head, key, dim)
+    value: Tensor  # (batch, head, key, value_dim)
+    scale: float
+    mask: Tensor | None = None
+    causal: bool = False
+    softcap: float | None = None
+    sink_logits: Tensor | None = None  # (head,)
+
+    def rows(self, chunk: int = CHUNK) -> Iterator[AttentionCall]:
+        """The same call for `chunk` queries at a time.
+
+        A causal mask is made explicit, and keys outside the range that these rows may attend to are cut off, so
+        that a sliding window costs what its width says.
+        """
+        queries, keys = self.query.shape[2], self.key.shape[2]
+        for start in range(0, queries, chunk):
+            stop = min(start + chunk, queries)
+            mask, key, value = self.mask, self.key, self.value
+            if mask is None and self.causal:
+                position = torch.arange(start, stop, device=key.device)[:, None]
+                mask = (torch.arange(keys, device=key.device) <= position)[None, None]
+            elif mask is not None and mask.shape[2] > 1:
+                mask = mask[:, :, start:stop]
+            if mask is not None and mask.dtype == torch.bool and mask.shape[3] == keys:
+                used = mask.any(2).flatten(0, 1).any(0).nonzero()
+                first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+                mask, key, value = mask[..., first:last], key[:, :, first:last], value[:, :, first:last]
+            query = self.query[:, :, start:stop]
+            yield replace(self, query=query, key=key, value=value, mask=mask, causal=False)
+
+
+def scores(call: AttentionCall, key: Tensor) -> Tensor:
+    """scale * q . k in float32 for a selection of keys (batch, head, some, dim), soft-capped where the model is.
+
+    Returns:
+        scores  # (batch, head, query, some), without the mask
+    """
+    found = (call.query.float() @ key.float().transpose(-1, -2)) * call.scale
+    return found if call.softcap is None else call.softcap * torch.tanh(found / call.softcap)
+
+
+def additive(mask: Tensor) -> Tensor:
+    """A mask as float32 numbers to add to the scores: 0 or -inf for a boolean one."""
+    if mask.dtype != torch.bool:
+        return mask.float()
+    return torch.zeros(mask.shape, dtype=torch.float32, device=mask.device).masked_fill_(~mask, -torch.inf)
+
+
+def plain_scores(call: AttentionCall) -> Tensor:
+    """All scores of a call with its mask, (batch, head, query, key), float32. For chunks and for tests."""
+    found = scores(call, call.key)
+    if call.mask is not None:
+        found = found + additive(call.mask)
+    elif call.causal:
+        blocked = torch.ones(found.shape[-2:], dtype=torch.bool, device=found.device).triu(1)
+        found = found.masked_fill(blocked, -torch.inf)
+    return found
+
+
+def log_sum_exp(found: Tensor, sink_logits: Tensor | None) -> Tensor:
+    """log of the softmax's denominator, (batch, head, query); the virtual key of `sink_logits` counts."""
+    if sink_logits is not None:
+        virtual = sink_logits.float().view(1, -1, 1, 1).expand(*found.shape[:3], 1)
+        found = torch.cat([found, virtual], dim=-1)
+    return torch.logsumexp(found, dim=-1)
+
+
+def attend(call: AttentionCall) -> tuple[Tensor, Tensor]:
+    """Attention output and log-sum-exp by the fastest exact way there is for this call.
+
+    Returns:
+        output  # (batch, head, query, value_dim), dtype of the query
+        lse     # (batch, head, query), float32; -inf where a row may attend to nothing
+    """
+    if call.softcap is None and call.sink_logits is None and _is_boolean(call.mask):
+        backend = _backend(call.query.device.type, call.query.dtype, call.mask is None, call.query.shape[-1])
+        if backend is not None:
+            return backend(call)
+    return attend_chunked(call)
+
+
+def attend_chunked(call: AttentionCall) -> tuple[Tensor, Tensor]:
+    """The same from plain tensor operations, CHUNK queries at a time: any device, any mask, the reference."""
+    outputs, sums = [], []
+    for part in call.rows():
+        found = plain_scores(part)
+        lse = log_sum_exp(found, part.sink_logits)
+        weights = torch.exp(found - lse.nan_to_num(neginf=0.0)[..., None])
+        outputs.append((weights.to(part.value.dtype) @ part.value).to(call.query.dtype))
+        sums.append(lse)
+    return torch.cat(outputs, dim=2), torch.cat(sums, dim=2)
+
+
+def _is_boolean(mask: Tensor | None) -> bool:
+    return mask is None or mask.dtype == torch.bool
+
+
+# -- fused kernels ------------------------------------------------------------------------------------------
+
+
+def _equal_widths(call: AttentionCall) -> AttentionCall:
+    # Kernels want one head size. Zeros appended to q and k leave every score as it is; those appended to v are
+    # cut off again by the caller.
+    width = max(call.query.shape[-1], call.value.shape[-1])
+    query, key, value = (F.pad(x, (0, width - x.shape[-1])) for x in (call.query, call.key, call.value))
+    return replace(call, query=query, key=key, value=value)
+
+
+def _cpu_flash(call: AttentionCall) -> tuple[Tensor, Tensor]:
+    width = call.value.shape[-1]
+    call = _equal_widths(call)
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    if call.mask is None:
+        output, lse = kernel(call.query, call.key, call.value, 0.0, call.causal, scale=call.scale)
+        return output[..., :width], lse.float()
+    outputs, sums = [], []
+    for part in call.rows():
+        assert part.mask is not None
+        mask = additive(part.mask).to(part.query.dtype)
+        output, lse = kernel(part.query, part.key, part.value, 0.0, False, attn_mask=mask, scale=part.scale)
+        # A row that may attend to nothing comes back as not-a-number from some versions of the kernel.
+        empty = ~part.mask.any(-1)
+        outputs.append(output[..., :width].masked_fill(empty[..., None], 0.0))
+        sums.append(lse.float().masked_fill(empty, -torch.inf))
+    return torch.cat(outputs, dim=2), torch.cat(sums, dim=2)
+
+
+def _cuda_flash(call: AttentionCall) -> tuple[Tensor, Tensor]:
+    width = call.value.shape[-1]
+    call = _equal_widths(call)
+    size = call.query.shape[-1]
+    query, key, value = (F.pad(x, (0, -size % 8)) for x in (call.query, call.key, call.value))
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention
+    output, lse, *_ = kernel(query, key, value, 0.0, call.causal, scale=call.scale)
+    return output[..., :width], lse.float()
+
+
+def _cuda_efficient(call: AttentionCall) -> tuple[Tensor, Tensor]:
+    width = call.value.shape[-1]
+    call = _equal_widths(call)
+    kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+    outputs, sums = [], []
+    for part in [call] if call.mask is None else call.rows():
+        bias, empty = None, None
+        if part.mask is not None:
+            shape = (*part.query.shape[:3], part.key.shape[2])
+            # The kernel reads the bias in rows of sixteen bytes or more, so rows are padded in memory.
+            padded = F.pad(additive(part.mask).to(part.query.dtype), (0, -shape[-1] % 16))
+            bias = padded[..., : shape[-1]].expand(shape)
+            empty = ~part.mask.any(-1)
+        output, lse, *_ = kernel(part.query, part.key, part.value, bias, True, 0.0, part.causal, scale=part.scale)
+        output, lse = (
+            output[..., :width],
+            lse[..., : part.query.shape[2]].float(),
+        )  # lse comes padded to 32 queries
+        if empty is not None:
+            output, lse = output.masked_fill(empty[..., None], 0.0), lse.masked_fill(empty, -torch.inf)
+        outputs.append(output)
+        sums.append(lse)
+    return torch.cat(outputs, dim=2), torch.cat(sums, dim=2)
+
+
+_Backend = Callable[[AttentionCall], tuple[Tensor, Tensor]]
+
+
+@cache
+def _backend(device: str, dtype: torch.dtype, unmasked: bool, width: int) -> _Backend | None:
+    """The fused kernel for these inputs, or None. Each is compared once with `attend_chunked` on a small random
+    input, because these operators are internal to torch and their conventions could change between versions."""
+    half = dtype in (torch.float16, torch.bfloat16)
+    if device == "cpu":
+        candidates = [_cpu_flash]
+    elif device == "cuda":
+        candidates = [_cuda_flash, _cuda_efficient] if half and unmasked and width <= 256 else [_cuda_efficient]
+    else:
+        return None
+    for candidate in candidates:
+        if _agrees(candidate, device, dtype, unmasked, width):
+            return candidate
+    warnings.warn(
+        f"No fused attention kernel of torch {torch.__version__} gives a right log-sum-exp on {device} in {dtype}; "
+        "the slower exact path is used.",
+        stacklevel=2,
+    )
+    return None
+
+
+def _agrees(candidate: _Backend, device: str, dtype: torch.dtype, unmasked: bool, width: int) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 2, 37, width, generator=generator).to(device, dtype) for _ in range(3))
+    mask = None
+    if not unmasked:
+        mask = torch.ones(2, 1, 37, 37, dtype=torch.bool).tril()
+        mask[0, :, :, :5] = False  # left padding: five rows that may attend to nothing
+        mask = mask.to(device)
+    call = AttentionCall(q, k, v, width**-0.5, mask, causal=unmasked)
+    try:
+        output, lse = candidate(call)
+    except (RuntimeError, NotImplementedError):
+        return False
+    expected_output, expected_lse = attend_chunked(call)
+    tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+    close = torch.allclose(output.float(), expected_output.float(), atol=tolerance, rtol=tolerance)
+    return close and torch.allclose(lse, expected_lse, atol=tolerance, rtol=tolerance)

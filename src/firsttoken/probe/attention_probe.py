@@ -1,0 +1,299 @@
+"""The attention probe: exact attention statistics of a running model, without the T x T matrix.
+
+>>> with probe(model, keys=[0]) as p:
+...     model(ids)
+>>> p.attention  # (layer, batch, head, query): attention of every query to token 0
+
+The model runs as it always does; a function registered with transformers' `AttentionInterface` computes the
+ordinary attention output with a fused kernel and keeps the kernel's log-sum-exp, from which any column of the
+attention matrix follows: A[j, s] = exp(scale * q_j . k_s - lse_j). Likewise
+
+    entropy   H_j  = lse_j - scale * q_j . sum_s A[j, s] k_s       (one more attention call, with value = key)
+    Renyi-2   H2_j = 2 * lse_j(scale) - lse_j(2 * scale)           (= -log sum_s A[j, s]^2)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import create_position_bias_mask, repeat_kv
+from transformers.masking_utils import sdpa_mask
+
+from firsttoken.errors import FirstTokenError
+from firsttoken.probe.attention import AttentionCall, additive, attend, log_sum_exp, plain_scores, scores
+
+_numbers = itertools.count()
+
+
+@dataclass
+class Probe:
+    """What one forward pass showed. Filled while the model runs; a new pass replaces the old numbers.
+
+    Rows that belong to padding tokens hold numbers without meaning; `measures.sinks` leaves them out of its means.
+    """
+
+    keys: Tensor  # (key,) or (batch, key): the positions asked for
+    with_entropy: bool
+    with_renyi2: bool
+    hook: Callable[[Any, AttentionCall], AttentionCall] | None
+    model_class: str
+    _columns: dict[int, Tensor] = field(default_factory=dict)
+    _entropy: dict[int, Tensor] = field(default_factory=dict)
+    _renyi2: dict[int, Tensor] = field(default_factory=dict)
+    _virtual: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> list[int]:
+        """The numbers of the layers seen: all of them, or the attention layers of a hybrid model."""
+        return sorted(self._columns)
+
+    @property
+    def attention(self) -> Tensor:
+        """Attention of each query to all `keys` together, (layer, batch, head, query), float32."""
+        return self.attention_per_key.sum(-1)
+
+    @property
+    def attention_per_key(self) -> Tensor:
+        """Attention of each query to each of `keys`, (layer, batch, head, query, key), float32."""
+        return self._stack(self._columns)
+
+    @property
+    def entropy(self) -> Tensor:
+        """Shannon entropy of each attention row in nats, (layer, batch, head, query). A virtual sink counts."""
+        return self._stack(self._entropy, None if self.with_entropy else "entropy=True")
+
+    @property
+    def renyi2(self) -> Tensor:
+        """Renyi entropy of order 2, -log sum_s A[j, s]^2, in nats, (layer, batch, head, query)."""
+        return self._stack(self._renyi2, None if self.with_renyi2 else "renyi2=True")
+
+    @property
+    def virtual_sink(self) -> Tensor | None:
+        """Attention to a learned sink logit, a column that is no token (gpt-oss), (layer, batch, head, query);
+        None for a model without one. Rows of `attention` then add up to less than one."""
+        return self._stack(self._virtual) if self._virtual else None
+
+    def _stack(self, found: dict[int, Tensor], missing: str | None = None) -> Tensor:
+        if missing:
+            raise FirstTokenError(f"The probe was not asked for this: call probe(model, {missing}).")
+        if not found:
+            raise FirstTokenError(
+                f"The probe saw no attention in {self.model_class}: run the model inside the `with` block; if you "
+                "did, this model has no attention layers or computes attention outside transformers' interface."
+            )
+        tensors = [found[layer] for layer in sorted(found)]
+        if len({t.shape for t in tensors}) > 1:
+            raise FirstTokenError(
+                f"The layers of {self.model_class} differ in heads ({[t.shape[1] for t in tensors]}), so they "
+                "cannot be stacked; read them one by one from `per_layer`."
+            )
+        return torch.stack(tensors)
+
+    def per_layer(self, kind: Literal["attention", "entropy", "renyi2"] = "attention") -> dict[int, Tensor]:
+        """Layer number -> attention to each key, (batch, head, query, key), or an entropy, (batch, head, query).
+
+        Works where layers differ in heads, and while a model runs: what is there is what the layers so far showed.
+        """
+        return dict({"attention": self._columns, "entropy": self._entropy, "renyi2": self._renyi2}[kind])
+
+    # -- called by the model --------------------------------------------------------------------------------
+
+    def _see(
+        self,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        is_causal: bool | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        if dropout:
+            raise FirstTokenError("The probe measures a model without dropout: call model.eval() first.")
+        call = _as_call(module, query, key, value, attention_mask, scaling, is_causal, kwargs)
+        if self.hook is not None:
+            call = self.hook(module, call)
+        output, lse = attend(call)
+        layer = getattr(module, "layer_idx", None)
+        if layer is not None and not getattr(module, "is_cross_attention", False):
+            if layer in self._columns:
+                for store in (self._columns, self._entropy, self._renyi2, self._virtual):
+                    store.clear()
+            with torch.no_grad():
+                self._measure(layer, call, lse.detach())
+        return output.transpose(1, 2).contiguous(), None
+
+    def _measure(self, layer: int, call: AttentionCall, lse: Tensor) -> None:
+        keys = self.keys.to(call.key.device)
+        self._columns[layer] = columns(call, lse, keys)
+        if call.sink_logits is not None:
+            virtual = torch.exp(call.sink_logits.float().view(1, -1, 1) - lse)
+            self._virtual[layer] = virtual
+        if self.with_entropy:
+            self._entropy[layer] = entropy(call)
+        if self.with_renyi2:
+            self._renyi2[layer] = renyi2(call)
+
+
+@contextmanager
+def probe(
+    model: PreTrainedModel,
+    keys: Sequence[int] | Tensor = (0,),
+    *,
+    entropy: bool = False,
+    renyi2: bool = False,
+    hook: Callable[[Any, AttentionCall], AttentionCall] | None = None,
+) -> Iterator[Probe]:
+    """Measure attention in every forward pass of `model` inside the block; its outputs stay what they are.
+
+    Args:
+        model: a transformers causal LM (or its decoder) whose attention goes through `AttentionInterface`.
+        keys: key positions, counted in the columns of the input; (batch, key) where rows differ, for example
+            `mask.long().argmax(1, keepdim=True)` for the first real token of left-padded rows.
+        entropy, renyi2: also compute these; each costs one more attention call per layer, in float32.
+        hook: called with the attention module and its `AttentionCall` before attention is computed; returns the
+            call to compute instead. For interventions, such as forbidding a key.
+
+    Raises:
+        FirstTokenError: the architecture does not use the interface (GPT-J, Falcon, Bloom, MPT ...).
+    """
+    kind = type(model).__name__
+    if not model._can_set_attn_implementation():
+        raise FirstTokenError(
+            f"{kind} computes attention with code of its own, outside transformers' attention interface, so the "
+            "probe cannot see it; choose a model that uses it, such as Llama, Qwen, Gemma, GPT-2, OPT or Pythia."
+        )
+    found = Probe(torch.as_tensor(keys), entropy, renyi2, hook, kind)
+    before = model.config._attn_implementation
+    name = f"firsttoken_probe_{next(_numbers)}"
+    AttentionInterface.register(name, found._see)
+    AttentionMaskInterface.register(name, sdpa_mask)
+    try:
+        model.set_attn_implementation(name)
+        yield found
+    finally:
+        model.set_attn_implementation(before)
+        AttentionInterface._global_mapping.pop(name, None)
+        AttentionMaskInterface._global_mapping.pop(name, None)
+
+
+def _as_call(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float | None,
+    is_causal: bool | None,
+    kwargs: dict[str, Any],
+) -> AttentionCall:
+    """The arguments of transformers' attention interface in one form."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    queries = query.shape[2]
+    is_causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
+    causal = bool(queries > 1 and mask is None and is_causal)
+    bias = kwargs.get("position_bias")
+    if causal and key.shape[2] > queries:
+        # An empty static cache: the slots after the last query hold nothing yet.
+        key, value = key[:, :, :queries], value[:, :, :queries]
+        bias = None if bias is None else bias[..., :queries]
+    if mask is not None:
+        mask = mask[..., : key.shape[2]]
+    if bias is not None:
+        mask, causal = create_position_bias_mask(bias, mask, causal, query, key), False
+    return AttentionCall(
+        query,
+        key,
+        value,
+        scale if scale is not None else query.shape[-1] ** -0.5,
+        mask,
+        causal,
+        softcap=kwargs.get("softcap"),
+        sink_logits=kwargs.get("s_aux"),
+    )
+
+
+# -- statistics as functions of a call ----------------------------------------------------------------------
+
+
+def columns(call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
+    """Columns of the attention matrix.
+
+    Args:
+        lse: log-sum-exp of the rows, (batch, head, query).
+        keys: (key,) or (batch, key).
+
+    Returns:
+        attention  # (batch, head, query, key), float32; 0 where the mask forbids
+    """
+    batch, _, queries, _ = call.query.shape
+    length = call.key.shape[2]
+    if keys.numel() and (keys.min() < 0 or keys.max() >= length):
+        raise FirstTokenError(f"The probe was asked for key {int(keys.max())}, but the input has {length} tokens.")
+    if keys.dim() == 1:
+        chosen = call.key[:, :, keys]
+    else:
+        index = keys[:, None, :, None].expand(-1, call.key.shape[1], -1, call.key.shape[3])
+        chosen = call.key.gather(2, index)
+    found = scores(call, chosen)
+    positions = keys if keys.dim() == 2 else keys.expand(batch, -1)
+    if call.mask is not None:
+        mask = call.mask.expand(batch, -1, queries, -1)
+        index = positions[:, None, None, :].expand(-1, mask.shape[1], queries, -1)
+        found = found + additive(mask.gather(3, index))
+    elif call.causal:
+        later = positions[:, None, None, :] > torch.arange(queries, device=keys.device)[None, None, :, None]
+        found = found.masked_fill(later, -torch.inf)
+    return torch.exp(found - lse.nan_to_num(neginf=0.0)[..., None])
+
+
+def entropy(call: AttentionCall) -> Tensor:
+    """Shannon entropy of each row in nats, (batch, head, query), float32."""
+    if _is_linear(call):
+        call = _in_float32(replace(call, value=call.key))
+        mean_key, lse = attend(call)
+        return (lse - call.scale * (call.query * mean_key).sum(-1)).clamp_min(0.0)
+    return torch.cat([_row_entropy(part, order=1) for part in call.rows()], dim=2)
+
+
+def renyi2(call: AttentionCall) -> Tensor:
+    """Renyi entropy of order 2 of each row in nats, (batch, head, query), float32."""
+    if _is_linear(call):
+        call = _in_float32(replace(call, value=call.key))
+        once, twice = attend(call)[1], attend(replace(call, scale=2 * call.scale))[1]
+        return (2 * once - twice).clamp_min(0.0)
+    return torch.cat([_row_entropy(part, order=2) for part in call.rows()], dim=2)
+
+
+def _is_linear(call: AttentionCall) -> bool:
+    # Both identities need scores that are scale * q . k and nothing else.
+    only_mask = call.mask is None or call.mask.dtype == torch.bool
+    return only_mask and call.softcap is None and call.sink_logits is None
+
+
+def _in_float32(call: AttentionCall) -> AttentionCall:
+    # In half precision the weighted mean of keys is rounded to three digits, and entropy is a difference of
+    # numbers ten times as large as itself.
+    return replace(call, query=call.query.float(), key=call.key.float(), value=call.value.float())
+
+
+def _row_entropy(call: AttentionCall, order: int) -> Tensor:
+    found = plain_scores(call)
+    if call.sink_logits is not None:
+        virtual = call.sink_logits.float().view(1, -1, 1, 1).expand(*found.shape[:3], 1)
+        found = torch.cat([found, virtual], dim=-1)
+    log_p = found - log_sum_exp(found, None).nan_to_num(neginf=0.0)[..., None]
+    p = torch.exp(log_p)
+    if order == 2:
+        return -torch.log((p * p).sum(-1))
+    return -(p * log_p.masked_fill(p == 0, 0.0)).sum(-1)

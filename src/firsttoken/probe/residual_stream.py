@@ -1,0 +1,96 @@
+"""The residual stream of a running model, and how a small change of one token travels along it.
+
+Notation of the paper: v_j^(l) is the representation of token j after l layers; v_j^(0) enters the first layer
+(token and, where a model has them, position embeddings), v_j^(L) leaves the last one, before the final norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as forward_mode
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from firsttoken.execution.empty_model import find_layers
+
+
+def _of_output(output: Any) -> Tensor:
+    found: Tensor = output[0] if isinstance(output, tuple) else output
+    return found
+
+
+@contextmanager
+def watch(model: PreTrainedModel, see: Callable[[int, Tensor], Tensor | None]) -> Iterator[None]:
+    """Call `see(l, v)` in every forward pass inside the block, for l = 0 (before the first layer) to L.
+
+    `v` is (batch, token, width). What `see(0, v)` returns, unless `None`, enters the first layer instead.
+    """
+    _, layers = find_layers(model)
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        positional = bool(args)
+        changed = see(0, args[0] if positional else kwargs["hidden_states"])
+        if changed is None:
+            return None
+        return ((changed, *args[1:]), kwargs) if positional else (args, kwargs | {"hidden_states": changed})
+
+    def leave(layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            see(layer, _of_output(output))
+
+        return hook
+
+    with ExitStack() as stack:
+        stack.callback(layers[0].register_forward_pre_hook(enter, with_kwargs=True).remove)
+        for number, layer in enumerate(layers, 1):
+            stack.callback(layer.register_forward_hook(leave(number)).remove)
+        yield
+
+
+def residual_stream(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """v_j^(l) for all l and j of a batch without padding.
+
+    Args:
+        ids: (batch, token).
+
+    Returns:
+        states  # (layer + 1, batch, token, width), float32, on the model's device
+    """
+    states: list[Tensor] = []
+    with torch.inference_mode(), watch(model, lambda layer, v: states.append(v.float())):
+        model.get_decoder()(ids.to(model.device), use_cache=False)
+    return torch.stack([state.to(states[0].device) for state in states])
+
+
+def push_forward(
+    model: PreTrainedModel, ids: Tensor, tangent: Tensor, see: Callable[[int, Tensor, Tensor], None]
+) -> None:
+    """Exact directional derivatives by forward-mode differentiation: one pass, no backward pass, no step size.
+
+    Runs `model` with the direction `tangent` attached to v^(0) and calls `see(l, v, Jv)` for l = 0..L, where Jv is
+    the derivative of v^(l) along it.
+
+    Args:
+        ids: (batch, token).
+        tangent: (batch, token, width); the direction in which v^(0) moves.
+    """
+
+    def attach(layer: int, v: Tensor) -> Tensor | None:
+        if layer == 0:
+            v = forward_mode.make_dual(v.detach(), tangent.to(v))
+        primal, moved = forward_mode.unpack_dual(v)
+        see(layer, primal, moved if moved is not None else torch.zeros_like(primal))
+        return v if layer == 0 else None
+
+    before = model.config._attn_implementation
+    # Fused attention kernels have no forward-mode derivative.
+    model.set_attn_implementation("eager")
+    try:
+        with torch.no_grad(), forward_mode.dual_level(), watch(model, attach):
+            model.get_decoder()(ids.to(model.device), use_cache=False)
+    finally:
+        model.set_attn_implementation(before)

@@ -1,0 +1,85 @@
+"""Numbers as prose quotes them: by the key of a record, never typed.
+
+A key is `claim.model.name:format`, for example `sink_rates.smollm2-135m.sink_rate:.1%`; `model--variant`
+names a variant, further dots go deeper into a value, and `paper.` begins a key into the paper's own numbers.
+The book's `{result}` role and the verdict board both read keys here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from firsttoken.errors import FirstTokenError
+from firsttoken.records import store
+
+NOT_MEASURED_YET = "not measured yet"
+
+
+@dataclass(frozen=True)
+class Quoted:
+    """A number ready to show, its interval and n as `detail`; not `measured` where there is no record."""
+
+    text: str
+    detail: str = ""
+    measured: bool = True
+
+
+def quote(key: str) -> Quoted:
+    """Look a key up in the records.
+
+    Returns `Quoted("not measured yet", measured=False)` where no such record exists.
+
+    Raises:
+        FirstTokenError: the record exists but has no such value, or the format does not fit the value.
+    """
+    path, _, form = key.partition(":")
+    claim, *rest = path.split(".")
+    if claim == "paper":
+        return _shown(key, *_look_up(key, store.paper(), rest), form)
+    if len(rest) < 2:
+        raise FirstTokenError(f"The key {key} is not of the form claim.model.name:format.")
+    model, _, variant = rest[0].partition("--")
+    record = store.find(claim, model, variant)
+    if record is None:
+        return Quoted(NOT_MEASURED_YET, measured=False)
+    return _shown(key, *_look_up(key, record.values, rest[1:]), form)
+
+
+def estimate(value: Any, form: str) -> Quoted:
+    """A stored number, or an estimate with its interval and n as detail, in a given format."""
+    return _shown("", value, False, form)
+
+
+def fill(template: str) -> str:
+    """Put the paper's numbers in place of `{key:format}`, with "about" where they were read off a figure."""
+    return re.sub(r"\{([^{}]+)\}", lambda found: quote(f"paper.{found[1]}").text, template)
+
+
+def _look_up(key: str, value: Any, path: Sequence[str]) -> tuple[Any, bool]:
+    approximate = False
+    for step in path:
+        if isinstance(value, Mapping) and step in value:
+            approximate = bool(value.get("approximate", approximate))
+            value = value[step]
+        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            known = f"; there is {', '.join(value)}" if isinstance(value, Mapping) else ""
+            raise FirstTokenError(f"The key {key} leads nowhere at '{step}'{known}.")
+    return value, approximate
+
+
+def _shown(key: str, value: Any, approximate: bool, form: str) -> Quoted:
+    try:
+        if isinstance(value, Mapping):
+            low, high = format(value["low"], form), format(value["high"], form)
+            detail = f"95 % interval {low} to {high}, n = {value['n']}"
+            return Quoted(format(value["value"], form), detail)
+        text = format(value, form)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FirstTokenError(f"The value of {key} cannot be shown as '{form}' ({error}).") from error
+    # Names and settings beside an approximate number are exact.
+    return Quoted(f"about {text}" if approximate and isinstance(value, float) else text)

@@ -1,0 +1,312 @@
+"""The results store: every number in the book is read from a record, and every record says where it came from.
+
+A record is one small JSON file, `<store>/<claim>/<model>[--variant].json`. There are two stores:
+
+* `results/`        committed reference records, which the published book shows;
+* `results/local/`  what this machine measured (not committed), which wins over the reference when both exist.
+
+Set `FIRSTTOKEN_RESULTS` to put the local store somewhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from firsttoken.errors import FirstTokenError
+from firsttoken.records.provenance import environment, git_state
+
+SCHEMA = 1
+ROOT = Path(__file__).resolve().parents[3]
+
+Status = Literal["reproduced", "partly", "not reproduced", "not measured"]
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured number with its 95 % bootstrap interval and the number of passages (or seeds) behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def interval(estimate: Mapping[str, float], form: str = ".2f", unit: str = "") -> str:
+    """A stored estimate as text: `value unit [low, high]`, each in the format `form`."""
+    value, low, high = (format(estimate[name], form) for name in ("value", "low", "high"))
+    return f"{value}{unit} [{low}, {high}]"
+
+
+# What changes no number beyond rounding; two records that differ only here answer one question.
+UNRECORDED = frozenset({"batch_tokens", "execution"})
+
+
+def recorded(parameters: Any) -> JSON:
+    """The fields of a chapter's frozen dataclass of parameters that belong into its record."""
+    return {name: value for name, value in asdict(parameters).items() if name not in UNRECORDED}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one record says about one claim of the paper, in one sentence."""
+
+    status: Status
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measurement of one claim on one model.
+
+    `parameters` and `version` (of the measurement's code) and `provenance["texts"]` decide whether a record may
+    be used again; `values` holds numbers, lists of numbers and estimates as `{"value", "low", "high", "n"}`.
+    """
+
+    claim: str
+    model: str  # a slug: lower case, digits and hyphens
+    parameters: JSON
+    values: JSON
+    provenance: JSON
+    version: int = 1
+    variant: str = ""
+    verdict: Verdict | None = None
+    schema: int = field(default=SCHEMA)
+
+    @property
+    def filename(self) -> str:
+        return filename(self.model, self.variant)
+
+
+def slug(name: str) -> str:
+    """A model's name as it appears in file names and `{result}` keys: `meta-llama/Llama-3.1-8B` ->
+    `meta-llama-llama-3-1-8b`."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def filename(model: str, variant: str = "") -> str:
+    """The file of a record in its claim's folder; `model` is a slug."""
+    return f"{model}--{variant}.json" if variant else f"{model}.json"
+
+
+def reference_store() -> Path:
+    return ROOT / "results"
+
+
+def local_store() -> Path:
+    return Path(os.environ.get("FIRSTTOKEN_RESULTS", ROOT / "results" / "local"))
+
+
+# -- reading and writing ------------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader, or a killed run, never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".partial")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write(record: Record, store: Path | None = None) -> Path:
+    """Write `record` into `store` (the local one by default) and return its path.
+
+    A value that is not a finite number is refused: it would be shown in the book as a result.
+    """
+    path = (store or local_store()) / record.claim / record.filename
+    try:
+        text = json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False, sort_keys=True)
+    except ValueError as error:
+        raise FirstTokenError(
+            f"The measurement {record.claim} of {record.model} gave a value that is not a finite number; "
+            "it was not stored. Run it again in float32."
+        ) from error
+    write_atomically(path, text + "\n")
+    return path
+
+
+def read(path: Path) -> Record:
+    """Read and validate one record.
+
+    Raises `FirstTokenError` where the file is not JSON, lacks a field, or has another schema version.
+    """
+    remedy = "delete it and run the chapter again"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FirstTokenError(f"The record {path} cannot be read ({error}); {remedy}.") from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else None
+        raise FirstTokenError(f"The record {path} has schema {found}, this version reads schema {SCHEMA}; {remedy}.")
+    kinds = {
+        "claim": str,
+        "model": str,
+        "parameters": dict,
+        "values": dict,
+        "provenance": dict,
+        "version": int,
+    }
+    bad = [name for name, kind in kinds.items() if not isinstance(data.get(name), kind)]
+    unknown = sorted(set(data) - set(Record.__dataclass_fields__))
+    if bad or unknown:
+        raise FirstTokenError(f"The record {path} has missing or unknown fields {bad + unknown}; {remedy}.")
+    if data.get("verdict") is not None:
+        data["verdict"] = Verdict(**data["verdict"])
+    return Record(**data)
+
+
+def find(claim: str, model: str, variant: str = "") -> Record | None:
+    """The record to show for a claim and model: this machine's own if it has one, else the committed one."""
+    name = filename(slug(model), variant)
+    for store in (local_store(), reference_store()):
+        if (path := store / claim / name).exists():
+            return read(path)
+    return None
+
+
+def all_records(claim: str = "*") -> list[Record]:
+    """Every record of a claim (or of all), local ones hiding the committed ones of the same name."""
+    paths: dict[tuple[str, str], Path] = {}
+    for store in (reference_store(), local_store()):
+        for path in sorted(store.glob(f"{claim}/*.json")):
+            if path.parent != local_store():
+                paths[path.parent.name, path.name] = path
+    return [read(path) for _, path in sorted(paths.items())]
+
+
+@cache
+def paper() -> JSON:
+    """The paper's own numbers, `results/paper.json`: each with its table or figure, `approximate` where it was
+    read off a figure."""
+    data: JSON = json.loads((reference_store() / "paper.json").read_text(encoding="utf-8"))
+    return data
+
+
+# -- reuse ------------------------------------------------------------------------------------------------
+
+
+def _normal(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def reusable(
+    claim: str,
+    model: Any,
+    parameters: Mapping[str, Any],
+    texts: str,
+    version: int = 1,
+    variant: str = "",
+    reference: bool | None = None,
+) -> Record | None:
+    """The record that already answers this question, if any; the arguments are those of `reuse_or_measure`."""
+    if reference is None:
+        reference = not os.environ.get("FIRSTTOKEN_MEASURE_HERE")
+    asked = (_normal(parameters), texts, version, _identity(_normal(model.provenance())))
+    for store in (local_store(), reference_store()) if reference else (local_store(),):
+        path = store / claim / filename(model.slug, variant)
+        if not path.exists():
+            continue
+        try:
+            old = read(path)
+        except FirstTokenError as error:
+            print(f"{error} It is measured again now.")
+            continue
+        answers = (old.parameters, old.provenance.get("texts"), old.version, _identity(old.provenance["model"]))
+        if asked == answers:
+            return old
+    return None
+
+
+def reuse_or_measure(
+    claim: str,
+    *,
+    model: Any,
+    parameters: Mapping[str, Any],
+    texts: str,
+    measure: Callable[[], JSON],
+    judge: Callable[[JSON], Verdict] | None = None,
+    version: int = 1,
+    variant: str = "",
+    fresh: bool = False,
+    reference: bool | None = None,
+) -> Record:
+    """The record of a measurement: an existing one if it answers the same question, else a new one.
+
+    Args:
+        model: what was measured; needs `.slug` and `.provenance()` (see `firsttoken.models.LanguageModel`).
+        parameters: everything that the caller chose. A record is reused only if these, `texts` (a hash of the
+            passages), the model's fingerprint, dtype and `version` are the same.
+        measure: computes the values; called only when nothing can be reused.
+        judge: turns values into a verdict.
+        fresh: measure again in any case.
+        reference: whether a committed record may be reused too. By default yes, unless the environment variable
+            `FIRSTTOKEN_MEASURE_HERE` is set, as `make book` does: it shows this machine's own numbers.
+    """
+    if not fresh and (old := reusable(claim, model, parameters, texts, version, variant, reference)) is not None:
+        return old
+
+    # The code that measures was loaded before; what is committed while it runs is not what ran.
+    state = git_state(ROOT)
+    start = time.perf_counter()
+    values = _normal(measure())
+    provenance = {
+        "model": model.provenance(),
+        "texts": texts,
+        **environment(),
+        **state,
+        "seconds": round(time.perf_counter() - start, 1),
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    verdict = judge(values) if judge else None
+    record = Record(claim, model.slug, dict(_normal(parameters)), values, provenance, version, variant, verdict)
+    write(record)
+    return record
+
+
+def _identity(provenance: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What makes two models the same for a record: where it was kept or on which device it ran does not."""
+    return tuple(provenance.get(name) for name in ("fingerprint", "dtype", "quantisation"))
+
+
+def differences(
+    ours: Any, theirs: Any, tolerance: float, path: str = "", ignore: frozenset[str] = frozenset()
+) -> Iterator[str]:
+    """Where two values of a record differ by more than `tolerance` (absolute plus relative), as readable lines.
+
+    Args:
+        ignore: keys that are not compared, at any depth.
+    """
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        for key in sorted((set(ours) | set(theirs)) - ignore):
+            if key not in ours or key not in theirs:
+                yield f"{path}.{key}: only in one of the two"
+            else:
+                yield from differences(ours[key], theirs[key], tolerance, f"{path}.{key}", ignore)
+    elif isinstance(ours, list) and isinstance(theirs, list):
+        if len(ours) != len(theirs):
+            yield f"{path}: {len(ours)} and {len(theirs)} entries"
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=False)):
+            yield from differences(a, b, tolerance, f"{path}[{i}]", ignore)
+    elif isinstance(ours, float | int) and isinstance(theirs, float | int):
+        if abs(ours - theirs) > tolerance * (1 + abs(theirs)):
+            yield f"{path}: {ours:.6g} and {theirs:.6g}"
+    elif ours != theirs:
+        yield f"{path}: {ours!r} and {theirs!r}"

@@ -1,0 +1,25 @@
+"""Texts: the project's own passages, the reader's files, data sets; edits of them; from text to tokens."""
+
+from firsttoken.texts.prose import (
+    Passage,
+    encode,
+    exactly,
+    long_text,
+    passage,
+    passages,
+    texts_from,
+    texts_hash,
+    windows,
+)
+
+__all__ = [
+    "Passage",
+    "encode",
+    "exactly",
+    "long_text",
+    "passage",
+    "passages",
+    "texts_from",
+    "texts_hash",
+    "windows",
+]

@@ -1,0 +1,192 @@
+"""The texts that models are probed with: passages written for this project, a long document, or the reader's own.
+
+The passages live in `data/passages/<domain>.txt`; a line `=== name` begins each. Change one and every record made with
+them is measured again, because records carry `texts_hash`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from firsttoken.errors import FirstTokenError
+from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.texts import hub
+
+_HEADER = re.compile(r"^=== ([a-z0-9-]+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One probe text. `language` is an ISO 639-1 code."""
+
+    name: str
+    domain: str
+    language: str
+    text: str
+
+
+@cache
+def passages(language: str | None = "en") -> tuple[Passage, ...]:
+    """The project's own passages, at least 128 tokens each in both bundled tokenizers; all of them are new texts.
+
+    The domains are interleaved, so that the first n passages are varied for any n.
+
+    Args:
+        language: an ISO 639-1 code, or `None` for every language.
+    """
+    by_domain: list[list[Passage]] = []
+    folder = resources.files("firsttoken.texts") / "data" / "passages"
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".txt"):
+            domain = file.name.removesuffix(".txt")
+            _, *parts = _HEADER.split(file.read_text(encoding="utf-8"))
+            by_domain.append(
+                [
+                    Passage(name, domain, name[:2] if domain == "languages" else "en", text.strip())
+                    for name, text in zip(parts[::2], parts[1::2], strict=True)
+                ]
+            )
+    rounds = range(max(len(domain) for domain in by_domain))
+    ordered = [domain[i] for i in rounds for domain in by_domain if i < len(domain)]
+    return tuple(passage for passage in ordered if language in (None, passage.language))
+
+
+def passage(name_or_text: str) -> str:
+    """The text of the project's passage of that name; anything with a space in it is taken as a text itself."""
+    if " " in name_or_text.strip():
+        return name_or_text
+    named = {found.name: found.text for found in passages(None)}
+    if name_or_text not in named:
+        close = get_close_matches(name_or_text, named, 1, 0.0)
+        raise FirstTokenError(
+            f"There is no passage {name_or_text!r}; did you mean {close[0]!r}? Or give a whole text."
+        )
+    return named[name_or_text]
+
+
+@cache
+def long_text() -> str:
+    """A document of more than 8,192 tokens: the language reference that every Python installation carries."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in sorted(topics))
+
+
+def texts_hash(texts: Sequence[str]) -> str:
+    """A short hash of texts in order; two records with the same hash were measured on the same texts."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode("utf-8")).digest())
+    return digest.hexdigest()[:16]
+
+
+def texts_from(source: str, *, limit: int = 170) -> list[str]:
+    """Texts by one name.
+
+    Args:
+        source: `passages` (the project's, English), `languages` (the project's other languages), a text file
+            (lines of `---` separate texts), a folder of .txt or .md files, or the id of a data set on the hub
+            with a column `text`, as `org/name` or `org/name:configuration`.
+        limit: how many texts at most.
+
+    Raises:
+        FirstTokenError: nothing there, or the optional package `datasets` is missing.
+    """
+    if source == "passages":
+        found = [passage.text for passage in passages()]
+    elif source == "languages":
+        found = [passage.text for passage in passages(None) if passage.language != "en"]
+    elif Path(source).expanduser().is_dir():
+        files = sorted(p for p in Path(source).expanduser().rglob("*") if p.suffix in (".txt", ".md"))
+        found = [file.read_text(encoding="utf-8", errors="replace") for file in files]
+    elif Path(source).expanduser().is_file():
+        whole = Path(source).expanduser().read_text(encoding="utf-8", errors="replace")
+        found = re.split(r"^---\s*$", whole, flags=re.MULTILINE)
+    else:
+        found = _from_hub(source, limit)
+    found = [text.strip() for text in found if text.strip()][:limit]
+    if not found:
+        raise FirstTokenError(f"{source} holds no text; give a file, a folder of .txt files or a data set with text.")
+    return found
+
+
+def exactly(source: str, count: int) -> list[str]:
+    """The first `count` texts of `texts_from`.
+
+    Raises:
+        FirstTokenError: there are fewer.
+    """
+    found = texts_from(source, limit=count)
+    if len(found) < count:
+        raise FirstTokenError(f"{source} holds {len(found)} texts, fewer than passages={count}; lower it.")
+    return found
+
+
+def _from_hub(source: str, limit: int) -> list[str]:
+    if not hub.is_id(source):
+        raise FirstTokenError(
+            f"There are no texts {source!r}; use 'passages', 'languages', a file, a folder or a data set id org/name."
+        )
+    _, found = hub.stream(source)
+    return list(islice((text for text in found if len(text) > 1000), limit))
+
+
+def encode(lm: LanguageModel, texts: Sequence[str], length: int, bos: BosPolicy = "auto") -> torch.Tensor:
+    """The first `length` tokens of each text, the BOS token (where the policy puts one) among them.
+
+    Returns:
+        ids  # (text, length), int64, on the CPU
+
+    Raises:
+        FirstTokenError: a text is shorter than `length`; nothing is padded, because padding changes the number of
+            queries that a mean is over.
+    """
+    if length < 2:
+        raise FirstTokenError(f"length must be at least 2 tokens, not {length}.")
+    prefix = lm.prefix(bos)
+    rows = []
+    for number, text in enumerate(texts):
+        ids = prefix + _tokens(lm, text, length)
+        if len(ids) < length:
+            raise FirstTokenError(
+                f"Text {number + 1} of {len(texts)} ({text[:30]!r}...) has {len(ids)} tokens for {lm.name}, fewer "
+                f"than length={length}; give longer texts or lower `length` to {len(ids)} or less."
+            )
+        rows.append(ids[:length])
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+def _tokens(lm: LanguageModel, text: str, length: int) -> list[int]:
+    # Sixteen characters a token is more than any tokenizer reaches on prose; encoding all of a long document to
+    # use its first tokens would be slow.
+    return lm.tokenizer(text[: 16 * length + 64], add_special_tokens=False).input_ids
+
+
+def windows(lm: LanguageModel, text: str, length: int, count: int, bos: BosPolicy = "auto") -> torch.Tensor:
+    """`count` windows of `length` tokens from one long text, side by side, each with its own BOS token.
+
+    Returns:
+        ids  # (window, length), int64
+
+    Raises:
+        FirstTokenError: the text is too short for that many windows.
+    """
+    prefix = lm.prefix(bos)
+    each = length - len(prefix)
+    ids = lm.tokenizer(text, add_special_tokens=False).input_ids
+    if len(ids) < count * each:
+        raise FirstTokenError(
+            f"The text has {len(ids)} tokens for {lm.name}, fewer than {count} windows of {length}; lower `length` "
+            "or the number of windows, or give a longer text."
+        )
+    return torch.tensor([prefix + ids[i * each : (i + 1) * each] for i in range(count)], dtype=torch.int64)

@@ -1,0 +1,164 @@
+"""Gains by forward-mode products, against whole Jacobians, finite differences and models that are linear."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fake import fake_lm
+from firsttoken.claims.jacobian import measure as jacobian
+from firsttoken.errors import FirstTokenError
+from firsttoken.measures.bos_contrast import ARMS, Arm, start
+from firsttoken.probe.residual_stream import push_forward, residual_stream, watch
+from firsttoken.records import Estimate
+from jacobian_exact import exact_jacobian
+from tiny import tiny_model
+
+LENGTH = 7
+ARCHITECTURES = ("llama", "gemma2-softcap", "gemma3_text", "qwen3", "gpt2")
+IDS = torch.randint(3, 97, (LENGTH,), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_products_equal_the_exact_jacobian(name: str) -> None:
+    model = tiny_model(name).double()
+    tangent = torch.randn(1, LENGTH, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    seen: dict[int, torch.Tensor] = {}
+    push_forward(model, IDS[None], tangent, lambda layer, v, jv: seen.update({layer: jv}))
+    assert sorted(seen) == [0, 1, 2, 3, 4]
+    torch.testing.assert_close(seen[0], tangent)
+    for layer in (1, 4):
+        expected = torch.einsum("jaib,ib->ja", exact_jacobian(model, IDS[None], layer), tangent[0])
+        # Norms go through float32 even in a model of doubles.
+        torch.testing.assert_close(seen[layer][0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_products_equal_finite_differences() -> None:
+    model = tiny_model("llama").double()
+    tangent = torch.randn(1, LENGTH, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    seen: dict[int, torch.Tensor] = {}
+    push_forward(model, IDS[None], tangent, lambda layer, v, jv: seen.update({layer: jv}))
+
+    def moved(step: float) -> torch.Tensor:
+        states: list[torch.Tensor] = []
+
+        def see(layer: int, v: torch.Tensor) -> torch.Tensor | None:
+            states.append(v)
+            return v + step * tangent if layer == 0 else None
+
+        with torch.no_grad(), watch(model, see):
+            model.model(IDS[None], use_cache=False)
+        return states[-1]
+
+    # Embeddings are about 0.02 in size; a larger step is not small, a smaller one drowns in float32 norms.
+    step = 1e-4
+    difference = (moved(step) - moved(-step)) / (2 * step)
+    assert (difference - seen[4]).norm() < 0.01 * seen[4].norm()
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("name", ["llama", "gemma3_text"])
+def test_gains_estimate_the_frobenius_norm(name: str, arm: Arm) -> None:
+    lm = fake_lm(tiny_model(name).double())
+    found = jacobian.gains(lm, IDS, [2, 5], 200, arm, batch_tokens=64 * LENGTH)
+    inputs, first = start(lm, IDS[None], arm)
+    whole = exact_jacobian(lm.model, inputs, 4)
+    for row, source in enumerate((2, 5)):
+        exact = whole[first:, :, first + source].square().sum((1, 2)).div(32).sqrt()
+        gain, error = found.gain[row, -1].double(), found.relative_error[row, -1].double() * found.gain[row, -1]
+        assert ((gain - exact).abs() <= 4 * error + 1e-6).all()
+        assert (error[source:] < 0.15 * exact[source:]).all()
+        assert found.squared[row, ..., :source].abs().max() == 0, "nothing reaches back in time"
+    stream = residual_stream(lm.model, inputs)[:, 0, first:]
+    torch.testing.assert_close(found.norms, stream.norm(dim=-1), atol=1e-4, rtol=1e-4)
+    # One number by hand: the relative gain of source 2 at the last token after the last layer.
+    expected = found.gain[0, -1, -1] * stream[0, 2].norm() / stream[-1, -1].norm()
+    torch.testing.assert_close(found.relative[0, -1, -1], expected, atol=1e-6, rtol=1e-4)
+
+
+def test_batching_changes_nothing_and_the_attention_implementation_comes_back() -> None:
+    lm = fake_lm(tiny_model("llama"))
+    before = lm.model.config._attn_implementation
+    together = jacobian.gains(lm, IDS, [1, 3], 3)
+    alone = jacobian.gains(lm, IDS, [1, 3], 3, batch_tokens=1)
+    torch.testing.assert_close(together.squared, alone.squared, atol=1e-6, rtol=1e-4)
+    assert lm.model.config._attn_implementation == before
+
+
+def test_bins_cover_every_distance_once() -> None:
+    for length in (2, 9, 96):
+        covered = [d for low, high in jacobian.distance_bins(length) for d in range(low, high + 1)]
+        assert covered == list(range(1, length))
+
+
+def test_sources_come_from_every_part() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        a, b, c = jacobian.choose_sources(20, 3, generator)
+        assert 1 <= a < 7 <= b < 13 <= c < 19
+    with pytest.raises(FirstTokenError, match="lower `sources`"):
+        jacobian.choose_sources(4, 3, generator)
+
+
+def test_summary_against_loops() -> None:
+    generator = torch.Generator().manual_seed(0)
+    found: dict[Arm, list[jacobian.Gains]] = {}
+    for arm in ARMS:
+        found[arm] = []
+        for at in ([1, 4], [2, 3]):
+            squared = torch.rand(2, 3, 3, 8, generator=generator)
+            for row, i in enumerate(at):
+                squared[row, ..., :i] = 0
+            norms = torch.rand(3, 8, generator=generator) + 0.5
+            found[arm].append(jacobian.Gains(squared, norms, torch.tensor(at)))
+    values = jacobian.summary(found)
+    means = {}
+    for arm in ARMS:
+        per_source = []
+        for g in found[arm]:
+            for row, i in enumerate(g.sources.tolist()):
+                later = [float(g.relative[row, 2, j]) for j in range(i + 1, 8)]
+                per_source.append(sum(later) / len(later))
+        means[arm] = sum(per_source) / 4
+        assert values["by_layer"][arm]["later"][2]["value"] == pytest.approx(means[arm], rel=1e-5)
+        at_two = [float(g.relative[r, -1, i + 1]) for g in found[arm] for r, i in enumerate(g.sources.tolist())]
+        assert values["by_distance"][arm][0]["value"] == pytest.approx(sum(at_two) / 4, rel=1e-5)
+    assert values["by_layer"]["ratio"][1]["value"] == pytest.approx(means["without_bos"] / means["with_bos"], rel=1e-5)
+    assert values["pairs"] == sum(7 - i for i in (1, 4, 2, 3))
+
+
+def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = fake_lm(tiny_model("llama"))
+    with pytest.raises(FirstTokenError, match="at least 2"):
+        jacobian.gains(lm, IDS, [2], 1)
+    with pytest.raises(FirstTokenError, match="There is no token 7 in a text of 7"):
+        jacobian.gains(lm, IDS, [7], 2)
+
+    def full(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
+
+    monkeypatch.setattr(jacobian, "push_forward", full)
+    with pytest.raises(FirstTokenError, match="lower batch_tokens"):
+        jacobian.gains(lm, IDS, [2], 2)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "without", "status"),
+    [
+        ((1.4, 1.9), 0.02, "reproduced"),
+        ((0.9, 1.1), 0.02, "not reproduced"),
+        ((0.5, 0.9), 0.02, "not reproduced"),
+        ((1.4, 1.9), 0.45, "not measured"),
+    ],
+)
+def test_verdicts_follow_from_the_numbers(ratio: tuple[float, float], without: float, status: str) -> None:
+    def estimate(low: float, high: float) -> dict[str, Any]:
+        return asdict(Estimate((low + high) / 2, low, high, 8))
+
+    mass = {"with_bos": estimate(0.5, 0.5), "without_bos": estimate(without, without)}
+    values = {"pairs": 700, "sensitivity_ratio": estimate(*ratio), "first_token_mass": mass}
+    assert jacobian.judge(values).status == status

@@ -1,0 +1,319 @@
+"""Policies as masks against plain loops, and against a cache that throws tokens away in earnest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from fake import LETTERS, fake_lm
+from firsttoken import models, texts
+from firsttoken.claims.kv_cache import measure as kv_cache
+from firsttoken.errors import FirstTokenError
+from firsttoken.measures import cache_masks
+from firsttoken.measures.cache_masks import Policy, Pruning, evicting, pruned_once, rotate_half, rotations
+from firsttoken.measures.sink_window_cache import cache_bytes, sink_window_cache
+from firsttoken.probe import probe
+from firsttoken.probe.attention import AttentionCall, plain_scores
+from firsttoken.records import Estimate
+from tiny import tiny_model
+
+LENGTH = 40
+IDS = torch.randint(3, 97, (2, LENGTH), generator=torch.Generator().manual_seed(0))
+
+
+# -- masks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_masks_are_what_a_cache_would_hold(count: int) -> None:
+    """Reference: a list from which tokens are taken one by one."""
+    policy = Policy(10, "sinks", count)
+    mask = cache_masks.allowed(policy, LENGTH)
+    held: list[int] = []
+    for query in range(LENGTH):
+        held.append(query)
+        if len(held) > 10:
+            del held[count]
+        assert mask[query].nonzero()[:, 0].tolist() == held
+
+
+def test_random_tokens_are_kept_from_the_first_window() -> None:
+    policy = Policy(10, "random", 3)
+    kept = cache_masks.kept_keys(policy, LENGTH, seed=1)
+    assert kept.sum() == 3
+    assert not kept[0]
+    assert kept[:10].sum() == 3
+    assert not torch.equal(kept, cache_masks.kept_keys(policy, LENGTH, seed=2))
+    mask = cache_masks.allowed(policy, LENGTH, seed=1)
+    assert (mask.sum(1) <= 10).all()
+    assert mask[-1].nonzero()[:, 0].tolist() == [*kept.nonzero()[:, 0].tolist(), *range(LENGTH - 7, LENGTH)]
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt2"])
+def test_the_hook_equals_a_mask_given_from_outside(name: str) -> None:
+    """gemma3's sliding layers see what both its own window and the policy allow."""
+    policy = Policy(8, "sinks", 2)
+    model = tiny_model(name)
+    with torch.no_grad(), probe(model, hook=evicting(model, policy)):
+        found = model(IDS, use_cache=False).logits
+    blocked = torch.zeros(LENGTH, LENGTH).masked_fill(~cache_masks.allowed(policy, LENGTH), -torch.inf)
+    given: Any = blocked[None, None].expand(2, 1, -1, -1)
+    if name == "gemma3_text":
+        query, key = torch.arange(LENGTH)[:, None], torch.arange(LENGTH)
+        near = given.masked_fill(query - key >= model.config.sliding_window, -torch.inf)
+        given = {"full_attention": given, "sliding_attention": near}
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        expected = model(IDS, attention_mask=given, use_cache=False).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_only_the_named_layers_forget() -> None:
+    model = tiny_model("gemma3_text")
+    lm = fake_lm(model)
+    assert kv_cache.full_layers(lm) == [1, 3]
+    with torch.no_grad(), probe(model, keys=range(LENGTH), hook=evicting(model, Policy(4), [1, 3])) as p:
+        model(IDS, use_cache=False)
+    reach = [int((layer[0, 0, -1] > 0).sum()) for layer in p.attention_per_key]
+    assert reach == [6, 4, 6, 4], "sliding windows of six, caches of four"
+
+
+def test_sliding_layers_can_be_shown_the_first_token() -> None:
+    lm = fake_lm(tiny_model("gemma3_text"))
+    for positions in ("original", "cache"):
+        hook = kv_cache.first_for_sliding(lm, [0, 2], positions)
+        with torch.no_grad(), probe(lm.model, keys=[0], hook=hook) as p:
+            lm.model(IDS, use_cache=False)
+        assert (p.attention[:, :, :, -1] > 0).all()
+    with torch.no_grad(), probe(lm.model, keys=[0]) as p:
+        lm.model(IDS, use_cache=False)
+    assert p.attention[0, :, :, -1].abs().max() == 0
+
+
+def test_heavy_hitters_are_kept_and_nothing_comes_back() -> None:
+    """One head, with three keys planted that draw attention."""
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(2, 1, 1, 96, 8, generator=generator).unbind(0)
+    query[..., 0] = 3.0
+    key[..., 0] = 0.0
+    key[0, 0, [5, 17, 40], 0] = 4.0
+    call = AttentionCall(query, key, key, 0.5, None, causal=True)
+    masked = cache_masks._heavy(call, Policy(80, "heavy"))
+    assert masked.mask is not None
+    seen = masked.mask[0, 0]
+    assert not seen.triu(1).any()
+    assert (seen.sum(1) <= 80).all()
+    for j in range(96):
+        assert seen[j, max(0, j - 39) : j + 1].all(), "the newest 40"
+    assert seen[-1, [5, 17, 40]].all()
+    gone = (~seen[-1]).nonzero()[:, 0]
+    assert len(gone) >= 16
+    for key_place in range(96):
+        held = seen[key_place:, key_place].int()
+        assert (held.diff() <= 0).all(), "what has left never comes back"
+    weights = plain_scores(masked).softmax(-1)[0, 0]
+    heavy = weights[:, [5, 17, 40]].sum(0)
+    assert heavy.min() > weights[:, gone].sum(0).max()
+
+
+# -- a cache in earnest -------------------------------------------------------------------------------------
+
+
+def stream(model: Any, ids: torch.Tensor, window: int, sinks: int, prefill: int) -> torch.Tensor:
+    """Logits after every token from the first `prefill` on, one token at a time."""
+    cache = sink_window_cache(model, window, sinks)
+    found = [model(ids[:, :prefill], past_key_values=cache, use_cache=True).logits]
+    for place in range(prefill, ids.shape[1]):
+        found.append(model(ids[:, place : place + 1], past_key_values=cache, use_cache=True).logits)
+        assert cache.get_seq_length() <= window - 1
+    return torch.cat(found, dim=1)
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-mqa", "qwen2", "qwen3"])
+@pytest.mark.parametrize(("sinks", "prefill"), [(0, 1), (1, 5), (4, 9)])
+def test_throwing_away_equals_masks(name: str, sinks: int, prefill: int) -> None:
+    """Window and sinks with true eviction against one masked pass over the whole text."""
+    model = tiny_model(name)
+    policy = Policy(10, "sinks", sinks, "cache")
+    with torch.no_grad():
+        with probe(model, hook=evicting(model, policy)):
+            expected = model(IDS, use_cache=False).logits
+        found = stream(model, IDS, 10, sinks, prefill)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+    with torch.no_grad(), probe(model, hook=evicting(model, Policy(10, "sinks", sinks))):
+        original = model(IDS, use_cache=False).logits
+    if sinks:
+        assert (original - expected).abs().max() > 1e-3, "positions matter"
+    else:
+        torch.testing.assert_close(original, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_throwing_away_equals_masks_in_a_real_model() -> None:
+    lm = models.load("smollm2-135m")
+    ids = texts.encode(lm, [texts.passages()[0].text], 80, "auto")
+    with torch.no_grad():
+        with probe(lm.model, hook=evicting(lm.model, Policy(32, "sinks", 4, "cache"))):
+            expected = lm.model(ids, use_cache=False).logits
+        found = stream(lm.model, ids, 32, 4, 16)
+    torch.testing.assert_close(found.log_softmax(-1), expected.log_softmax(-1), atol=2e-3, rtol=1e-3)
+
+
+def test_a_bounded_cache_stays_bounded_beyond_the_longest_text() -> None:
+    """More tokens than the model has positions."""
+    model = tiny_model("llama")
+    cache = sink_window_cache(model, 16, 4)
+    sizes = set()
+    with torch.no_grad():
+        for number in range(3 * model.config.max_position_embeddings):
+            logits = model(torch.tensor([[3 + number % 90]]), past_key_values=cache, use_cache=True).logits
+            if number >= 16:
+                sizes.add((cache.get_seq_length(), cache_bytes(cache)))
+    assert sizes == {(15, 4 * 2 * 2 * 15 * 8 * 4)}, "layers, keys and values, heads, tokens, dim, bytes"
+    assert torch.isfinite(logits).all()
+
+
+def cut_in_earnest(model: Any, ids: torch.Tensor, pruning: Pruning) -> torch.Tensor:
+    """Logits of the tokens after the context, read in one pass with a cache whose tensors were cut."""
+    cache = DynamicCache(config=model.config)
+    model(ids[:, : pruning.context], past_key_values=cache, use_cache=True)
+    held = [*range(pruning.sinks), *range(pruning.context - pruning.kept + pruning.sinks, pruning.context)]
+    first = pruning.context
+    for number, layer in enumerate(cache.layers):
+        layer.keys, layer.values = layer.keys[:, :, held], layer.values[:, :, held]
+        if pruning.positions == "cache":
+            # Each key is turned back by as many positions as its token moves down.
+            first = pruning.kept
+            cos, sin = rotations(model, torch.tensor(held) - torch.arange(pruning.kept), number)
+            layer.keys = layer.keys * cos - rotate_half(layer.keys) * sin
+    rest = ids[:, pruning.context :]
+    place = torch.arange(first, first + rest.shape[1])[None]
+    return model(rest, past_key_values=cache, position_ids=place, use_cache=True).logits
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-mqa", "qwen3"])
+@pytest.mark.parametrize("positions", ["original", "cache"])
+@pytest.mark.parametrize("sinks", [0, 1, 4])
+def test_cutting_a_cache_once_equals_one_masked_pass(name: str, positions: Any, sinks: int) -> None:
+    model = tiny_model(name)
+    pruning = Pruning(25, 9, sinks, positions)
+    with torch.no_grad():
+        found = cut_in_earnest(model, IDS, pruning)
+        with probe(model, hook=pruned_once(model, pruning)):
+            masked = model(IDS, use_cache=False).logits
+        plain = model(IDS, use_cache=False).logits
+    torch.testing.assert_close(masked[:, 25:], found, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(masked[:, :25], plain[:, :25], atol=1e-4, rtol=1e-3)
+    assert (masked[:, 25:] - plain[:, 25:]).abs().max() > 1e-2, "the cut changes what comes after it"
+    with torch.no_grad(), probe(model, hook=pruned_once(model, Pruning(25, 9, sinks))):
+        original = model(IDS, use_cache=False).logits
+    assert positions == "original" or sinks == 0 or (original - masked).abs().max() > 1e-3, "positions matter"
+
+
+def test_a_cut_by_hand() -> None:
+    mask = cache_masks.allowed_once(Pruning(6, 3, 1), 9)
+    assert [row.nonzero()[:, 0].tolist() for row in mask[5:]] == [
+        [0, 1, 2, 3, 4, 5],
+        [0, 4, 5, 6],
+        [0, 4, 5, 6, 7],
+        [0, 4, 5, 6, 7, 8],
+    ]
+    assert torch.equal(cache_masks.allowed_once(Pruning(6, 6), 9), torch.ones(9, 9).tril().bool()), "nothing is cut"
+
+
+# -- the chapter --------------------------------------------------------------------------------------------
+
+
+def test_summary_by_hand() -> None:
+    loss = {
+        "full": torch.tensor([2.0, 3.0]),
+        "window": torch.tensor([4.0, 6.0]),
+        "sinks 4": torch.tensor([2.5, 3.5]),
+        "random 4": torch.tensor([4.0, 5.0]),
+    }
+    found = kv_cache.summary({name: numbers.double() for name, numbers in loss.items()})
+    assert found["policies"]["window"]["increase"]["value"] == pytest.approx(2.5)
+    assert found["policies"]["window"]["perplexity"]["value"] == pytest.approx(math.exp(5))
+    assert found["recovered"]["value"] == pytest.approx(1 - 1 / 5)
+    assert found["recovered_random"]["value"] == pytest.approx(1 - 4 / 5)
+    assert found["perplexity_ratio"]["value"] == pytest.approx(math.exp(0.5))
+
+
+def test_repetition() -> None:
+    assert kv_cache.repeated(list(range(100))) == 0
+    assert kv_cache.repeated([1, 2, 3, 4] * 25) == pytest.approx(1 - 4 / 97, abs=1e-4)
+
+
+def test_records_of_a_tiny_model(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
+    monkeypatch.setattr(kv_cache, "MARK", 20)
+    lm = fake_lm(tiny_model("llama"))
+    found = kv_cache.measure_stream(lm, kv_cache.KvCache(stream=60, window=24)).values
+    assert found["tokens"] == [20, 40, 60]
+    assert found["cached"] == [23, 23, 23]
+    assert len(set(found["bytes"])) == 1
+    again = kv_cache.measure_stream(lm, kv_cache.KvCache(stream=60, window=24), fresh=True).values
+    assert again["text"] == found["text"], "the same seed"
+
+    monkeypatch.setattr(kv_cache.texts, "long_text", lambda: "".join(LETTERS[3 + (i * i) % 90] for i in range(400)))
+    monkeypatch.setattr(kv_cache, "retrieval", lambda *_: {})
+    record = kv_cache.measure(lm, kv_cache.KvCache(windows=3, length=64, window=16))
+    assert record.verdict == kv_cache.judge(record.values)
+    ids = texts.windows(lm, kv_cache.texts.long_text(), 64, 3, "auto")
+    with torch.no_grad():
+        log = lm.model(ids).logits.log_softmax(-1)
+    losses = [-float(log[t, j, ids[t, j + 1]]) for t in range(3) for j in range(16, 63, kv_cache.STRIDE)]
+    full = record.values["policies"]["full"]["loss"]["value"]
+    assert full == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+
+
+def test_bad_input() -> None:
+    llama, gpt2, gemma = (tiny_model(name) for name in ("llama", "gpt2", "gemma3_text"))
+    with pytest.raises(FirstTokenError, match="no room for 8 kept ones"):
+        evicting(llama, Policy(8, "sinks", 8))
+    with pytest.raises(FirstTokenError, match="can be renumbered"):
+        evicting(llama, Policy(8, "heavy", 0, "cache"))
+    with pytest.raises(FirstTokenError, match="no rotary positions"):
+        evicting(gpt2, Policy(8, "sinks", 2, "cache"))
+    with pytest.raises(FirstTokenError, match="cannot be cut to 12"):
+        pruned_once(llama, Pruning(10, 12))
+    with pytest.raises(FirstTokenError, match="no rotary positions"):
+        pruned_once(gpt2, Pruning(10, 4, 2, "cache"))
+    with pytest.raises(FirstTokenError, match="slide over 6 tokens"):
+        sink_window_cache(gemma, 16, 4)
+    with pytest.raises(FirstTokenError, match="no room for 15 sinks"):
+        sink_window_cache(llama, 16, 15)
+    with pytest.raises(FirstTokenError, match="takes 7 at once"):
+        llama(IDS, past_key_values=sink_window_cache(llama, 8, 1), use_cache=True)
+    with pytest.raises(FirstTokenError, match="past the window"):
+        kv_cache.measure(fake_lm(llama), kv_cache.KvCache(length=100, window=128))
+    with pytest.raises(FirstTokenError, match="at least 1000; not 10"):
+        kv_cache.measure_stream(fake_lm(llama), kv_cache.KvCache(stream=10))
+
+
+@pytest.mark.parametrize(
+    ("harm", "recovered", "control", "status"),
+    [
+        (1.0, 0.9, 0.1, "reproduced"),
+        (1.0, 0.9, 0.85, "partly"),
+        (1.0, 0.3, 0.1, "partly"),
+        (1.0, 0.0, 0.1, "not reproduced"),
+        (0.05, 0.9, 0.1, "not measured"),
+    ],
+)
+def test_verdicts_follow_from_the_numbers(harm: float, recovered: float, control: float, status: str) -> None:
+    def estimate(value: float) -> dict[str, Any]:
+        return asdict(Estimate(value, value - 0.1, value + 0.1, 8))
+
+    values = {
+        "policies": {"window": {"increase": estimate(harm)}},
+        "recovered": estimate(recovered),
+        "recovered_random": estimate(control),
+        "perplexity_ratio": estimate(1.1),
+        "sliding_layers": 0,
+    }
+    assert kv_cache.judge(values).status == status

@@ -1,0 +1,256 @@
+"""A planted if-else head must be found and named; where there is none, none may be found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from fake import Letters, fake_lm
+from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head
+from firsttoken.claims.no_op.measure import NoOp, first_token_attention, measure
+from firsttoken.claims.no_op.search import Discovery, discover, information, largest_by_chance, modes, targets, valley
+from firsttoken.errors import FirstTokenError
+from firsttoken.measures.head_norms import attention_maps
+from firsttoken.texts.token_classes import CLASSES, Conditions, conditions, containing
+from tiny import tiny_model
+
+BOS, APOSTROPHE = 1, 2
+OTHERS = [",", ".", " 4", "\n", "-", " the", "er", *(" " + "bcdfghjklm"[i % 10] * (1 + i // 10) for i in range(30))]
+STRINGS = ["<pad>", "<bos>", "'", *OTHERS]
+TEXTS, LENGTH = 40, 48
+
+
+def planted_model(planted: bool = True) -> LlamaForCausalLM:
+    """One layer, two heads. Head 1 attends to an apostrophe where the query is one, and to BOS otherwise; head 0
+    attends evenly. Embeddings are one of four directions: BOS, apostrophe, other, and one that all share."""
+    config = LlamaConfig(
+        vocab_size=len(STRINGS), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=4, max_position_embeddings=128, bos_token_id=BOS,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e12},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval()
+    attention = model.model.layers[0].self_attn
+    with torch.no_grad():
+        embedding = model.model.embed_tokens.weight
+        embedding.zero_()
+        embedding[:, 2], embedding[:, 3] = 1.0, 1.0
+        embedding[BOS, :3] = torch.tensor([1.0, 0.0, 0.0])
+        embedding[APOSTROPHE, :3] = torch.tensor([0.0, 1.0, 0.0])
+        for weight in (attention.q_proj.weight, attention.k_proj.weight):
+            weight.zero_()
+        if planted:
+            # Dimensions 1 and 3 of a head turn by a millionth of a radian a position, so content decides.
+            key, query = attention.k_proj.weight[4:], attention.q_proj.weight[4:]
+            key[1, 0], key[3, 1] = 1.0, 1.0  # BOS and apostrophe as keys
+            query[1, 3], query[1, 1], query[3, 1] = 4.0, -8.0, 4.0
+            query.mul_(2.0)
+    return model
+
+
+def planted_texts(seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, len(STRINGS), (TEXTS, LENGTH), generator=generator)
+    ids[torch.rand(TEXTS, LENGTH, generator=generator) < 0.1] = APOSTROPHE
+    ids[:, 0] = BOS
+    return ids
+
+
+def strings(ids: Tensor) -> list[list[str]]:
+    return [[STRINGS[i] for i in row] for row in ids.tolist()]
+
+
+def test_the_planted_head_is_found_and_named() -> None:
+    ids = planted_texts()
+    attention = first_token_attention(fake_lm(planted_model()), ids)
+    found, rules = discover(attention, conditions(strings(ids)), Discovery(permutations=199))
+    named = [rule for rule in rules if rule.named]
+    assert [rule.head for rule in named] == [1]
+    rule = named[0]
+    assert rule.condition == "token: apostrophe"
+    assert rule.off_when_true
+    assert rule.off_if_condition == 1
+    assert rule.off_otherwise == 0
+    assert rule.share_explained == pytest.approx(1)
+    assert rule.p == pytest.approx(1 / 200)
+    assert found.bimodal.tolist() == [False, True]
+
+
+def test_without_a_planted_head_none_is_found() -> None:
+    ids = planted_texts()
+    attention = first_token_attention(fake_lm(planted_model(planted=False)), ids)
+    found, rules = discover(attention, conditions(strings(ids)), Discovery(permutations=49))
+    assert not found.bimodal.any()
+    assert rules == []
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_models_have_no_rules(seed: int) -> None:
+    """Untrained attention has no two modes, so the whole search, with its criteria, finds nothing in any of them."""
+    ids = planted_texts(seed)
+    attention = first_token_attention(fake_lm(tiny_model("llama", seed=seed)), ids)
+    _, rules = discover(attention, conditions(strings(ids)), Discovery(permutations=99, seed=seed))
+    assert not [rule for rule in rules if rule.named]
+
+
+def modes_without_a_rule(generator: torch.Generator) -> Tensor:
+    """Two clear modes that have nothing to do with the tokens, but change with the position and come in runs."""
+    steps = torch.rand(TEXTS, 1, 4, LENGTH // 4, generator=generator).repeat_interleave(4, dim=-1)
+    trend = torch.linspace(0.2, 0.8, LENGTH)
+    off = steps < trend
+    noise = 0.05 * torch.rand(off.shape, generator=generator)
+    return torch.where(off, 0.1, 0.85) + noise
+
+
+def test_false_discoveries_stay_at_the_level_asked_for() -> None:
+    """Bimodal heads without a rule, 60 searches of 4 heads x all conditions: a corrected p-value below 0.05 may come
+    up in one search of twenty. Counting those without the correction would fail this by far."""
+    generator = torch.Generator().manual_seed(5)
+    lowest = []
+    for seed in range(60):
+        ids = planted_texts(100 + seed)
+        attention = modes_without_a_rule(generator)
+        _, rules = discover(attention, conditions(strings(ids)), Discovery(permutations=99, seed=seed))
+        assert len(rules) == 4
+        assert not any(rule.named for rule in rules)
+        lowest.append(min(rule.p for rule in rules))
+    significant = sum(p <= 0.05 for p in lowest)
+    assert significant <= 8, "with 60 searches at 5 %, more than 8 has a probability below 1 %"
+    assert sum(p <= 0.5 for p in lowest) >= 15, "p-values that are never small would hide every rule"
+
+
+def test_information_equals_the_definition() -> None:
+    generator = torch.Generator().manual_seed(0)
+    off = torch.rand(3, 500, generator=generator) < 0.3
+    holds = torch.rand(5, 500, generator=generator) < 0.6
+    holds[0] = off[0]
+    bits = information(off, holds)
+    for i in range(3):
+        for j in range(5):
+            expected = 0.0
+            for a in (False, True):
+                for b in (False, True):
+                    joint = ((off[i] == a) & (holds[j] == b)).double().mean().item()
+                    product = (off[i] == a).double().mean().item() * (holds[j] == b).double().mean().item()
+                    if joint > 0:
+                        expected += joint * torch.log2(torch.tensor(joint / product, dtype=torch.float64)).item()
+            assert bits[i, j].item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_exchanging_texts_keeps_positions() -> None:
+    """A condition and a mode that both depend on nothing but the position are no discovery."""
+    off = (torch.arange(40) % 2 == 0).expand(1, 20, 40)
+    chance = largest_by_chance(off, off.clone(), 20, seed=0)
+    assert torch.allclose(chance, torch.ones_like(chance)), "one bit by chance, as much as observed"
+
+
+def test_modes_by_hand() -> None:
+    low, high = torch.full((1, 10, 30), 0.1), torch.full((1, 10, 10), 0.9)
+    found = modes(torch.cat([low, high], dim=2), Discovery())
+    assert found.bimodal[0]
+    assert found.share_off[0].item() == pytest.approx(0.75)
+    assert (found.mean_off[0].item(), found.mean_on[0].item()) == pytest.approx((0.1, 0.9))
+    assert found.explained[0].item() == pytest.approx(1)
+    even = torch.rand(1, 100, 100, generator=torch.Generator().manual_seed(0))
+    spread = modes(even, Discovery())
+    assert spread.explained[0].item() == pytest.approx(0.75, abs=0.02)
+    assert spread.switches[0], "an even spread uses both ends"
+    assert not spread.bimodal[0], "but has no valley"
+    bell = 0.5 + 0.1 * torch.randn(1, 100, 100, generator=torch.Generator().manual_seed(0))
+    assert modes(bell.clamp(0, 1), Discovery()).explained[0].item() == pytest.approx(2 / torch.pi, abs=0.02)
+
+
+def test_valley_by_hand() -> None:
+    two = torch.tensor([8.0, 8, 8, 2, 2, 2, 4, 4, 4, 4])
+    one = torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 9])
+    found = valley(torch.stack([two, one, torch.ones(10)]), torch.tensor([5, 5, 5]))
+    assert found.tolist() == pytest.approx([0.5, 1, 1])
+
+
+def test_conditions_on_a_sentence() -> None:
+    text = ["<bos>", "The", " cat", "'", "s", " cat", ",", " the", " cat", "\n", "42", " The", " cat", "'"]
+    found = conditions([text])
+
+    def where(name: str) -> list[int]:
+        return found.holds[found.names.index(name), 0].nonzero()[:, 0].tolist()
+
+    assert where("token: apostrophe") == [3, 13]
+    assert where("previous token: apostrophe") == [4]
+    assert where("token: article") == [1, 7, 11]
+    assert where("token: newline") == [9]
+    assert where("previous token: newline") == [10]
+    assert where("token: digit") == [10]
+    assert where("token: start of a word") == [2, 5, 7, 8, 11, 12]
+    assert where("token: letters inside a word") == [1, 4]
+    assert where("token: separator (punctuation or newline)") == [3, 6, 9, 13]
+    assert where("repeated token") == [5, 8, 12, 13]
+    assert where("repeated pair") == [13]
+    assert where("repeated word") == [5, 8, 12]
+    assert "token: end of a sentence" in found.names
+    assert not where("token: end of a sentence")
+
+
+def test_rare_conditions_are_left_out() -> None:
+    holds = torch.zeros(3, 2, 10, dtype=torch.bool)
+    holds[1, 0, :3], holds[2] = True, True
+    kept = Conditions(("never", "sometimes", "always"), holds).kept(3)
+    assert kept.names == ("sometimes",)
+
+
+def test_every_class_is_decided_for_odd_tokens() -> None:
+    for token in ("", " ", "\n\n", "�", "é", "—", "<0x0A>"):
+        assert {type(rule(token)) for rule in CLASSES.values()} == {bool}
+
+
+def test_targets_add_up() -> None:
+    maps = torch.rand(2, 12, 12).tril()
+    maps = maps / maps.sum(-1, keepdim=True)
+    off = torch.rand(2, 12) < 0.5
+    assert sum(targets(maps, off).values()) == pytest.approx(1)
+
+
+def test_the_map_of_the_planted_head() -> None:
+    ids = planted_texts()[:3]
+    maps = attention_maps(fake_lm(planted_model()), ids, [(0, 1)], batch=2)[:, 0]
+    at = ids == APOSTROPHE
+    others = ~at
+    torch.testing.assert_close(maps.sum(-1), torch.ones(3, LENGTH), atol=1e-5, rtol=0)
+    assert maps[..., 0][others].min() > 0.9
+    assert (maps * at[:, None]).sum(-1)[at].min() > 0.9
+
+
+def test_the_trigger_head_is_read_off_right() -> None:
+    """Head 1 attends to apostrophes at apostrophes, not right after them: the paper's head it is not."""
+    ids, lm = planted_texts(), fake_lm(planted_model(), Letters(STRINGS))
+    attention = first_token_attention(lm, ids)
+    found = trigger_head(lm, ids, strings(ids), attention, Wanted(layer=0, head=1))
+    maps = attention_maps(lm, ids, [(0, 1)])[:, 0]
+    rows = (ids == APOSTROPHE).any(1).nonzero()[:, 0][:16]
+    at = [(int(t), int(k)) for t in rows for k in (ids[t] == APOSTROPHE).nonzero()[:, 0] if k < LENGTH - 1]
+    expected = sum(float(maps[t, k + 1, k]) for t, k in at) / len(at)
+    assert found["attention_to_trigger"]["value"] == pytest.approx(expected, abs=1e-5)
+    assert found["triggers"] == len(at)
+    assert found["chosen"] == "given"
+    assert not found["is_one"]
+
+
+def test_clear_messages() -> None:
+    lm = fake_lm(planted_model(), Letters(STRINGS))
+    with pytest.raises(FirstTokenError, match="has no layer 3; its layers are 0 to 0"):
+        measure(lm, NoOp(layer=3, head=0))
+    with pytest.raises(FirstTokenError, match="has no head 9; its heads are 0 to 1"):
+        measure(lm, NoOp(layer=0, head=9))
+    with pytest.raises(FirstTokenError, match="give both or neither"):
+        measure(lm, NoOp(layer=0))
+    with pytest.raises(FirstTokenError, match="norm_passages must be from 2 to passages=4"):
+        measure(lm, NoOp(passages=4, norm_passages=5))
+    with pytest.raises(FirstTokenError, match="fewer than passages=9999"):
+        measure(lm, NoOp(passages=9999))
+    with pytest.raises(FirstTokenError, match="No token of these 1 texts contains the trigger '#'"):
+        containing([["a", "b"]], "#")
+    with pytest.raises(FirstTokenError, match="needs at least 8, not 4"):
+        discover(torch.rand(4, 1, 1, 40), conditions([["a"] * 40] * 4), Discovery())
+    with pytest.raises(FirstTokenError, match="at least 16 tokens, not 12"):
+        discover(torch.rand(9, 1, 1, 12), conditions([["a"] * 12] * 9), Discovery())

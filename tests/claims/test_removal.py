@@ -1,0 +1,147 @@
+"""The chapter's numbers and verdicts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from firsttoken import models
+from firsttoken.claims.removal import measure as removal
+from firsttoken.claims.removal.measure import Removal
+from firsttoken.errors import FirstTokenError
+from firsttoken.measures import task_scores
+from firsttoken.models import LanguageModel
+from firsttoken.texts import encode, passages
+
+SETTINGS = Removal(passages=3, length=24, needle_length=256)
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(lm: LanguageModel, bos: str, length: int, seed: int) -> list[task_scores.Task]:
+        whole = task_scores.cloze(lm)
+        return [task_scores.Task("cloze", whole.items[:4], whole.chance)]
+
+    monkeypatch.setattr(task_scores, "standard_tasks", short)
+
+
+@pytest.mark.usefixtures("few_tasks")
+@pytest.mark.parametrize("name", ["gemma3-270m", "smollm2-135m"])
+def test_deletion_against_plain_losses(name: str) -> None:
+    lm = models.load(name)
+    values = removal.measure(lm, SETTINGS).values
+    ids = encode(lm, [p.text for p in passages()[:3]], 24)
+    with torch.inference_mode():
+        whole, cut = lm.model(ids).logits.log_softmax(-1), lm.model(ids[:, 1:]).logits.log_softmax(-1)
+    increases = [
+        (whole[t, q, ids[t, q + 1]] - cut[t, q - 1, ids[t, q + 1]]).item()
+        for t in range(3)
+        for q in range(1, 23, removal.STRIDE)
+    ]
+    assert values["loss_increase"]["value"] == pytest.approx(sum(increases) / len(increases), abs=1e-4)
+    assert values["loss_increase"]["n"] == 3
+    arms = values["arms"]
+    assert arms["intact"]["top1_agreement"]["value"] == 1
+    assert arms["intact"]["loss_increase"]["value"] == 0
+    assert arms["mask"]["loss"]["value"] == pytest.approx(arms["delete"]["loss"]["value"], abs=1e-3)
+    assert arms["mask"]["mass"]["value"] == pytest.approx(1 / 24, abs=1e-6)  # query 0 has nothing else
+    assert ("add_bos" in arms) == (name == "smollm2-135m")
+    again = removal.remeasure(lm, removal.measure(lm, SETTINGS))
+    assert again.values == values
+
+
+def test_ranges_of_positions_hold_every_query_once() -> None:
+    queries = torch.arange(1, 30)
+    loss = {"intact": torch.rand(4, 29, dtype=torch.float64)}
+    found = removal.by_position(queries, loss, 0)
+    edges, ranges = found["edges"], found["arms"]["intact"]
+    assert edges[0] == 2
+    assert edges[-1] == 31
+    total = 0.0
+    for low, high, estimate in zip(edges[:-1], edges[1:], ranges, strict=True):
+        total += estimate["value"] * (high - low)
+        columns = [q - 1 for q in range(1, 30) if low <= q + 1 < high]
+        assert estimate["value"] == pytest.approx(loss["intact"][:, columns].mean().item())
+    assert total / 29 == pytest.approx(loss["intact"].mean().item())
+
+
+@pytest.mark.usefixtures("few_tasks")
+def test_long_texts_end_where_short_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = models.load("smollm2-135m")
+    monkeypatch.setattr(removal, "LONG_STRIDE", 1)
+    values = removal.measure_long(lm, SETTINGS, 128).values
+    assert values["length"] == [64, 128]
+    ids = encode_windows(lm, 128, values["windows"])
+    with torch.inference_mode():
+        logits = lm.model(ids).logits.log_softmax(-1)
+    losses = -logits[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
+    # The loss of the token at position p is that of query p - 1.
+    intact = values["arms"]["intact"]["loss"]
+    assert intact[0]["value"] == pytest.approx(losses[:, 1:63].mean().item(), abs=1e-4)
+    assert intact[1]["value"] == pytest.approx(losses[:, 63:127].mean().item(), abs=1e-4)
+    assert values["arms"]["delete"]["loss"][0]["value"] > intact[0]["value"]
+
+
+def encode_windows(lm: LanguageModel, length: int, count: int) -> torch.Tensor:
+    from firsttoken import texts
+
+    return texts.windows(lm, texts.long_text(), length, count)
+
+
+def values(increase: float, with_it: float, without: float, prepends: bool = True) -> dict[str, object]:
+    def at(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 16}
+
+    task = {"chance": 0.25, "questions": 20, "arms": {"intact": at(with_it), "delete": at(without)}}
+    return {
+        "loss_increase": at(increase),
+        "undone_by_resting": at(0.4),
+        "prepends_bos": prepends,
+        "arms": {"mean_residual": {"loss_increase": at(3.0)}},
+        "tasks": {"cloze": task},
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [
+        (values(2.0, 0.8, 0.3), "reproduced"),
+        (values(2.0, 0.8, 0.7), "partly"),
+        (values(0.2, 0.8, 0.3), "partly"),
+        (values(0.02, 0.8, 0.8), "not reproduced"),
+        (values(2.0, 0.8, 0.3, prepends=False), "not measured"),
+    ],
+)
+def test_verdicts_follow_from_the_numbers(found: dict[str, object], status: str) -> None:
+    verdict = removal.judge("some-model", found)
+    assert verdict.status == status
+    assert f"{found['loss_increase']['value']:+.2f}" in verdict.sentence  # type: ignore[index]
+
+
+def test_above_chance_is_0_for_guessing_and_1_for_perfect() -> None:
+    assert removal.above_chance(values(0, 0.25, 1.0), "intact") == pytest.approx(0)
+    assert removal.above_chance(values(0, 0.25, 1.0), "delete") == pytest.approx(1)
+    assert math.isclose(removal.above_chance(values(0, 0.625, 0), "intact"), 0.5)
+
+
+def test_clear_messages() -> None:
+    lm = models.load("smollm2-135m")
+    with pytest.raises(FirstTokenError, match="length of 8 or more"):
+        removal.measure(lm, Removal(length=4))
+    with pytest.raises(FirstTokenError, match="fewer than passages=100000"):
+        removal.measure(lm, Removal(passages=100000))
+    with pytest.raises(FirstTokenError, match="fewer than length=5000"):
+        removal.measure(lm, Removal(passages=2, length=5000))
+    with pytest.raises(FirstTokenError, match="between 0 and 1"):
+        removal.measure(lm, Removal(epsilon=2))
+    with pytest.raises(FirstTokenError, match="from 128 to 8192 tokens"):
+        removal.measure_long(lm, Removal(), 9000)

@@ -1,0 +1,92 @@
+"""The chapter `scale`: what a record holds, what its verdict says, which models a line joins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from firsttoken import models, records
+from firsttoken.claims.scale import figures
+from firsttoken.claims.scale import measure as scale
+from firsttoken.claims.sink_rates import measure as sink_rates
+from firsttoken.claims.sink_rates.measure import SinkRates
+from firsttoken.records import Record
+
+
+def estimate(value: float) -> records.JSON:
+    return {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 170}
+
+
+def record(name: str, parameters: float, mass: float = 0.5) -> Record:
+    values = {
+        "mass_first": estimate(mass),
+        "sink_rate": estimate(mass / 2),
+        "sink_rate_0.3": estimate(mass),
+        "by_layer": {"mass": [0.1, mass, mass], "sink_rate_0.3": [0.0, mass, mass]},
+        "parameters": int(parameters),
+        "layers": 3,
+        "width": 64,
+        "heads": 4,
+    }
+    return Record("scale", records.slug(name), records.recorded(SinkRates()), values, {"model": {"name": name}})
+
+
+def test_a_record_of_a_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
+    lm = models.load("smollm2-135m", device="cpu")
+    found = scale.measure(lm, SinkRates(passages=3))
+    counted = sink_rates.measure(lm, SinkRates(passages=3))
+    assert found.values["mass_first"] == counted.values["mass"]
+    assert found.values["sink_rate"] == counted.values["sink_rate"]
+    assert (found.values["layers"], found.values["heads"], found.values["width"]) == (30, 9, 576)
+    assert found.values["parameters"] == sum(p.numel() for p in lm.model.parameters())
+    assert found.verdict is not None
+    assert found.verdict.status == "not measured"
+    assert "135M parameters" in found.verdict.sentence
+    again = scale.remeasure(lm, found)
+    assert list(records.differences(again.values, found.values, 1e-6)) == []
+
+
+@pytest.mark.parametrize(("mass", "status"), [(0.78, "reproduced"), (0.65, "partly"), (0.3, "not reproduced")])
+def test_the_verdict_on_the_papers_model(mass: float, status: str) -> None:
+    values = record("meta-llama/Llama-3.1-405B", 4e11, mass).values
+    assert scale.judge(scale.PAPER_MODEL, SinkRates(), values).status == status
+    assert scale.judge(scale.PAPER_MODEL, SinkRates(length=128), values).status == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("EleutherAI/pythia-1.4b", "EleutherAI/pythia"),
+        ("EleutherAI/pythia-70m-deduped", "EleutherAI/pythia-deduped"),
+        ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5"),
+        ("meta-llama/Llama-3.1-405B", "meta-llama/Llama-3.1"),
+        ("smollm2-135m", "smollm2"),
+        ("gpt2", "gpt2"),
+    ],
+)
+def test_families(name: str, family: str) -> None:
+    assert scale.family(name) == family
+
+
+def test_a_family_is_one_line_from_small_to_large() -> None:
+    found = [record("a/x-2b", 2e9), record("b/y-1b", 1e9), record("a/x-500m", 5e8)]
+    assert {name: [r.model for r in members] for name, members in scale.by_family(found).items()} == {
+        "a/x": ["a-x-500m", "a-x-2b"],
+        "b/y": ["b-y-1b"],
+    }
+
+
+def test_the_papers_models_stay_in_the_table() -> None:
+    rows = scale.paper_table([record("a/x-2b", 2e9)])
+    assert [row[0] for row in rows] == ["LLaMa 3.1 8B", "LLaMa 3.1 70B", "LLaMa 3.1 405B", "a-x-2b"]
+    assert [row[1] for row in rows] == ["8.03B", "70.6B", "406B", "2B"]
+    assert all(row[4] == row[6] == "not measured yet" for row in rows[:3])
+    assert rows[2][5] == "about 80%"
+
+
+def test_figures_can_be_drawn_for_one_model_and_for_many() -> None:
+    for found in ([record("m-1b", 1e9)], [record(f"m-{i}b", i * 1e9, 0.1 * i) for i in range(1, 6)]):
+        for display in (figures.by_size(found), figures.by_shape(found), figures.along_depth(found)):
+            assert "only-dark" in display.html

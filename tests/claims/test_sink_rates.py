@@ -1,0 +1,157 @@
+"""The chapter's numbers on the bundled models, against eager attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from firsttoken import models, records, texts
+from firsttoken.claims import verify
+from firsttoken.claims.phenomenon import measure as phenomenon
+from firsttoken.claims.sink_rates import measure as sink_rates
+from firsttoken.errors import FirstTokenError
+from firsttoken.measures import first_token_attention
+from firsttoken.models import LanguageModel
+from firsttoken.models.bundled import BUNDLED
+from firsttoken.probe import probe
+
+LENGTH = 64
+
+
+@pytest.fixture(params=BUNDLED)
+def lm(request: pytest.FixtureRequest) -> LanguageModel:
+    return models.load(request.param)
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+def eager_maps(lm: LanguageModel, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and (text, layer, head, query, key) by transformers' eager attention."""
+    lm.model.set_attn_implementation("eager")
+    with torch.inference_mode():
+        out = lm.model(ids, output_attentions=True, use_cache=False)
+    lm.model.set_attn_implementation("sdpa")
+    return out.logits, torch.stack(out.attentions, dim=1)
+
+
+def test_probe_equals_eager_on_a_real_model(lm: LanguageModel) -> None:
+    # Longer than Gemma's window of 512, so that sliding layers really cut something off.
+    long = texts.windows(lm, texts.long_text(), 640, 1)
+    short = texts.encode(lm, [p.text for p in texts.passages()[:3]], LENGTH)
+    for ids in (short, long):
+        logits, maps = eager_maps(lm, ids)
+        with torch.inference_mode(), probe(lm.model, keys=[0, 1, 5], entropy=True) as p:
+            out = lm.model(ids, use_cache=False)
+        torch.testing.assert_close(out.logits, logits, atol=1e-2, rtol=1e-3)
+        torch.testing.assert_close(p.attention_per_key, maps[..., [0, 1, 5]].transpose(0, 1), atol=1e-4, rtol=0)
+        torch.testing.assert_close(p.entropy, torch.special.entr(maps).sum(-1).transpose(0, 1), atol=1e-3, rtol=0)
+        lm.model.set_attn_implementation("sdpa")
+        with torch.inference_mode():
+            plain = lm.model(ids, use_cache=False).logits
+        torch.testing.assert_close(out.logits, plain, atol=1e-4, rtol=0)
+
+
+def test_sink_rate_equals_a_count_over_eager_maps(lm: LanguageModel) -> None:
+    settings = sink_rates.SinkRates(passages=4, length=LENGTH, epsilon=0.3)
+    record = sink_rates.measure(lm, settings)
+    ids = texts.encode(lm, [p.text for p in texts.passages()[:4]], LENGTH)
+    alpha = eager_maps(lm, ids)[1][..., 0].mean(-1)  # (text, layer, head)
+    assert record.values["sink_rate"]["value"] == pytest.approx((alpha > 0.3).double().mean().item(), abs=1e-9)
+    assert record.values["mass"]["value"] == pytest.approx(alpha.mean().item(), abs=1e-5)
+    assert record.values["sink_rate"]["n"] == 4
+    assert torch.tensor(record.values["alpha"]).sub(alpha.mean(0)).abs().max() < 1e-4
+
+
+def test_short_lengths_from_one_long_pass(lm: LanguageModel) -> None:
+    ids = texts.windows(lm, texts.long_text(), 128, 2)
+    together = first_token_attention.alphas_of_prefixes(lm, ids, [16, 64, 128])
+    for length, alpha in together.items():
+        torch.testing.assert_close(alpha, first_token_attention.alphas(lm, ids[:, :length]), atol=1e-5, rtol=0)
+
+
+def test_batching_changes_nothing(lm: LanguageModel) -> None:
+    ids = texts.encode(lm, [p.text for p in texts.passages()[:5]], 32)
+    one, all_ = (
+        first_token_attention.alphas(lm, ids, batch_tokens=32),
+        first_token_attention.alphas(lm, ids, batch_tokens=4096),
+    )
+    torch.testing.assert_close(one, all_, atol=1e-5, rtol=0)
+
+
+def test_packed_maps_come_back(lm: LanguageModel) -> None:
+    record = phenomenon.measure(lm, phenomenon.Phenomenon(texts.passages()[0].text, 20))
+    maps = eager_maps(lm, texts.encode(lm, [texts.passages()[0].text], 20))[1][0]
+    for layer, head in ((0, 0), (5, 2), (maps.shape[0] - 1, maps.shape[1] - 1)):
+        found = phenomenon.unpack(record.values["maps"][layer][head])
+        torch.testing.assert_close(found, maps[layer, head], atol=1 / 510 + 1e-4, rtol=0)
+
+
+def values(loose: float, strict: float) -> dict[str, object]:
+    def estimates(at: float) -> dict[str, float]:
+        return {"value": at, "low": at - 0.01, "high": at + 0.01, "n": 170}
+
+    rates = [loose if epsilon < 0.5 else strict for epsilon in sink_rates.EPSILONS]
+    by_epsilon = {"epsilon": list(sink_rates.EPSILONS), "threshold_first": [estimates(rate) for rate in rates]}
+    return {"by_epsilon": by_epsilon}
+
+
+@pytest.mark.parametrize(
+    ("model", "loose", "strict", "status"),
+    [
+        ("meta-llama-llama-3-1-8b", 0.9, 0.47, "reproduced"),
+        ("meta-llama-llama-3-1-8b", 0.9, 0.57, "partly"),
+        ("meta-llama-llama-3-1-8b", 0.9, 0.10, "not reproduced"),
+        ("some-other-model", 0.7, 0.10, "partly"),
+        ("some-other-model", 0.7, 0.99, "partly"),
+        ("some-other-model", 0.1, 0.05, "not reproduced"),
+    ],
+)
+def test_verdicts_follow_from_the_numbers(model: str, loose: float, strict: float, status: str) -> None:
+    found = sink_rates.judge(model, sink_rates.SinkRates(), values(loose, strict))
+    assert found.status == status
+    assert f"{strict:.1%}" in found.sentence
+
+
+def test_another_length_cannot_test_the_papers_table() -> None:
+    settings = sink_rates.SinkRates(length=128)
+    assert sink_rates.judge("meta-llama-llama-3-1-8b", settings, values(0.9, 0.46)).status == "not measured"
+
+
+def test_the_papers_models_stay_in_the_table_without_a_record() -> None:
+    rows = sink_rates.paper_table([])
+    assert [row[0] for row in rows] == ["LLaMa 3.1 8B", "LLaMa 3.1 70B", "LLaMa 3.1 405B"]
+    assert all(row[2] == "not measured yet" for row in rows)
+
+
+def test_bad_parameters() -> None:
+    lm = models.load("smollm2-135m")
+    with pytest.raises(FirstTokenError, match="between 0 and 1"):
+        sink_rates.measure(lm, sink_rates.SinkRates(epsilon=1.0))
+    with pytest.raises(FirstTokenError, match="fewer than passages=100000"):
+        sink_rates.measure(lm, sink_rates.SinkRates(passages=100000))
+    with pytest.raises(FirstTokenError, match="fewer than length=9000"):
+        sink_rates.measure(lm, sink_rates.SinkRates(passages=3, length=9000))
+
+
+def test_verify_finds_a_changed_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lm = models.load("gemma3-270m")
+    reference = tmp_path / "reference"
+    monkeypatch.setattr(records, "reference_store", lambda: reference)
+    good = phenomenon.measure(lm, phenomenon.Phenomenon(texts.passages()[0].text, 20))
+    records.write(good, reference)
+    ((_, lines),) = verify.verify(["phenomenon"])
+    assert lines == []
+    good.values["alpha"][3][1] += 0.1
+    records.write(good, reference)
+    ((record, lines),) = verify.verify(["phenomenon"])
+    assert record.model == "gemma3-270m"
+    assert len(lines) == 1
+    assert lines[0].startswith(".alpha[3][1]")
+    with pytest.raises(FirstTokenError, match="no committed record of nothing"):
+        list(verify.verify(["nothing"]))

@@ -1,0 +1,165 @@
+"""Measurements side by side on a model that is streamed from disk, against the same model in memory."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fake import LETTERS
+from firsttoken import records
+from firsttoken.claims.no_op import measure as no_op
+from firsttoken.claims.removal import measure as removal
+from firsttoken.claims.theory import measure as theory
+from firsttoken.claims.where import measure as where
+from firsttoken.errors import FirstTokenError
+from firsttoken.execution import shared_pass
+from firsttoken.execution.shared_pass import together
+from firsttoken.execution.streaming import StreamedModel
+from firsttoken.measures import ablations, task_scores
+from firsttoken.models import LanguageModel
+from firsttoken.probe import probe
+from firsttoken.probe.losses import predict
+from saved_models import MEASURES, QUERIES, ids, letters_in, logits, saved
+from tiny import ARCHITECTURES
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+
+
+@pytest.fixture
+def letters(tmp_path: Path) -> str:
+    return letters_in(tmp_path / "texts")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_streamed_equals_resident(name: str, tmp_path: Path) -> None:
+    lm = saved(name, tmp_path / "model")
+    streamed = together(lm, MEASURES, "streamed")
+    assert "model" not in vars(lm), "nothing was loaded as a whole"
+    resident = together(lm, MEASURES, "resident")
+    assert list(streamed) == list(MEASURES)
+    for measure in MEASURES:
+        torch.testing.assert_close(streamed[measure], resident[measure], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(streamed["forbidden, one pass"], predict(lm, ids(), QUERIES).loss, atol=1e-4)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[StreamedModel]:
+    """Every model that `together` streams."""
+    found: list[StreamedModel] = []
+
+    class Noted(StreamedModel):
+        def __init__(self, lm: LanguageModel) -> None:
+            super().__init__(lm)
+            found.append(self)
+
+    monkeypatch.setattr(shared_pass, "StreamedModel", Noted)
+    return found
+
+
+def test_the_disk_is_read_once_for_all_first_passes(tmp_path: Path, opened: list[StreamedModel]) -> None:
+    lm = saved("llama", tmp_path / "model")
+    for passes, measures in (
+        (1, {number: logits for number in range(7)}),
+        (3, {"one": logits, "three": MEASURES["forbidden, three passes"]}),
+    ):
+        together(lm, measures, "streamed")
+        streamed = opened[-1]
+        layers = sum(streamed.layer_bytes())
+        everything = sum(entry.bytes for entry in streamed.checkpoint.tensors.values())
+        assert streamed.checkpoint.bytes_read == everything - layers + passes * layers
+        assert all(weight.is_meta for weight in streamed.model.parameters()), "all weights have left"
+
+
+def test_an_error_ends_all_and_is_raised(tmp_path: Path) -> None:
+    lm = saved("llama", tmp_path / "model")
+    after: list[str] = []
+
+    def stops(lm: LanguageModel) -> Tensor:
+        def hook(module: Any, call: Any) -> Any:
+            if module.layer_idx == 2:
+                raise FirstTokenError("That is enough.")
+            return call
+
+        with probe(lm.model, hook=hook):
+            return predict(lm, ids(), QUERIES).loss
+
+    def goes_on(lm: LanguageModel) -> Tensor:
+        try:
+            return logits(lm)
+        except Exception:
+            after.append("caught")
+            raise
+
+    threads = threading.active_count()
+    with pytest.raises(FirstTokenError, match=r"That is enough\."):
+        together(lm, {"first": goes_on, "second": stops, "third": goes_on}, "streamed")
+    assert threading.active_count() == threads
+    assert not after
+
+
+def test_several_processes_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(FirstTokenError, match="runs in one process"):
+        together(saved("llama", tmp_path / "model"), MEASURES, "auto")
+
+
+# -- the chapters on top of it ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "qwen3", "phi3"])
+def test_chapters_stream_from_disk(
+    name: str, letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[StreamedModel]
+) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
+    lm = saved(name, tmp_path / "model")
+    given: dict[str, Any] = dict(texts=letters, passages=10)
+
+    def measured(execution: str) -> dict[str, Any]:
+        no_op_ = no_op.NoOp(**given, length=32, norm_passages=4, trigger=LETTERS[50], execution=execution)
+        theory_ = theory.Theory(**given, length=24, bounded=0, repeats=16, execution=execution)
+        return {
+            "where": where.measure(lm, where.Where(**given, length=32, execution=execution), fresh=True).values,
+            "no_op": no_op.measure(lm, no_op_, fresh=True).values,
+            "theory": theory.measure(lm, theory_, fresh=True).values,
+        }
+
+    streamed = measured("streamed")
+    assert "model" not in vars(lm)
+    assert len(opened) > 5
+    resident = measured("resident")
+    assert list(records.differences(streamed, resident, 1e-4)) == []
+
+
+@pytest.mark.parametrize("arm", ablations.ARMS)
+def test_every_arm_without_the_first_token_streams(arm: ablations.Arm, tmp_path: Path) -> None:
+    lm = saved("llama", tmp_path / "model")
+    rows = tuple(task_scores.TaskText(tuple(row.tolist()), (task_scores.Question(9, 5, (4, 5, 6)),)) for row in ids())
+    found = {}
+    for execution in ("streamed", "resident"):
+        means = together(lm, {"means": partial(ablations.ordinary_means, ids=ids())}, execution)["means"]
+        arms = {"arm": partial(ablations.run_arm, ids=ids(), queries=QUERIES, arm=arm, means=means)}
+        scores = task_scores.summary(lm, [task_scores.Task("made up", rows, 1 / 3)], [arm], means, execution=execution)
+        found[execution] = (together(lm, arms, execution)["arm"], scores)
+    (streamed, scores), (resident, same) = found["streamed"], found["resident"]
+    torch.testing.assert_close(streamed.predictions.loss, resident.predictions.loss, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(streamed.alpha, resident.alpha, atol=1e-5, rtol=1e-5)
+    assert scores == same
+
+
+def test_a_streamed_theory_leaves_the_bound_out_and_says_so(
+    letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
+    lm = saved("llama", tmp_path / "model")
+    parameters = theory.Theory(texts=letters, passages=4, length=16, bound_length=16, repeats=4, execution="streamed")
+    record = theory.measure(lm, parameters)
+    assert record.parameters["bounded"] == 0
+    assert record.verdict is not None
+    assert "not compared" in record.verdict.sentence
+    assert removal.Removal().execution == "auto"

@@ -1,0 +1,317 @@
+"""The chapters on pretraining: from the records of runs, made up here, to rows and verdicts; and once in earnest."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from firsttoken import records
+from firsttoken.book import chapters
+from firsttoken.claims.context_length import measure as context_length
+from firsttoken.claims.emergence import measure as emergence
+from firsttoken.claims.packing import measure as packing
+from firsttoken.claims.packing.measure import ROWS, Row
+from firsttoken.errors import FirstTokenError
+from firsttoken.pretraining import run_records, train
+from firsttoken.pretraining.budgets import budget
+from firsttoken.pretraining.packing import Packing
+from firsttoken.pretraining.run_spec import Training
+from firsttoken.progress import duration
+from firsttoken.records import Record
+
+
+@pytest.fixture(autouse=True)
+def own_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "local"))
+    monkeypatch.setattr(records, "reference_store", lambda: tmp_path / "reference")
+    real = records.ROOT / "results" / "paper.json"
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "paper.json").write_text(real.read_text())
+
+
+def estimate(value: float, spread: float = 0.01) -> dict[str, Any]:
+    return {"value": value, "low": value - spread, "high": value + spread, "n": 64}
+
+
+def ran(training: Training, rate: float, missing: float | None = None, harm: float = 0.0) -> Record:
+    """A run as if it had given this sink rate; `missing` is that without BOS, `harm` what that adds to the loss."""
+    missing = rate if missing is None else missing
+
+    def arm(value: float, loss: float) -> dict[str, Any]:
+        numbers = {name: estimate(value) for name in run_records.NUMBERS}
+        return {**numbers, "loss": estimate(loss, 0.5), "alpha": [[value, 0.0], [0.1, 0.2]]}
+
+    end = {
+        "BOS+text": arm(rate, 3.0),
+        "text": arm(missing, 3.0 + harm),
+        "missing_bos": {
+            "sink_rate_0.3": estimate(missing - rate),
+            "mass": estimate(missing - rate),
+            "loss": estimate(harm, 0.05),
+        },
+    }
+    curve = [
+        {
+            "step": step,
+            **{
+                name: {**dict.fromkeys(run_records.NUMBERS, 0.1 * step), "loss": 8.0 - step}
+                for name in ("BOS+text", "text")
+            },
+        }
+        for step in range(4)
+    ]
+    values = {
+        "curve": curve,
+        "losses": [[1, 8.0], [3, 5.0]],
+        "final": dict.fromkeys(("64", str(training.packing.length)), end),
+        "tokens": 3000,
+        "tokens_per_second": 1000.0,
+        "share_of_matmul_rate": 0.25,
+        "windows_shared": 0.5,
+    }
+    provenance = {"model": training.provenance(), "texts": "abc", "time": "2026-01-01T00:00:00Z"}
+    parameters = records._normal(asdict(training))
+    record = Record(train.CLAIM, training.slug, parameters, values, provenance)
+    records.write(record)
+    return record
+
+
+# -- context length -----------------------------------------------------------------------------------------
+
+
+def lengths(never: dict[int, float], fixed: dict[int, float] | None = None) -> Record | None:
+    for bos, of in (("never", never), ("fixed", fixed or {})):
+        for length, rate in of.items():
+            ran(context_length.training("gpu", bos, length), rate)  # type: ignore[arg-type]
+    return context_length.measure("gpu", train=False)
+
+
+def test_nothing_trained_is_no_record() -> None:
+    assert context_length.measure("gpu", train=False) is None
+    assert packing.measure("gpu", train=False) is None
+    assert emergence.measure("gpu", train=False) is None
+    assert run_records.shown("context_length") == []
+
+
+def test_rows_hold_what_was_trained_and_no_more() -> None:
+    record = lengths({128: 0.1, 2048: 0.6}, {256: 0.7})
+    assert record is not None
+    rows = record.values["rows"]
+    assert {length for length, row in rows["never"].items() if row} == {"128", "2048"}
+    assert {length for length, row in rows["fixed"].items() if row} == {"256"}
+    assert record.values["sink_rate_longest"]["value"] == 0.6
+    assert record.values["long"] == {"never": None, "fixed": None}
+    assert rows["never"]["2048"]["trained_length"]["sink_rate_0.8"]["value"] == 0.6
+    assert [run.model for run in run_records.behind([record])] == sorted(record.values["runs"])
+
+
+@pytest.mark.parametrize(
+    ("never", "status"),
+    [
+        ({128: 0.10, 2048: 0.60}, "reproduced"),
+        ({128: 0.10, 2048: 0.115}, "partly"),
+        ({128: 0.60, 2048: 0.10}, "not reproduced"),
+        ({128: 0.01, 2048: 0.04}, "not measured"),
+        ({2048: 0.60}, "not measured"),
+    ],
+)
+def test_verdict_on_context_length(never: dict[int, float], status: str) -> None:
+    record = lengths(never, {128: 0.7, 2048: 0.9})
+    assert record is not None
+    assert record.verdict is not None
+    assert record.verdict.status == status
+    assert "70.0% [69.0%, 71.0%] at 128 tokens and 90.0%" in record.verdict.sentence
+
+
+def test_seeds_are_joined() -> None:
+    ran(context_length.training("gpu", "never", 128), 0.2)
+    ran(context_length.training("gpu", "never", 128, seed=1), 0.4)
+    record = context_length.measure("gpu", seeds=2, train=False)
+    assert record is not None
+    row = record.values["rows"]["never"]["128"]
+    assert row["sink_rate_0.3"] == {
+        "value": pytest.approx(0.3), "low": pytest.approx(0.19), "high": pytest.approx(0.41), "n": 128,
+    }  # fmt: skip
+    assert row["seeds"] == 2
+    with pytest.raises(FirstTokenError, match="At least one seed"):
+        context_length.trainings("gpu", 0)
+
+
+def test_a_new_run_makes_a_new_record_and_nothing_new_keeps_it() -> None:
+    first = lengths({128: 0.1, 2048: 0.6})
+    assert context_length.measure("gpu", train=False) == first
+    second = lengths({512: 0.3})
+    assert second is not None
+    assert second.values["rows"]["never"]["512"]["mass"]["value"] == 0.3
+    assert second.values["rows"]["never"]["128"]["mass"]["value"] == 0.1
+
+
+# -- packing ------------------------------------------------------------------------------------------------
+
+
+def table(**rates: tuple[float, float, float]) -> Record | None:
+    """Runs by `<masking>_<bos>`: rate, rate without BOS, harm."""
+    for row in ROWS:
+        name = f"{row.masking.split('_')[0]}_{row.bos}"
+        if name in rates:
+            ran(packing.training("gpu", row), *rates[name])
+    return packing.measure("gpu", train=False)
+
+
+def test_rows_are_the_papers() -> None:
+    paper = records.paper()["packing"]["rows"]
+    words = {"never": "", "documents": "", "fixed": " + fixed BOS"}
+    for row, theirs in zip(ROWS, paper, strict=True):
+        assert theirs["masking"] == row.masking.replace("_", "-").removesuffix("-") + words[row.bos]
+        assert theirs["inference"] == row.inference
+        assert theirs["bos"] == ("no" if row.bos == "never" else "yes")
+    assert len(packing.trainings("gpu")) == 5
+
+
+def test_each_row_reads_its_model_in_its_own_way() -> None:
+    record = table(causal_never=(0.2, 0.25, 0.0), causal_fixed=(0.9, 0.1, 2.0), intra_documents=(0.8, 0.5, 0.1))
+    assert record is not None
+    rows = dict(zip(ROWS, record.values["rows"], strict=True))
+    assert rows[Row("causal", "never", "text")]["sink_rate_0.3"]["value"] == 0.25
+    assert rows[Row("causal", "fixed", "BOS+text")]["sink_rate_0.3"]["value"] == 0.9
+    assert rows[Row("causal", "fixed", "text")]["sink_rate_0.3"]["value"] == 0.1
+    assert rows[Row("causal", "fixed", "text")]["loss"]["value"] == 5.0
+    assert rows[Row("intra_document", "documents", "text")]["sink_rate_0.3"]["value"] == 0.5
+    assert rows[Row("intra_document", "fixed", "text")] is None
+    assert record.values["sink_rate_fixed_bos"]["value"] == 0.9
+    assert record.verdict is not None
+    assert record.verdict.status == "reproduced"
+    assert "Intra" not in record.verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("rates", "status"),
+    [
+        ({"causal_never": (0.2, 0.2, 0.0), "causal_fixed": (0.9, 0.1, 0.0)}, "partly"),
+        ({"causal_never": (0.0, 0.0, 0.0), "causal_fixed": (0.9, 0.1, 2.0)}, "partly"),
+        ({"causal_never": (0.9, 0.9, 0.0), "causal_fixed": (0.9, 0.9, 0.0)}, "not reproduced"),
+        ({"causal_fixed": (0.9, 0.1, 2.0)}, "not measured"),
+        (
+            {
+                "causal_never": (0.2, 0.2, 0.0), "causal_fixed": (0.9, 0.1, 2.0),
+                "intra_never": (0.95, 0.95, 0.0), "intra_fixed": (0.9, 0.1, 2.0),
+            },
+            "partly",
+        ),
+    ],
+)  # fmt: skip
+def test_verdict_on_packing(rates: dict[str, tuple[float, float, float]], status: str) -> None:
+    record = table(**rates)
+    assert record is not None
+    assert record.verdict is not None
+    assert record.verdict.status == status
+
+
+# -- emergence ----------------------------------------------------------------------------------------------
+
+
+def curve(*masses: float) -> list[dict[str, Any]]:
+    return [{"step": 10 * i, "BOS+text": {"mass": mass, "loss": 8.0 - i}} for i, mass in enumerate(masses)]
+
+
+def test_onset_is_the_last_crossing_that_holds() -> None:
+    high, low = 2 * emergence.EVEN, emergence.EVEN
+    assert emergence.onset(curve(low, high, low, high, high), "BOS+text") == {"step": 30, "loss": 5.0}
+    assert emergence.onset(curve(high, high), "BOS+text") == {"step": 0, "loss": 8.0}
+    assert emergence.onset(curve(low, high, low), "BOS+text") is None
+
+
+@pytest.mark.parametrize(
+    ("rates", "status"),
+    [((0.5, 0.2, 0.3), "reproduced"), ((0.5, 0.2, 0.6), "partly"), ((0.5, 0.6, 0.6), "not reproduced")],
+)
+def test_verdict_on_emergence(rates: tuple[float, ...], status: str) -> None:
+    every = emergence.variants("gpu")
+    for training, rate in zip(every.values(), rates, strict=False):
+        ran(training, rate)
+    record = emergence.measure("gpu", train=False)
+    assert record is not None
+    assert record.verdict is not None
+    assert record.verdict.status == status
+    missing = [name for name, found in record.values["variants"].items() if found is None]
+    assert missing == ["weight decay 0.5"]
+
+
+def test_a_second_seed_of_one_variant_widens_its_row() -> None:
+    every = emergence.variants("gpu")
+    ran(every["as in the budget"], 0.5)
+    ran(every["weight decay 0"], 0.2)
+    ran(replace(every["weight decay 0"], seed=1), 0.6)
+    record = emergence.measure("gpu", seeds=2, train=False)
+    assert record is not None
+    base, other = (record.values["variants"][name] for name in ("as in the budget", "weight decay 0"))
+    assert (base["seeds"], other["seeds"]) == (1, 2)
+    assert other["sink_rate_0.3"]["value"] == pytest.approx(0.4)
+    assert other["sink_rate_0.3"]["low"] < 0.25 < 0.55 < other["sink_rate_0.3"]["high"]
+    assert other["run"] == every["weight decay 0"].slug
+
+
+# -- all of them --------------------------------------------------------------------------------------------
+
+
+def test_smoke_is_shown_only_to_who_asks_and_has_no_verdict() -> None:
+    ran(context_length.training("smoke", "never", 64), 0.1)
+    ran(context_length.training("smoke", "never", 128), 0.9)
+    record = context_length.measure("smoke", train=False)
+    assert record is not None
+    assert record.verdict is not None
+    assert record.verdict.status == "not measured"
+    assert run_records.shown("context_length") == []
+    assert run_records.shown("context_length", "smoke") == [record]
+    with pytest.raises(FirstTokenError, match="no budget 'tiny'"):
+        run_records.shown("context_length", "tiny")
+
+
+def test_a_run_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+
+    def measure(training: Training, fresh: bool) -> Record:
+        if training.packing.length == 128:
+            raise FirstTokenError("Out of memory: give a shorter context.")
+        done.append(training.packing.length)
+        return ran(training, 0.5)
+
+    monkeypatch.setattr(train, "measure", measure)
+    with pytest.raises(FirstTokenError, match=r"smoke-causal-bos-never-t128: Out of memory"):
+        run_records.runs_of([Training("smoke", Packing(length)) for length in (64, 128, 256)], train=True)
+    assert done == [64, 256]
+
+
+def test_costs_count_what_runs_have_reached() -> None:
+    before = {row[0]: row for row in run_records.cost_rows(100.0)}
+    assert before["gpu"][5] == "not measured yet"
+    ran(context_length.training("gpu", "never", 128), 0.5)
+    row = {row[0]: row for row in run_records.cost_rows(100.0)}["gpu"]
+    assert row[5] == "1,000"
+    found = budget("gpu")
+    seconds = found.tokens * found.flops_per_token(found.length) / 1e14
+    assert row[4] == duration(seconds)
+
+
+@pytest.mark.parametrize("chapter", ["context_length", "packing", "emergence"])
+def test_a_chapter_runs_from_nothing_at_the_budget_smoke(
+    chapter: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In earnest: tokenise, train every run, measure, draw."""
+    shared = tmp_path_factory.getbasetemp() / "smoke"
+    monkeypatch.setenv("FIRSTTOKEN_CACHE", str(shared))
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "local"))
+    values = chapters.choose({"budget": "smoke"}, [chapter])[chapter]
+    out = chapters.run_chapter(chapter, values, tmp_path / f"{chapter}.ipynb")
+    content = nbformat.read(out, as_version=4)
+    text = "".join(str(cell.get("outputs", "")) for cell in content.cells)
+    assert "not measured (smoke-budget)" in text
+    assert (tmp_path / "local" / chapter / "smoke-budget.json").exists()
+    runs = records.read(tmp_path / "local" / chapter / "smoke-budget.json").values["runs"]
+    trained = {path.stem for path in (tmp_path / "local" / "pretraining").glob("*.json")}
+    assert trained == set(runs)
+    assert len(runs) >= 4

@@ -1,0 +1,97 @@
+"""Numbers in prose: read from records, "not measured yet" where there is none, an error where the key is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from firsttoken import records
+from firsttoken.book.page import papermill_command, provenance, rerun_command, verdict
+from firsttoken.claims.base import CLAIMS, Claim
+from firsttoken.errors import FirstTokenError
+from firsttoken.records import Record, Verdict
+from firsttoken.records.numbers import Quoted, fill, quote
+
+RECORD = Record(
+    claim="claim",
+    model="tiny",
+    parameters={"seed": 3},
+    values={
+        "rate": {"value": 0.5, "low": 0.4, "high": 0.61, "n": 170},
+        "layers": [0.1, 0.2],
+        "deep": {"eps": {"a": 2}},
+    },
+    provenance={"model": {"name": "org/<tiny>", "dtype": "float32"}, "commit": "c" * 40, "dirty": True, "texts": "t1"},
+    verdict=Verdict("partly", "Half of <them>."),
+)
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
+    records.write(RECORD)
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("claim.tiny.rate:.1%", Quoted("50.0%", "95 % interval 40.0% to 61.0%, n = 170")),
+        ("claim.tiny.rate.low:.2f", Quoted("0.40")),
+        ("claim.tiny.layers.1:.1f", Quoted("0.2")),
+        ("claim.tiny.deep.eps.a", Quoted("2")),
+        ("claim.other.rate:.1%", Quoted("not measured yet", measured=False)),
+        ("claim.tiny--variant.rate", Quoted("not measured yet", measured=False)),
+        ("paper.mass_405b.value:.0%", Quoted("about 80%")),
+        ("paper.llama.meta-llama-llama-3-1-8b.sink_rate:.2%", Quoted("45.97%")),
+        ("paper.apostrophe_head.layer", Quoted("1")),
+    ],
+)
+def test_a_key_shows_its_number(key: str, shown: Quoted) -> None:
+    assert quote(key) == shown
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("claim.tiny.rat:.1%", "at 'rat'; there is"),
+        ("claim.tiny.layers.7", "at '7'"),
+        ("claim.tiny.layers:.1%", "cannot be shown"),
+        ("claim.tiny.deep", "cannot be shown"),
+        ("claim.tiny", "form claim.model.name"),
+        ("paper.nothing", "at 'nothing'"),
+    ],
+)
+def test_a_wrong_key_is_an_error(key: str, words: str) -> None:
+    with pytest.raises(FirstTokenError, match=words):
+        quote(key)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_what_the_paper_says_of_each_claim_can_be_filled_in(claim: Claim) -> None:
+    assert "{" not in fill(claim.paper)
+
+
+def test_a_verdict_is_a_word_and_escaped() -> None:
+    html = verdict(RECORD).html
+    assert "Verdict: partly" in html
+    assert "Half of &lt;them&gt;." in html
+    assert "not measured yet" in verdict(None).html
+
+
+def test_provenance_has_origin_and_commands() -> None:
+    shown = provenance("sink_rates", {"model": "a b", "fresh": False, "n": 3, "lengths": [1, 2]}, [RECORD])
+    for words in ("org/&lt;tiny&gt;", "cccccccccccc with uncommitted changes", "170", "float32", "t1", "seed"):
+        assert words in shown.html
+    assert shown.text.splitlines()[-1].startswith("papermill notebooks/sink_rates.ipynb")
+
+
+def test_commands_repeat_the_run() -> None:
+    values = {"model": "it's", "fresh": False, "n": 3, "lengths": [1, 2]}
+    assert (
+        rerun_command("c", values)
+        == "firsttoken run c -p model 'it'\"'\"'s' -p fresh false -p n 3 -p lengths '[1, 2]'"
+    )
+    assert papermill_command("c", {"model": "8", "fresh": True}) == (
+        "papermill notebooks/c.ipynb c.out.ipynb -r model 8 -y 'fresh: true'"
+    )
