@@ -26,9 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firsttoken import models, records, texts
+from firsttoken import estimates, models, records, statistics, texts
 from firsttoken.errors import FirstTokenError
-from firsttoken.measures import sinks as metrics
 from firsttoken.measures.cache_masks import Policy, Pruning, evicting, pruned_once
 from firsttoken.probe import probe
 from firsttoken.probe.interventions import Hook
@@ -109,7 +108,7 @@ def with_masks(lm: models.LanguageModel, ids: Tensor, comparison: Comparison) ->
     return found
 
 
-def measure(python: str, lm: models.LanguageModel, comparison: Comparison) -> records.JSON:
+def measure(python: str, lm: models.LanguageModel, comparison: Comparison) -> estimates.JSON:
     """Values of the record.
 
     `largest_difference` of any token's loss between kvpress and our masks, in nats, by setting and `over_all`; under
@@ -120,13 +119,13 @@ def measure(python: str, lm: models.LanguageModel, comparison: Comparison) -> re
     theirs, versions = with_kvpress(python, lm, ids, comparison)
     ours = with_masks(lm, ids, comparison)
     apart = {name: float((ours[name] - theirs[name]).abs().max()) for name in ours if name in theirs}
-    values: records.JSON = asdict(comparison) | {"kvpress_packages": versions, "tokens": theirs["full"].numel()}
+    values: estimates.JSON = asdict(comparison) | {"kvpress_packages": versions, "tokens": theirs["full"].numel()}
     for side, losses in (("kvpress", theirs), ("ours", ours)):
         means = {name: found.double().mean(1) for name, found in losses.items()}
         values[side] = {
             name: {
-                "loss": asdict(metrics.bootstrap(found)),
-                "increase": asdict(metrics.bootstrap(found - means["full"])),
+                "loss": asdict(statistics.bootstrap(found)),
+                "increase": asdict(statistics.bootstrap(found - means["full"])),
             }
             for name, found in means.items()
         }
@@ -134,12 +133,12 @@ def measure(python: str, lm: models.LanguageModel, comparison: Comparison) -> re
     return values
 
 
-def show(values: records.JSON) -> None:
+def show(values: estimates.JSON) -> None:
     """The values as lines of text."""
     print(f"kvpress's packages: {values['kvpress_packages']}; {values['tokens']} losses for each setting")
     for side in ("kvpress", "ours"):
         for name, found in values[side].items():
-            loss, increase = records.interval(found["loss"], ".4f"), records.interval(found["increase"], "+.4f")
+            loss, increase = estimates.interval(found["loss"], ".4f"), estimates.interval(found["increase"], "+.4f")
             apart = values["largest_difference"].get(name)
             same = f", largest difference {apart:.1e}" if side == "ours" and apart is not None else ""
             print(f"{side:8} {name:28} {loss}, over the full cache {increase}{same}")

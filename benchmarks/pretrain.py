@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from transformers import LlamaForCausalLM, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from firsttoken import records
+from firsttoken import estimates, records
 from firsttoken.pretraining import budgets, train
 from firsttoken.pretraining.corpora import Corpus, open_corpus
 from firsttoken.pretraining.packing import Packing, Windows, collate
@@ -101,8 +101,8 @@ def with_loop(training: Training, corpus: Corpus, steps: int) -> tuple[float, fl
     return (steps - WARM) * settings.tokens_per_step / (ends[-1] - ends[WARM - 1]), statistics.mean(losses)
 
 
-def measure(budget: str, rounds: int, steps: int) -> records.JSON:
-    values: records.JSON = {}
+def measure(budget: str, rounds: int, steps: int) -> estimates.JSON:
+    values: estimates.JSON = {}
     for masking in ("causal", "intra_document"):
         training = Training(budget, Packing(budgets.budget(budget).length, masking, "fixed"))
         corpus = open_corpus(training.settings().corpus)

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from firsttoken import models, records, texts
+from firsttoken import estimates, models, records, texts
 from firsttoken.probe import probe
 
 WAYS = ("sdpa", "probe", "probe with entropy", "eager")
@@ -86,9 +86,9 @@ def resident(kind: str) -> float:
     return int(line.split()[1]) * 1024 / 1e9
 
 
-def measure(lm: models.LanguageModel, repeats: int) -> Callable[[], records.JSON]:
-    def run() -> records.JSON:
-        values: records.JSON = {}
+def measure(lm: models.LanguageModel, repeats: int) -> Callable[[], estimates.JSON]:
+    def run() -> estimates.JSON:
+        values: estimates.JSON = {}
         for length in (1024, 4096):
             seconds = times(lm, length, repeats)
             ratios = {way.replace(" ", "_"): seconds[way] / seconds["sdpa"] for way in seconds}

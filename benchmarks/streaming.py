@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from firsttoken import models, records
+from firsttoken import estimates, models, records
 from firsttoken.errors import FirstTokenError
 from firsttoken.execution import cost
 from firsttoken.execution.streaming import StreamedModel
@@ -89,7 +89,7 @@ def passages(args: argparse.Namespace) -> torch.Tensor:
 # -- the four ways, each in a process of its own ------------------------------------------------------------
 
 
-def sequential(args: argparse.Namespace) -> records.JSON:
+def sequential(args: argparse.Namespace) -> estimates.JSON:
     checkpoint, block, total = open_checkpoint(args.folder), bytearray(BLOCK), 0
     start, disk = time.perf_counter(), from_disk()
     for shard in checkpoint.shards:
@@ -99,7 +99,7 @@ def sequential(args: argparse.Namespace) -> records.JSON:
     return {"bytes": total, "bytes_from_disk": from_disk() - disk, "seconds": time.perf_counter() - start}
 
 
-def streamed(args: argparse.Namespace) -> records.JSON:
+def streamed(args: argparse.Namespace) -> estimates.JSON:
     lm, ids = models.load(str(args.folder), device=args.device, dtype="bfloat16"), passages(args)
     model = StreamedModel(lm)
     before = forget_peak(args.device)
@@ -122,7 +122,7 @@ def streamed(args: argparse.Namespace) -> records.JSON:
     }
 
 
-def offload(args: argparse.Namespace) -> records.JSON:
+def offload(args: argparse.Namespace) -> estimates.JSON:
     """accelerate keeps every layer on disk and reads it for each forward pass, so once for each micro-batch."""
     lm, ids = models.load(str(args.folder), device=args.device, dtype="bfloat16"), passages(args)
     layers = {f"model.layers.{i}": "disk" for i in range(lm.config.num_hidden_layers)}
@@ -141,7 +141,7 @@ def offload(args: argparse.Namespace) -> records.JSON:
     return {"bytes_from_disk": from_disk() - disk, "seconds": seconds, "peak_bytes": peak(args.device) - before}
 
 
-def arithmetic(args: argparse.Namespace) -> records.JSON:
+def arithmetic(args: argparse.Namespace) -> estimates.JSON:
     """Operations a second in a product as large as those of a layer, for as many tokens as a micro-batch has."""
     config = AutoConfig.from_pretrained(args.folder)
     tokens = passages(args).numel() // 2
@@ -189,7 +189,7 @@ def from_disk() -> int:
 # -- the comparison -----------------------------------------------------------------------------------------
 
 
-def run(args: argparse.Namespace, way: str) -> records.JSON:
+def run(args: argparse.Namespace, way: str) -> estimates.JSON:
     if way != "arithmetic":
         # A virtual machine gives free memory back to its host. Whoever takes it first pays for getting it again, here
         # up to three times the time of the read; so every way finds memory that was just in use.
@@ -200,16 +200,16 @@ def run(args: argparse.Namespace, way: str) -> records.JSON:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise FirstTokenError(f"{way} failed: {done.stderr[-2000:]}")
-    found: records.JSON = json.loads(done.stdout.splitlines()[-1])
+    found: estimates.JSON = json.loads(done.stdout.splitlines()[-1])
     print(f"{way}: {found}", flush=True)
     return found
 
 
-def measure(args: argparse.Namespace) -> records.JSON:
+def measure(args: argparse.Namespace) -> estimates.JSON:
     """The ways take turns, a plain read before and after each streamed pass, so that a slow moment of a shared disk or
     processor hits both; ratios are those of neighbours, and the middle one of all rounds counts."""
     checkpoint = open_checkpoint(args.folder)
-    rounds: list[records.JSON] = []
+    rounds: list[estimates.JSON] = []
     before = run(args, "sequential")
     for _ in range(args.repeats):
         one = {way: run(args, way) for way in ("streamed", "sequential", "offload", "arithmetic")}
@@ -249,7 +249,7 @@ def measure(args: argparse.Namespace) -> records.JSON:
     }
 
 
-def prediction(args: argparse.Namespace, one: records.JSON) -> records.JSON:
+def prediction(args: argparse.Namespace, one: estimates.JSON) -> estimates.JSON:
     """What the planner says of a streamed pass, given the rates of this round."""
     shape = cost.shape_of(AutoConfig.from_pretrained(args.folder), "bfloat16")
     load = cost.Load(args.texts, args.length, args.texts * args.length // 2, head=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import nbformat
 
-from firsttoken.records import ROOT
+from firsttoken.files import ROOT
 
 PARAMETERS = """model: str = "tiny"  # which model
 passages: int = 8  # how many

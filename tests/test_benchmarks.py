@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from firsttoken.records import ROOT
+from firsttoken.files import ROOT
 
 
 def test_streaming_two_gigabytes_reads_each_byte_once_and_holds_two_layers(tmp_path: Path) -> None:

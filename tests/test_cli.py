@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from firsttoken import cli
+from firsttoken import cli, parameters
 from firsttoken.book import build, chapters
 from firsttoken.claims import base
 from firsttoken.errors import FirstTokenError
@@ -15,10 +15,10 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list:
     """Two chapters with declared parameters, and what would be run of them."""
     declared = {
         "alpha": {
-            "model": chapters.Parameter("model", "str", '"m"', ""),
-            "n": chapters.Parameter("n", "int", "1", ""),
+            "model": parameters.Parameter("model", "str", '"m"', ""),
+            "n": parameters.Parameter("n", "int", "1", ""),
         },
-        "beta": {"fresh": chapters.Parameter("fresh", "bool", "False", "")},
+        "beta": {"fresh": parameters.Parameter("fresh", "bool", "False", "")},
     }
     run: list = []
     monkeypatch.setattr(chapters, "chapters", lambda root=None: list(declared))

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 import yaml
 
-from firsttoken.records import ROOT
+from firsttoken.files import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # What `make install` installs; the other extras are for machines of their own.

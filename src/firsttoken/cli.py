@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from firsttoken.book import build, chapters, cluster
 from firsttoken.errors import FirstTokenError
+from firsttoken.files import ROOT
 from firsttoken.models.bundled import BUNDLED
-from firsttoken.records import ROOT
 
 
 def command_run(args: argparse.Namespace) -> None:

@@ -7,36 +7,37 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from firsttoken.claims.sink_rates.figures import Estimates, band
-from firsttoken.measures.bos_contrast import ARMS, LABELS, Arm
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color
+from firsttoken.plots import NEUTRAL, PALETTE, Display, Estimates, band, figure, model_color, whole_numbers
 from firsttoken.records import Record
 
-ARM_COLORS: dict[Arm, str] = {"with_bos": PALETTE[2], "without_bos": PALETTE[3]}
+ARM_COLORS = {"with_bos": PALETTE[2], "without_bos": PALETTE[3]}
 
 
-def draw_arms(ax: Axes, x: Sequence[float], of_arm: Mapping[Arm, Estimates], **line: Any) -> None:
-    """Both arms as lines with their intervals; empty estimates are left out."""
-    for arm in ARMS:
+def draw_arms(
+    ax: Axes, x: Sequence[float], of_arm: Mapping[Any, Estimates], labels: Mapping[Any, str], **line: Any
+) -> None:
+    """The arms that `labels` names, in its order, as lines with their intervals; empty estimates are left out."""
+    for arm, label in labels.items():
         if arm not in of_arm:
             continue
         pairs = [(a, estimate) for a, estimate in zip(x, of_arm[arm], strict=True) if estimate]
-        band(ax, [a for a, _ in pairs], [e for _, e in pairs], color=ARM_COLORS[arm], label=LABELS[arm], **line)
+        band(ax, [a for a, _ in pairs], [e for _, e in pairs], color=ARM_COLORS[arm], label=label, **line)
 
 
 def by_arm(
     found: Sequence[Record],
-    pick: Callable[[Record], tuple[Sequence[float], Mapping[Arm, Estimates]]],
+    pick: Callable[[Record], tuple[Sequence[float], Mapping[Any, Estimates]]],
     alt: str,
     xlabel: str,
     ylabel: str,
+    labels: Mapping[Any, str],
     adjust: Callable[[Axes, Record], object] | None = None,
 ) -> Display:
     """A panel for each model with both arms.
 
     Args:
+        labels: of each arm, as `measures.bos_contrast.LABELS`.
         pick: the x values and the estimates of each arm, from a record.
         adjust: called with each panel's axes at the end.
     """
@@ -44,7 +45,7 @@ def by_arm(
     def draw(axes: Any) -> None:
         panels = np.atleast_1d(axes)
         for ax, record in zip(panels, found, strict=True):
-            draw_arms(ax, *pick(record))
+            draw_arms(ax, *pick(record), labels)
             ax.set(title=record.model, xlabel=xlabel)
             if adjust:
                 adjust(ax, record)
@@ -68,10 +69,6 @@ def ratio_by_layer(found: Sequence[Record], key: str, alt: str, ylabel: str) -> 
         ax.legend(frameon=False)
 
     return figure(draw, f"{alt}, for {_names(found)}", figsize=(7, 3.6))
-
-
-def whole_numbers(ax: Axes) -> None:
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _names(found: Sequence[Record]) -> str:

@@ -25,7 +25,9 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import plotly.graph_objects as go
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from firsttoken.errors import FirstTokenError
 
@@ -181,3 +183,17 @@ def table(rows: Sequence[Sequence[object]], columns: Sequence[str], caption: str
     )
     text = "\n".join(" | ".join(map(str, row)) for row in (columns, *rows))
     return Display(html, f"{caption}\n{text}")
+
+
+Estimates = Sequence[Mapping[str, float]]
+
+
+def band(ax: Axes, x: Sequence[float], estimates: Estimates, **line: Any) -> None:
+    """A line through estimates with its 95 % interval as a band."""
+    ax.plot(x, [e["value"] for e in estimates], **line)
+    low, high = [e["low"] for e in estimates], [e["high"] for e in estimates]
+    ax.fill_between(x, low, high, color=line["color"], alpha=0.2, linewidth=0)
+
+
+def whole_numbers(ax: Axes) -> None:
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from firsttoken.book import build, chapters
-from firsttoken.records import ROOT
+from firsttoken.files import ROOT
 
 # Chromium's own services would ask for things in the background.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]

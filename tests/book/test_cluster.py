@@ -12,7 +12,7 @@ import pytest
 from firsttoken.book import cluster
 from firsttoken.book.cluster import Where, launch, models_in, plan_runs
 from firsttoken.errors import FirstTokenError
-from firsttoken.records import ROOT
+from firsttoken.files import ROOT
 from small_book import attempts, interrupted, launchable, notebook
 
 

@@ -12,9 +12,10 @@ import torch
 from fake import fake_lm
 from firsttoken.claims.jacobian import measure as jacobian
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import Estimate
+from firsttoken.measures import jacobian as gains_
 from firsttoken.measures.bos_contrast import ARMS, Arm, start
 from firsttoken.probe.residual_stream import push_forward, residual_stream, watch
-from firsttoken.records import Estimate
 from jacobian_exact import exact_jacobian
 from tiny import tiny_model
 
@@ -64,7 +65,7 @@ def test_products_equal_finite_differences() -> None:
 @pytest.mark.parametrize("name", ["llama", "gemma3_text"])
 def test_gains_estimate_the_frobenius_norm(name: str, arm: Arm) -> None:
     lm = fake_lm(tiny_model(name).double())
-    found = jacobian.gains(lm, IDS, [2, 5], 200, arm, batch_tokens=64 * LENGTH)
+    found = gains_.gains(lm, IDS, [2, 5], 200, arm, batch_tokens=64 * LENGTH)
     inputs, first = start(lm, IDS[None], arm)
     whole = exact_jacobian(lm.model, inputs, 4)
     for row, source in enumerate((2, 5)):
@@ -83,8 +84,8 @@ def test_gains_estimate_the_frobenius_norm(name: str, arm: Arm) -> None:
 def test_batching_changes_nothing_and_the_attention_implementation_comes_back() -> None:
     lm = fake_lm(tiny_model("llama"))
     before = lm.model.config._attn_implementation
-    together = jacobian.gains(lm, IDS, [1, 3], 3)
-    alone = jacobian.gains(lm, IDS, [1, 3], 3, batch_tokens=1)
+    together = gains_.gains(lm, IDS, [1, 3], 3)
+    alone = gains_.gains(lm, IDS, [1, 3], 3, batch_tokens=1)
     torch.testing.assert_close(together.squared, alone.squared, atol=1e-6, rtol=1e-4)
     assert lm.model.config._attn_implementation == before
 
@@ -98,15 +99,15 @@ def test_bins_cover_every_distance_once() -> None:
 def test_sources_come_from_every_part() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
-        a, b, c = jacobian.choose_sources(20, 3, generator)
+        a, b, c = gains_.choose_sources(20, 3, generator)
         assert 1 <= a < 7 <= b < 13 <= c < 19
     with pytest.raises(FirstTokenError, match="lower `sources`"):
-        jacobian.choose_sources(4, 3, generator)
+        gains_.choose_sources(4, 3, generator)
 
 
 def test_summary_against_loops() -> None:
     generator = torch.Generator().manual_seed(0)
-    found: dict[Arm, list[jacobian.Gains]] = {}
+    found: dict[Arm, list[gains_.Gains]] = {}
     for arm in ARMS:
         found[arm] = []
         for at in ([1, 4], [2, 3]):
@@ -114,7 +115,7 @@ def test_summary_against_loops() -> None:
             for row, i in enumerate(at):
                 squared[row, ..., :i] = 0
             norms = torch.rand(3, 8, generator=generator) + 0.5
-            found[arm].append(jacobian.Gains(squared, norms, torch.tensor(at)))
+            found[arm].append(gains_.Gains(squared, norms, torch.tensor(at)))
     values = jacobian.summary(found)
     means = {}
     for arm in ARMS:
@@ -134,16 +135,16 @@ def test_summary_against_loops() -> None:
 def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = fake_lm(tiny_model("llama"))
     with pytest.raises(FirstTokenError, match="at least 2"):
-        jacobian.gains(lm, IDS, [2], 1)
+        gains_.gains(lm, IDS, [2], 1)
     with pytest.raises(FirstTokenError, match="There is no token 7 in a text of 7"):
-        jacobian.gains(lm, IDS, [7], 2)
+        gains_.gains(lm, IDS, [7], 2)
 
     def full(*_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
 
-    monkeypatch.setattr(jacobian, "push_forward", full)
+    monkeypatch.setattr(gains_, "push_forward", full)
     with pytest.raises(FirstTokenError, match="lower batch_tokens"):
-        jacobian.gains(lm, IDS, [2], 2)
+        gains_.gains(lm, IDS, [2], 2)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ from fake import LETTERS, fake_lm
 from firsttoken import models, texts
 from firsttoken.claims.kv_cache import measure as kv_cache
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import Estimate
 from firsttoken.measures import cache_masks
-from firsttoken.measures.cache_masks import Policy, Pruning, evicting, pruned_once, rotate_half, rotations
+from firsttoken.measures.cache_masks import Policy, Pruning, evicting, pruned_once
 from firsttoken.measures.sink_window_cache import cache_bytes, sink_window_cache
+from firsttoken.models.anatomy import rotate_half, rotations
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, plain_scores
-from firsttoken.records import Estimate
 from tiny import tiny_model
 
 LENGTH = 40

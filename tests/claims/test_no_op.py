@@ -12,7 +12,7 @@ from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head
 from firsttoken.claims.no_op.measure import NoOp, first_token_attention, measure
 from firsttoken.claims.no_op.search import Discovery, discover, information, largest_by_chance, modes, targets, valley
 from firsttoken.errors import FirstTokenError
-from firsttoken.measures.head_norms import attention_maps
+from firsttoken.measures.attention_maps import attention_maps
 from firsttoken.texts.token_classes import CLASSES, Conditions, conditions, containing
 from tiny import tiny_model
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from fake import LETTERS, fake_lm
-from firsttoken import models, texts
+from firsttoken import models, statistics, texts
 from firsttoken.claims.perturbation import measure as perturbation
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import Estimate
 from firsttoken.measures import spread as mixing
 from firsttoken.measures.bos_contrast import ARMS, Arm, first_token_mass, sink_survives, start
 from firsttoken.models import LanguageModel
 from firsttoken.models.bundled import BUNDLED
 from firsttoken.probe.residual_stream import residual_stream
-from firsttoken.records import Estimate
-from firsttoken.texts import edits
+from firsttoken.texts import edits, tokens
 from firsttoken.texts.edits import Edit
 from tiny import tiny_model
 
@@ -130,15 +130,15 @@ def test_spread_and_reach_against_loops() -> None:
 def test_ratio_is_of_means_and_draws_texts_not_edits() -> None:
     below = torch.tensor([[0.1], [0.2], [0.4], [0.8], [1.6], [0.3]])
     texts_of = torch.tensor([0, 0, 1, 1, 2, 2])
-    exact = mixing.ratio_estimates(3 * below, below, texts_of)[0]
+    exact = statistics.ratio_estimates(3 * below, below, texts_of)[0]
     assert (exact.value, exact.low, exact.high, exact.n) == pytest.approx((3, 3, 3, 3))
     above = below.flip(0)
-    found = mixing.ratio_estimates(above, below, texts_of)[0]
+    found = statistics.ratio_estimates(above, below, texts_of)[0]
     assert found.value == pytest.approx(float(above.sum() / below.sum()))
     drawn = brute_force(above, below, texts_of)
     assert (found.low, found.high) == pytest.approx(drawn, rel=0.05)
     with pytest.raises(FirstTokenError, match="at least two texts"):
-        mixing.ratio_estimates(above, below, torch.zeros(6, dtype=torch.long))
+        statistics.ratio_estimates(above, below, torch.zeros(6, dtype=torch.long))
 
 
 def brute_force(above: torch.Tensor, below: torch.Tensor, texts_of: torch.Tensor) -> tuple[float, float]:
@@ -172,7 +172,7 @@ def test_the_shakespeare_edit_fits_both_tokenizers(lm: LanguageModel) -> None:
 
 
 def test_chosen_edits_are_where_they_say(lm: LanguageModel) -> None:
-    ids = texts.encode(lm, texts.texts_from("passages", limit=60), 64, "never")
+    ids = tokens.encode(lm, texts.texts_from("passages", limit=60), 64, "never")
     synonyms = edits.token_synonyms(lm)
     vocabulary = sorted(set(ids.flatten().tolist()))
     found = edits.choose_edits(ids, 120, synonyms, vocabulary, seed=0)

@@ -14,7 +14,8 @@ from firsttoken.claims.removal.measure import Removal
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures import task_scores
 from firsttoken.models import LanguageModel
-from firsttoken.texts import encode, passages
+from firsttoken.texts import passages, tokens
+from firsttoken.texts.tokens import encode
 
 SETTINGS = Removal(passages=3, length=24, needle_length=256)
 
@@ -94,7 +95,7 @@ def test_long_texts_end_where_short_ones_do(monkeypatch: pytest.MonkeyPatch) -> 
 def encode_windows(lm: LanguageModel, length: int, count: int) -> torch.Tensor:
     from firsttoken import texts
 
-    return texts.windows(lm, texts.long_text(), length, count)
+    return tokens.windows(lm, texts.long_text(), length, count)
 
 
 def values(increase: float, with_it: float, without: float, prepends: bool = True) -> dict[str, object]:

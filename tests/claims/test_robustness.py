@@ -18,7 +18,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
 from firsttoken.probe.interventions import forbid_key, in_every_layer, weaken_key
-from firsttoken.texts import Passage
+from firsttoken.texts import Passage, tokens
 from tiny import tiny_model
 
 TAIL = robustness.TAIL
@@ -196,7 +196,7 @@ def test_the_search_is_seeded_and_bounded(lm: LanguageModel, monkeypatch: pytest
     assert len(masses) == 3
     assert attacks.search(lm, 40, tokens=2, candidates=5, seed=3) == (suffix, masses)
     # Greedy: no candidate of the last step was better.
-    rows = texts.encode(lm, [p.text for p in texts.passages()[-4:]], 40, "never")
+    rows = tokens.encode(lm, [p.text for p in texts.passages()[-4:]], 40, "never")
     bos = torch.ones(4, 1, dtype=torch.long)
     given = torch.cat([bos, rows[:, :20], torch.tensor(suffix).expand(4, -1), rows[:, 20:]], dim=1)
     assert float(attacks.react(lm, given, 20).mass.mean()) == pytest.approx(masses[-1])

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from firsttoken import models, records
+from firsttoken import estimates, files, models, records
 from firsttoken.claims.scale import figures
 from firsttoken.claims.scale import measure as scale
 from firsttoken.claims.sink_rates import measure as sink_rates
-from firsttoken.claims.sink_rates.measure import SinkRates
+from firsttoken.measures.first_token_summary import SinkRates
 from firsttoken.records import Record
 
 
-def estimate(value: float) -> records.JSON:
+def estimate(value: float) -> estimates.JSON:
     return {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 170}
 
 
@@ -29,7 +29,7 @@ def record(name: str, parameters: float, mass: float = 0.5) -> Record:
         "width": 64,
         "heads": 4,
     }
-    return Record("scale", records.slug(name), records.recorded(SinkRates()), values, {"model": {"name": name}})
+    return Record("scale", files.slug(name), records.recorded(SinkRates()), values, {"model": {"name": name}})
 
 
 def test_a_record_of_a_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,11 @@ from firsttoken.claims import verify
 from firsttoken.claims.phenomenon import measure as phenomenon
 from firsttoken.claims.sink_rates import measure as sink_rates
 from firsttoken.errors import FirstTokenError
-from firsttoken.measures import first_token_attention
+from firsttoken.measures import attention_maps, first_token_attention, first_token_summary
 from firsttoken.models import LanguageModel
 from firsttoken.models.bundled import BUNDLED
 from firsttoken.probe import probe
+from firsttoken.records import store as record_store
 
 LENGTH = 64
 
@@ -58,7 +59,7 @@ def test_probe_equals_eager_on_a_real_model(lm: LanguageModel) -> None:
 
 
 def test_sink_rate_equals_a_count_over_eager_maps(lm: LanguageModel) -> None:
-    settings = sink_rates.SinkRates(passages=4, length=LENGTH, epsilon=0.3)
+    settings = first_token_summary.SinkRates(passages=4, length=LENGTH, epsilon=0.3)
     record = sink_rates.measure(lm, settings)
     ids = texts.encode(lm, [p.text for p in texts.passages()[:4]], LENGTH)
     alpha = eager_maps(lm, ids)[1][..., 0].mean(-1)  # (text, layer, head)
@@ -88,7 +89,7 @@ def test_packed_maps_come_back(lm: LanguageModel) -> None:
     record = phenomenon.measure(lm, phenomenon.Phenomenon(texts.passages()[0].text, 20))
     maps = eager_maps(lm, texts.encode(lm, [texts.passages()[0].text], 20))[1][0]
     for layer, head in ((0, 0), (5, 2), (maps.shape[0] - 1, maps.shape[1] - 1)):
-        found = phenomenon.unpack(record.values["maps"][layer][head])
+        found = attention_maps.unpack(record.values["maps"][layer][head])
         torch.testing.assert_close(found, maps[layer, head], atol=1 / 510 + 1e-4, rtol=0)
 
 
@@ -96,8 +97,11 @@ def values(loose: float, strict: float) -> dict[str, object]:
     def estimates(at: float) -> dict[str, float]:
         return {"value": at, "low": at - 0.01, "high": at + 0.01, "n": 170}
 
-    rates = [loose if epsilon < 0.5 else strict for epsilon in sink_rates.EPSILONS]
-    by_epsilon = {"epsilon": list(sink_rates.EPSILONS), "threshold_first": [estimates(rate) for rate in rates]}
+    rates = [loose if epsilon < 0.5 else strict for epsilon in first_token_summary.EPSILONS]
+    by_epsilon = {
+        "epsilon": list(first_token_summary.EPSILONS),
+        "threshold_first": [estimates(rate) for rate in rates],
+    }
     return {"by_epsilon": by_epsilon}
 
 
@@ -113,13 +117,13 @@ def values(loose: float, strict: float) -> dict[str, object]:
     ],
 )
 def test_verdicts_follow_from_the_numbers(model: str, loose: float, strict: float, status: str) -> None:
-    found = sink_rates.judge(model, sink_rates.SinkRates(), values(loose, strict))
+    found = sink_rates.judge(model, first_token_summary.SinkRates(), values(loose, strict))
     assert found.status == status
     assert f"{strict:.1%}" in found.sentence
 
 
 def test_another_length_cannot_test_the_papers_table() -> None:
-    settings = sink_rates.SinkRates(length=128)
+    settings = first_token_summary.SinkRates(length=128)
     assert sink_rates.judge("meta-llama-llama-3-1-8b", settings, values(0.9, 0.46)).status == "not measured"
 
 
@@ -132,17 +136,17 @@ def test_the_papers_models_stay_in_the_table_without_a_record() -> None:
 def test_bad_parameters() -> None:
     lm = models.load("smollm2-135m")
     with pytest.raises(FirstTokenError, match="between 0 and 1"):
-        sink_rates.measure(lm, sink_rates.SinkRates(epsilon=1.0))
+        sink_rates.measure(lm, first_token_summary.SinkRates(epsilon=1.0))
     with pytest.raises(FirstTokenError, match="fewer than passages=100000"):
-        sink_rates.measure(lm, sink_rates.SinkRates(passages=100000))
+        sink_rates.measure(lm, first_token_summary.SinkRates(passages=100000))
     with pytest.raises(FirstTokenError, match="fewer than length=9000"):
-        sink_rates.measure(lm, sink_rates.SinkRates(passages=3, length=9000))
+        sink_rates.measure(lm, first_token_summary.SinkRates(passages=3, length=9000))
 
 
 def test_verify_finds_a_changed_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lm = models.load("gemma3-270m")
     reference = tmp_path / "reference"
-    monkeypatch.setattr(records, "reference_store", lambda: reference)
+    monkeypatch.setattr(record_store, "reference_store", lambda: reference)
     good = phenomenon.measure(lm, phenomenon.Phenomenon(texts.passages()[0].text, 20))
     records.write(good, reference)
     ((_, lines),) = verify.verify(["phenomenon"])

@@ -11,8 +11,9 @@ import torch
 from fake import LETTERS, fake_lm
 from firsttoken.claims.smoothing import measure as smoothing
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import Estimate
+from firsttoken.measures import spectra
 from firsttoken.measures.bos_contrast import ARMS, Arm, start
-from firsttoken.records import Estimate
 from tiny import tiny_model
 
 LENGTH = 20
@@ -35,7 +36,7 @@ def test_rows_equal_eager(name: str, arm: Arm) -> None:
     rest = maps[..., 1:] / maps[..., 1:].sum(-1, keepdim=True)
     weight = 1 - maps[..., 0]
     expected = (torch.special.entr(rest).sum(-1) * weight).sum(-1) / weight.sum(-1)
-    torch.testing.assert_close(smoothing.rest_entropy(found.entropy, found.first), expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(spectra.rest_entropy(found.entropy, found.first), expected, atol=1e-3, rtol=1e-3)
     assert (found.renyi2 <= found.entropy + 1e-5).all(), "Renyi's entropies fall with their order"
 
 
@@ -43,18 +44,18 @@ def test_rest_entropy_of_rows_with_known_answers() -> None:
     for n, a in ((4, 0.0), (8, 0.5), (5, 0.999)):
         row = torch.tensor([a] + [(1 - a) / n] * n, dtype=torch.float64)
         entropy = torch.special.entr(row).sum()
-        rest = smoothing.rest_entropy(entropy[None], row[:1])
+        rest = spectra.rest_entropy(entropy[None], row[:1])
         assert float(rest.exp()) == pytest.approx(n, rel=1e-6)
-    wholly = smoothing.rest_entropy(torch.zeros(3), torch.ones(3))
+    wholly = spectra.rest_entropy(torch.zeros(3), torch.ones(3))
     assert float(wholly) == 0
 
 
 def test_effective_rank_of_maps_with_known_answers() -> None:
     same = torch.full((6, 6), 1 / 6)
-    assert float(smoothing.effective_rank(smoothing.singular_values(same))) == pytest.approx(1, abs=1e-6)
-    assert float(smoothing.effective_rank(smoothing.singular_values(torch.eye(6)))) == pytest.approx(6)
+    assert float(spectra.effective_rank(spectra.singular_values(same))) == pytest.approx(1, abs=1e-6)
+    assert float(spectra.effective_rank(spectra.singular_values(torch.eye(6)))) == pytest.approx(6)
     halves = torch.block_diag(torch.full((3, 3), 1 / 3), torch.full((3, 3), 1 / 3))
-    assert float(smoothing.effective_rank(smoothing.singular_values(halves))) == pytest.approx(2, abs=1e-6)
+    assert float(spectra.effective_rank(spectra.singular_values(halves))) == pytest.approx(2, abs=1e-6)
 
 
 def test_summary_against_loops() -> None:

@@ -19,10 +19,11 @@ from firsttoken.claims.theory import measure as theory
 from firsttoken.claims.theory.bounds import weight_norms
 from firsttoken.claims.theory.linear_model import SWEEPS, Toy, sweep, toy
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import Estimate
+from firsttoken.measures import spectra
 from firsttoken.measures.bos_contrast import ARMS
 from firsttoken.measures.path_sums import log_path_sums, mean_map, walk
 from firsttoken.probe.residual_stream import residual_stream
-from firsttoken.records import Estimate
 from tiny import tiny_model
 
 IDS = torch.randint(3, 97, (3, 20), generator=torch.Generator().manual_seed(5))
@@ -49,26 +50,26 @@ def test_the_constant_cannot_be_smaller(n: int) -> None:
 def test_measures_of_matrices_with_known_answers() -> None:
     even = torch.eye(8) * 3
     assert float(collapse.rank(even)) == pytest.approx(8)
-    assert float(collapse.matrix_entropy(even)) == pytest.approx(1)
+    assert float(spectra.matrix_entropy(even)) == pytest.approx(1)
     assert float(collapse.first_norm_ratio(even)) == pytest.approx(1)
     same = torch.ones(8, 5)
     assert float(collapse.distance_from_mean(same)) == pytest.approx(0, abs=1e-6)
     assert float(collapse.rank(same)) == pytest.approx(1, abs=1e-4)
-    assert float(collapse.matrix_entropy(same)) == pytest.approx(0, abs=1e-6)
+    assert float(spectra.matrix_entropy(same)) == pytest.approx(0, abs=1e-6)
     long = torch.eye(8)
     long[0] *= 1000
     assert float(collapse.first_norm_ratio(long)) == pytest.approx(1000)
-    assert float(collapse.matrix_entropy(long)) < 1e-3, "one long token is all that the measure sees"
+    assert float(spectra.matrix_entropy(long)) < 1e-3, "one long token is all that the measure sees"
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (2, 5, 3)])
 def test_spectra_equal_torch(shape: tuple[int, ...]) -> None:
     v = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    torch.testing.assert_close(collapse.singular_values(v), torch.linalg.svdvals(v), atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(spectra.singular_values_by_gram(v), torch.linalg.svdvals(v), atol=1e-7, rtol=1e-6)
     gram = v @ v.mT
     eigenvalues = torch.linalg.eigvalsh(gram / gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]).clamp_min(0)
     expected = torch.special.entr(eigenvalues).sum(-1) / math.log(min(shape[-2:]))
-    torch.testing.assert_close(collapse.matrix_entropy(v), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(spectra.matrix_entropy(v), expected, atol=1e-6, rtol=0)
 
 
 def test_collapse_by_layer_against_a_loop() -> None:

@@ -24,6 +24,7 @@ from firsttoken.claims.sink_rates import measure as sink_rates
 from firsttoken.claims.smoothing import measure as smoothing
 from firsttoken.claims.theory import measure as theory
 from firsttoken.claims.where import measure as where
+from firsttoken.measures import first_token_summary
 from firsttoken.records import Record, Verdict
 
 JUDGES: dict[str, Callable[[Record], Verdict]] = {
@@ -38,9 +39,11 @@ JUDGES: dict[str, Callable[[Record], Verdict]] = {
     "quantisation": lambda record: quantisation.judge(record.values),
     "removal": lambda record: removal.judge(record.model, record.values),
     "robustness": lambda record: robustness.judge(record.values),
-    "scale": lambda record: scale.judge(record.model, sink_rates.SinkRates(**record.parameters), record.values),
+    "scale": lambda record: scale.judge(
+        record.model, first_token_summary.SinkRates(**record.parameters), record.values
+    ),
     "sink_rates": lambda record: sink_rates.judge(
-        record.model, sink_rates.SinkRates(**record.parameters), record.values
+        record.model, first_token_summary.SinkRates(**record.parameters), record.values
     ),
     "smoothing": lambda record: smoothing.judge(record.values),
     "theory": lambda record: theory.judge(record.values),

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from fake import Letters
 from firsttoken import models
-from firsttoken.claims.phenomenon import measure as phenomenon
 from firsttoken.claims.smoothing import measure as smoothing
 from firsttoken.errors import FirstTokenError
 from firsttoken.execution import by_layer
 from firsttoken.execution.by_layer import attention, through_layers
-from firsttoken.measures import spread
+from firsttoken.measures import attention_maps, spread
 from firsttoken.measures.bos_contrast import ARMS, first_token_mass
 from firsttoken.probe import Probe
 from firsttoken.probe.residual_stream import residual_stream
@@ -79,7 +78,7 @@ def test_measures_of_mixing_stream_from_disk(name: str, arm: str, tmp_path: Path
         moved = spread.run_edits(lm, ids(), edits, arm, 4 * LENGTH, execution)  # type: ignore[arg-type]
         rows = smoothing.rows(lm, ids(), arm, 2 * LENGTH, execution=execution)  # type: ignore[arg-type]
         mass = first_token_mass(lm, ids(), arm, execution=execution)  # type: ignore[arg-type]
-        maps = phenomenon.attention_maps(lm, ids()[:1], execution)
+        maps = attention_maps.every_map(lm, ids()[:1], execution)
         return [
             moved.absolute,
             moved.relative,

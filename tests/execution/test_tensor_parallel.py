@@ -13,19 +13,18 @@ import torch
 
 from firsttoken import models, records
 from firsttoken.claims.sink_rates import measure as sink_rates
-from firsttoken.claims.sink_rates.measure import SinkRates
 from firsttoken.errors import FirstTokenError
 from firsttoken.execution import tensor_parallel
 from firsttoken.execution.choose import choose
 from firsttoken.measures import first_token_attention
+from firsttoken.measures.first_token_summary import SinkRates
 from tiny import tiny_model
 
 NAMES = ("llama", "gemma3_text", "qwen2_moe")
 IDS = torch.arange(3, 88).reshape(5, 17)
 CHILD = """
 import sys, torch, torch.distributed as dist
-from firsttoken import models
-from firsttoken.execution import tensor_parallel
+from firsttoken import models, torchrun
 from firsttoken.measures import first_token_attention as measure
 out, *folders = sys.argv[1:]
 gather, found = measure.gather_heads, {}
@@ -36,7 +35,7 @@ for folder in folders:
     found[folder] = measure.alphas(lm, torch.arange(3, 88).reshape(5, 17), batch_tokens=34), local
 if dist.get_rank() == 0:
     torch.save(found, out)
-sys.exit(tensor_parallel.main([folders[0], "--passages", "4", "--length", "16", "--device", "cpu"]))
+sys.exit(torchrun.main([folders[0], "--passages", "4", "--length", "16", "--device", "cpu"]))
 """
 
 
@@ -95,7 +94,7 @@ def test_two_launchers_that_meet_write_one_record(folder: Path, expected: record
     options = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={meeting}"]
     measure = [
         "-m",
-        "firsttoken.execution.tensor_parallel",
+        "firsttoken.torchrun",
         str(folder / NAMES[0]),
         "--passages=4",
         "--length=16",

@@ -15,6 +15,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from fake import LETTERS, fake_lm
 from firsttoken.claims.quantisation import measure as quantisation
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import Estimate
 from firsttoken.measures.rounding import (
     linear_layers,
     put_back_first,
@@ -26,7 +27,6 @@ from firsttoken.measures.rounding import (
     rounded_weights,
 )
 from firsttoken.probe import probe
-from firsttoken.records import Estimate
 from tiny import tiny_model
 
 IDS = torch.randint(3, 97, (3, 24), generator=torch.Generator().manual_seed(0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from firsttoken import statistics
 from firsttoken.claims.sink_rates.measure import window_plan
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures import sinks
@@ -53,7 +54,7 @@ def test_bootstrap_interval_has_the_right_width_and_coverage() -> None:
     covered, n = 0, 100
     for trial in range(200):
         sample = torch.randn(n, generator=generator)
-        found = sinks.bootstrap(sample, resamples=400, seed=trial)
+        found = statistics.bootstrap(sample, resamples=400, seed=trial)
         covered += found.low <= 0 <= found.high
         if trial == 0:
             assert found.high - found.low == pytest.approx(2 * 1.96 * sample.std().item() / n**0.5, rel=0.15)
@@ -64,7 +65,7 @@ def test_bootstrap_interval_has_the_right_width_and_coverage() -> None:
 
 def test_bootstrap_of_a_statistic_equals_the_mean_where_the_statistic_is_the_mean() -> None:
     sample = torch.rand(40, 2, 3)
-    one, other = sinks.bootstrap(sample), sinks.bootstrap(sample, lambda drawn: drawn.mean())
+    one, other = statistics.bootstrap(sample), statistics.bootstrap(sample, lambda drawn: drawn.mean())
     assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), abs=1e-12)
 
 
@@ -76,7 +77,7 @@ def test_epsilon_outside_the_unit_interval(epsilon: float) -> None:
 
 def test_one_passage_gives_no_interval() -> None:
     with pytest.raises(FirstTokenError, match="at least two passages"):
-        sinks.bootstrap(torch.rand(1, 2, 2))
+        statistics.bootstrap(torch.rand(1, 2, 2))
 
 
 def test_windows_cover_every_length_once() -> None:

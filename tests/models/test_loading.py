@@ -16,8 +16,9 @@ from gguf import GGUFReader
 from gguf.quants import dequantize
 
 from firsttoken import models
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.errors import FirstTokenError
 from firsttoken.models.bundled import BUNDLED, gguf_file
+from firsttoken.models.out_of_memory import explain_out_of_memory
 from tiny import tiny_model
 
 
@@ -51,7 +52,7 @@ def test_weights_equal_the_gguf_file_dequantised_by_its_own_library() -> None:
 
 
 def test_slugs() -> None:
-    from firsttoken.records import slug
+    from firsttoken.files import slug
 
     assert slug("meta-llama/Llama-3.1-8B") == "meta-llama-llama-3-1-8b"
     assert models.load("gemma3-270m").slug == "gemma3-270m"

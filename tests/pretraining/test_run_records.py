@@ -9,7 +9,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from firsttoken import records
+from firsttoken import files, records
 from firsttoken.book import chapters
 from firsttoken.claims.context_length import measure as context_length
 from firsttoken.claims.emergence import measure as emergence
@@ -21,14 +21,14 @@ from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.progress import duration
-from firsttoken.records import Record
+from firsttoken.records import Record, paper_numbers, store
 
 
 @pytest.fixture(autouse=True)
 def own_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "local"))
-    monkeypatch.setattr(records, "reference_store", lambda: tmp_path / "reference")
-    real = records.ROOT / "results" / "paper.json"
+    monkeypatch.setattr(store, "reference_store", lambda: tmp_path / "reference")
+    real = files.ROOT / "results" / "paper.json"
     (tmp_path / "reference").mkdir()
     (tmp_path / "reference" / "paper.json").write_text(real.read_text())
 
@@ -74,7 +74,7 @@ def ran(training: Training, rate: float, missing: float | None = None, harm: flo
         "windows_shared": 0.5,
     }
     provenance = {"model": training.provenance(), "texts": "abc", "time": "2026-01-01T00:00:00Z"}
-    parameters = records._normal(asdict(training))
+    parameters = store._normal(asdict(training))
     record = Record(train.CLAIM, training.slug, parameters, values, provenance)
     records.write(record)
     return record
@@ -163,7 +163,7 @@ def table(**rates: tuple[float, float, float]) -> Record | None:
 
 
 def test_rows_are_the_papers() -> None:
-    paper = records.paper()["packing"]["rows"]
+    paper = paper_numbers.paper()["packing"]["rows"]
     words = {"never": "", "documents": "", "fixed": " + fixed BOS"}
     for row, theirs in zip(ROWS, paper, strict=True):
         assert theirs["masking"] == row.masking.replace("_", "-").removesuffix("-") + words[row.bos]

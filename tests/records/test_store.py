@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from firsttoken import records
+from firsttoken import files, records
 from firsttoken.errors import FirstTokenError
-from firsttoken.records import Record, Verdict
+from firsttoken.records import Record, Verdict, paper_numbers, store
 
 
 class Model:
@@ -35,7 +35,7 @@ class Model:
 def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """A reference and a local store of their own."""
     reference, local = tmp_path / "results", tmp_path / "results" / "local"
-    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(store, "ROOT", tmp_path)
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(local))
     monkeypatch.delenv("FIRSTTOKEN_MEASURE_HERE", raising=False)
     return reference, local
@@ -62,7 +62,7 @@ def test_what_is_written_is_read() -> None:
 
 
 def test_slug() -> None:
-    assert records.slug("meta-llama/Llama-3.1-8B") == "meta-llama-llama-3-1-8b"
+    assert files.slug("meta-llama/Llama-3.1-8B") == "meta-llama-llama-3-1-8b"
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -156,14 +156,14 @@ def test_the_judge_speaks_and_provenance_is_complete() -> None:
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.json"
-    records.write_atomically(path, "old")
+    files.write_atomically(path, "old")
 
     def fail(*names: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        records.write_atomically(path, "new")
+        files.write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
@@ -194,8 +194,8 @@ def test_differences_are_named() -> None:
 
 def test_the_papers_numbers_are_readable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    records.paper.cache_clear()
-    assert all("where" in part for name, part in records.paper().items() if name != "source")
+    paper_numbers.paper.cache_clear()
+    assert all("where" in part for name, part in paper_numbers.paper().items() if name != "source")
 
 
 def test_time_is_measured() -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from firsttoken.book.chapters import chapters, listed, source
 from firsttoken.errors import FirstTokenError
-from firsttoken.records import ROOT, write_atomically
+from firsttoken.files import ROOT, write_atomically
 
 _MATHJAX = "mathjax/static/mathjax/"
 _MATHJAX_PARTS = ("es5/tex-chtml-full.js", "es5/output/chtml/fonts/woff-v2/", "LICENSE")

@@ -14,44 +14,16 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import yaml
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.records import ROOT, slug, write_atomically
+from firsttoken.files import ROOT, slug, write_atomically
+from firsttoken.parameters import Parameter
 
 PRACTICE = ("kv_cache", "quantisation", "robustness")  # what someone who serves a model should run on it
-_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a chapter, as declared in the notebook's `parameters` cell."""
-
-    name: str
-    type: str  # the annotation, or the type of the default where there is none
-    default: str  # as Python source
-    help: str
-
-    def parse(self, text: str) -> Any:
-        """The value that `text`, typed on a command line, means for the declared type."""
-        kind, _, optional = (part.strip() for part in self.type.partition("|"))
-        if optional == "None" and text.lower() in ("none", "null", ""):
-            return None
-        try:
-            if kind == "str":
-                return text
-            if kind == "bool":
-                return {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}[text.lower()]
-            if kind in ("int", "float"):
-                return int(text) if kind == "int" else float(text)
-            return yaml.safe_load(text)
-        except (KeyError, ValueError, yaml.YAMLError) as error:
-            raise FirstTokenError(f"The parameter {self.name} is of type {self.type}; '{text}' is not.") from error
 
 
 def chapters(root: Path = ROOT) -> list[str]:

@@ -26,7 +26,7 @@ import yaml
 
 from firsttoken.book import build, chapters
 from firsttoken.errors import FirstTokenError
-from firsttoken.records import ROOT, slug
+from firsttoken.files import ROOT, slug
 
 _RAISED = re.compile(r"^[\w.]+(?:Error|Exception|Exit|Interrupt): .*$", re.MULTILINE)
 

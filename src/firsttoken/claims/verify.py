@@ -24,7 +24,7 @@ from firsttoken.claims.where import measure as where
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
 from firsttoken.models.bundled import BUNDLED
-from firsttoken.records import Record
+from firsttoken.records import Record, store
 
 # Float32 sums come out differently on another processor: about 1e-5 in an attention weight. A rate that counts
 # heads above a threshold moves by one head of one passage when that carries a head across.
@@ -54,8 +54,8 @@ REMEASURE: dict[str, Callable[[LanguageModel, Record], Record]] = {
 
 def committed(claim: str = "*") -> list[Record]:
     """The committed records of bundled models."""
-    paths = sorted(records.reference_store().glob(f"{claim}/*.json"))
-    found = [records.read(path) for path in paths if path.parent != records.local_store()]
+    paths = sorted(store.reference_store().glob(f"{claim}/*.json"))
+    found = [records.read(path) for path in paths if path.parent != store.local_store()]
     return [record for record in found if record.model in BUNDLED]
 
 

@@ -15,11 +15,11 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from firsttoken.errors import explain_out_of_memory
 from firsttoken.execution.choose import choose_for_one_process
 from firsttoken.execution.streaming import StreamedModel
+from firsttoken.files import cache_folder
 from firsttoken.models import LanguageModel
-from firsttoken.models.bundled import cache_folder
+from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import Probe, probe
 from firsttoken.probe.residual_stream import watch
 

@@ -34,15 +34,6 @@ def empty_model(lm: LanguageModel, device: torch.device) -> PreTrainedModel:
     return model.eval()
 
 
-def find_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The stack of decoder layers and its name: the outermost list with as many modules as the model has layers."""
-    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    for name, module in model.named_modules():  # outer modules come first
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return name, module
-    raise FirstTokenError(f"{type(model).__name__} is no stack of layers, so they cannot be taken one by one.")
-
-
 def weight_groups(
     model: PreTrainedModel, checkpoint: Checkpoint, prefix: str, conversions: list[Any]
 ) -> dict[str, list[str]]:

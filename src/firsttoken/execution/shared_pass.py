@@ -20,9 +20,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from firsttoken.execution.choose import choose_for_one_process
-from firsttoken.execution.empty_model import find_layers, free
+from firsttoken.execution.empty_model import free
 from firsttoken.execution.streaming import StreamedModel
 from firsttoken.models import LanguageModel
+from firsttoken.models.anatomy import find_layers
 from firsttoken.progress import Progress
 
 Key = TypeVar("Key", bound=Hashable)

@@ -30,9 +30,10 @@ from transformers.modeling_utils import LoadStateDictConfig
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.execution.dry_run import LayerInput, dry_run, instead, share
-from firsttoken.execution.empty_model import empty_model, find_layers, free, weight_groups
+from firsttoken.execution.empty_model import empty_model, free, weight_groups
 from firsttoken.execution.resume import Finished, Resume
 from firsttoken.models import DTYPES, LanguageModel, no_progress_bar
+from firsttoken.models.anatomy import find_layers
 from firsttoken.models.checkpoint import Checkpoint, open_checkpoint
 from firsttoken.progress import Progress
 

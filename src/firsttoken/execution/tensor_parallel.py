@@ -1,19 +1,12 @@
 """One model over several GPUs: transformers' tensor parallelism under torchrun, heads gathered from the processes.
 
-    torchrun --nproc-per-node 8 -m firsttoken.execution.tensor_parallel meta-llama/Llama-3.1-405B --dtype bfloat16
-
-measures the sink rates and writes their record, which `firsttoken run sink_rates --model ...` then shows. Each process
-holds a share of every layer's heads, and the probe in it sees those; one gather at the end joins them.
+Each process holds a share of every layer's heads, and the probe in it sees those; one gather at the end joins them.
+`firsttoken.torchrun` is the command.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import os
-import sys
-import tempfile
-from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -22,7 +15,6 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.distributed import DistributedConfig
 
-from firsttoken import models
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import DTYPES, LanguageModel
 
@@ -82,41 +74,3 @@ def gather_heads(found: Tensor, heads: int) -> Tensor:
     parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, local)
     return torch.cat(parts, dim=-1).cpu()
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the sink rates of one model in all processes; the first writes the record."""
-    from firsttoken.claims.sink_rates import measure as sink_rates  # which imports this module
-
-    parser = argparse.ArgumentParser(
-        prog="torchrun ... -m firsttoken.execution.tensor_parallel", description=main.__doc__
-    )
-    parser.add_argument("model", metavar="MODEL")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--device", default="auto")
-    for field in dataclasses.fields(sink_rates.SinkRates):
-        if field.name != "execution":
-            parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
-    chosen = vars(parser.parse_args(arguments))
-    name, dtype, device = (chosen.pop(key) for key in ("model", "dtype", "device"))
-    first = os.environ.get("RANK", "0") == "0"
-    with tempfile.TemporaryDirectory() as scratch:
-        if not first:
-            os.environ["FIRSTTOKEN_RESULTS"] = scratch
-        try:
-            lm = models.load(name, dtype=dtype, device=device)
-            settings = sink_rates.SinkRates(**chosen, execution="tensor_parallel")
-            # Whether an old record exists may differ between machines, and then some processes would wait for ever.
-            record = sink_rates.measure(lm, settings, fresh=True)
-        except FirstTokenError as error:
-            print(error, file=sys.stderr)
-            return 2
-    if first and record.verdict:
-        print(f"sink_rates/{record.filename}: {record.verdict.sentence}")
-    if dist.is_initialized():
-        dist.destroy_process_group()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

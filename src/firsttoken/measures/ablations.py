@@ -17,9 +17,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from firsttoken import texts
 from firsttoken.errors import FirstTokenError
+from firsttoken.execution.shared_pass import together
 from firsttoken.measures import sinks
-from firsttoken.models import LanguageModel
+from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.models.anatomy import attention_blocks
 from firsttoken.probe import Probe, probe
 from firsttoken.probe.attention import AttentionCall
@@ -214,3 +216,13 @@ def agreement(intact: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     top1 = (intact[..., 0] == other[..., 0]).double().mean(1)
     shared = (intact[..., :, None] == other[..., None, :]).any(-1).double().mean(-1)
     return top1, shared.mean(1)
+
+
+CALIBRATION = 8  # texts, the last of the passages, from which ordinary means are taken
+
+
+def calibrated(lm: LanguageModel, bos: BosPolicy, execution: str = "resident") -> Means:
+    """Ordinary means from passages that no measurement uses with its default parameters."""
+    rest = [passage.text for passage in texts.passages()[-CALIBRATION:]]
+    ids = texts.encode(lm, rest, 64, bos)
+    return together(lm, {"means": partial(ordinary_means, ids=ids)}, execution)["means"]

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from firsttoken import statistics
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON
 from firsttoken.execution.by_layer import attention, through_layers
-from firsttoken.measures import sinks
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
-from firsttoken.records import JSON
 
 Arm = Literal["with_bos", "without_bos"]
 ARMS: tuple[Arm, ...] = ("with_bos", "without_bos")
@@ -56,7 +56,7 @@ def first_token_mass(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0, ex
 
     found = through_layers(lm, [rows], see, execution=execution, task="first-token mass")
     alpha = torch.stack([torch.cat(parts) for parts in found.values()], dim=1)  # (text, layer, head)
-    return asdict(sinks.bootstrap(alpha, seed=seed))
+    return asdict(statistics.bootstrap(alpha, seed=seed))
 
 
 def sink_survives(mass: Mapping[str, Any]) -> bool:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from firsttoken.errors import explain_out_of_memory
 from firsttoken.execution.choose import choose
 from firsttoken.execution.streaming import StreamedModel
 from firsttoken.execution.tensor_parallel import gather_heads, sharded_model
+from firsttoken.files import cache_folder
 from firsttoken.measures import sinks
 from firsttoken.models import LanguageModel
-from firsttoken.models.bundled import cache_folder
+from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 
 

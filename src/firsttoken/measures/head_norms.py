@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
 from firsttoken.models.anatomy import Block, attention_blocks, head_outputs
+from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
-from firsttoken.probe.attention import AttentionCall, log_sum_exp, plain_scores
+from firsttoken.probe.attention import AttentionCall
 
 
 @dataclass(frozen=True)
@@ -99,58 +100,6 @@ def _stack(found: dict[int, Tensor]) -> Tensor:
     if len({t.shape for t in found.values()}) > 1:
         raise FirstTokenError("The layers of this model differ in heads, so their norms cannot be put in one table.")
     return torch.stack([found[layer].cpu() for layer in sorted(found)], dim=1)
-
-
-def attention_maps(lm: LanguageModel, ids: Tensor, chosen: Sequence[tuple[int, int]], batch: int = 8) -> Tensor:
-    """Whole attention maps of a few heads.
-
-    Args:
-        chosen: (layer, head) of each.
-
-    Returns:
-        maps  # (text, chosen, query, key), float32
-
-    Raises:
-        FirstTokenError: there is no such layer or head.
-    """
-    check_heads(lm, chosen)
-    found: list[Tensor] = []
-    for part in ids.split(batch):
-        rows: dict[tuple[int, int], Tensor] = {}
-
-        def hook(module: Any, call: AttentionCall, rows: dict[tuple[int, int], Tensor] = rows) -> AttentionCall:
-            for layer, head in chosen:
-                if layer == module.layer_idx:
-                    one = one_head(call, head)
-                    weights = plain_scores(one) - log_sum_exp(plain_scores(one), one.sink_logits)[..., None]
-                    rows[layer, head] = weights.exp()[:, 0].cpu()
-            return call
-
-        with torch.inference_mode(), probe(lm.model, hook=hook):
-            lm.model.get_decoder()(part.to(lm.model.device), use_cache=False)
-        found.append(torch.stack([rows[pair] for pair in chosen], dim=1))
-    return torch.cat(found)
-
-
-def one_head(call: AttentionCall, head: int) -> AttentionCall:
-    """The call of a single head, with its dimension kept."""
-    cut = slice(head, head + 1)
-    mask = call.mask if call.mask is None or call.mask.shape[1] == 1 else call.mask[:, cut]
-    sink = None if call.sink_logits is None else call.sink_logits[cut]
-    return replace(
-        call, query=call.query[:, cut], key=call.key[:, cut], value=call.value[:, cut], mask=mask, sink_logits=sink
-    )
-
-
-def check_heads(lm: LanguageModel, chosen: Sequence[tuple[int, int]]) -> None:
-    """Raises `FirstTokenError` unless each (layer, head) exists in the model."""
-    config = lm.config.get_text_config()
-    layers, heads = config.num_hidden_layers, config.num_attention_heads
-    for layer, head in chosen:
-        if not 0 <= layer < layers:
-            raise FirstTokenError(f"{lm.name} has no layer {layer}; its layers are 0 to {layers - 1}.")
-        if not 0 <= head < heads:
-            raise FirstTokenError(f"{lm.name} has no head {head}; its heads are 0 to {heads - 1} in each layer.")
 
 
 # -- summaries of traces ------------------------------------------------------------------------------------

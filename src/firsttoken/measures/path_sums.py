@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firsttoken.errors import explain_out_of_memory
 from firsttoken.models import LanguageModel
+from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, attend
 

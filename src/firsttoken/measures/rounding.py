@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.execution.empty_model import find_layers
+from firsttoken.models.anatomy import find_layers
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import Hook
 

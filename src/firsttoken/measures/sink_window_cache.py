@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.measures.cache_masks import layer_kinds, rotate_half, rotations
+from firsttoken.models.anatomy import layer_kinds, rotate_half, rotations
 
 
 class SinkWindowLayer(DynamicLayer):

@@ -12,15 +12,14 @@ Two numbers that are easily mixed up:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
-import torch
 from torch import Tensor
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.records import Estimate
+from firsttoken.estimates import Estimate
+from firsttoken.statistics import bootstrap
 
 Order = Literal["threshold_first", "average_first"]
 
@@ -78,40 +77,6 @@ def sink_rate_by_layer(alpha: Tensor, epsilon: float) -> Tensor:
     return (alpha > epsilon).double().mean((0, 2))
 
 
-def bootstrap(
-    samples: Tensor,
-    statistic: Callable[[Tensor], Tensor] | None = None,
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Estimate:
-    """A statistic with its percentile bootstrap interval over the first dimension (passages, edits or seeds).
-
-    Args:
-        samples: (n, ...).
-        statistic: a function of resampled samples (n, ...) giving a scalar; the mean if none is given.
-
-    Raises:
-        FirstTokenError: fewer than two samples, from which no interval can be had.
-    """
-    n = samples.shape[0]
-    if n < 2:
-        raise FirstTokenError("An interval needs at least two passages; raise the number of passages.")
-    generator = torch.Generator().manual_seed(seed)
-    choices = torch.randint(n, (resamples, n), generator=generator)
-    samples = samples.detach().cpu().double()
-    if statistic is None:
-        samples = samples.reshape(n, -1).mean(1)
-        value, draws = samples.mean(), samples[choices].mean(1)
-    else:
-        value = statistic(samples).double()
-        draws = torch.stack([statistic(samples[choice]).double() for choice in choices])
-    tail = (1 - level) / 2
-    low, high = torch.quantile(draws, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return Estimate(float(value), low, high, n)
-
-
 def sink_rate_estimate(alpha: Tensor, epsilon: float, order: Order = "threshold_first", seed: int = 0) -> Estimate:
     """`sink_rate` with its 95 % bootstrap interval over passages."""
     if order == "threshold_first":
@@ -123,17 +88,3 @@ def sink_rate_estimate(alpha: Tensor, epsilon: float, order: Order = "threshold_
 def rates_by_epsilon(alpha: Tensor, epsilons: Sequence[float], order: Order, seed: int = 0) -> list[Estimate]:
     """Sink rate at each threshold."""
     return [sink_rate_estimate(alpha, epsilon, order, seed) for epsilon in epsilons]
-
-
-def mean_where(values: Tensor, where: Tensor, seed: int = 0) -> dict[str, Any] | None:
-    """Mean of values (text, query) where `where`, with an interval over texts; None where there are too few."""
-    sums = torch.stack([(values * where).sum(1), where.sum(1).double()], dim=1)
-    sums = sums[sums[:, 1] > 0]
-    if len(sums) < 2:
-        return None
-    return asdict(bootstrap(sums, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed))
-
-
-def rounded(values: Tensor) -> list[float]:
-    """A list of numbers, (n,), with the four digits that a figure can show, for a record."""
-    return [float(f"{value:.4g}") for value in values.tolist()]

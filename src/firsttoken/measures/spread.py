@@ -17,15 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from firsttoken.errors import FirstTokenError
 from firsttoken.execution.by_layer import through_layers
 from firsttoken.measures.bos_contrast import Arm, start
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
-from firsttoken.records import Estimate
 from firsttoken.texts.edits import Edit
-
-RESAMPLES = 1000
 
 
 def distances(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,40 +123,3 @@ def spread(distance: Tensor, positions: Tensor) -> Tensor:
 def reach(relative: Tensor, positions: Tensor, threshold: float) -> Tensor:
     """Share of later tokens that moved by more than `threshold` of their norm: (edit, layer)."""
     return spread((relative > threshold).float(), positions)
-
-
-def by_text(samples: Tensor, texts: Tensor) -> Tensor:
-    """Sums of samples over the edits of each text, (text, ...): what is resampled, since the edits of one text are
-    not independent. Texts without an edit are left out."""
-    _, number = texts.unique(return_inverse=True)
-    sums = torch.zeros(int(number.max()) + 1, *samples.shape[1:], dtype=torch.float64)
-    return sums.index_add(0, number, samples.double())
-
-
-def ratio_estimates(above: Tensor, below: Tensor, texts: Tensor, seed: int = 0) -> list[Estimate]:
-    """mean(above) / mean(below) over edits for each column, with bootstrap intervals over texts.
-
-    Args:
-        above, below: (edit, column).
-        texts: (edit,), the text of each edit.
-
-    Raises:
-        FirstTokenError: the edits are of one text, from which no interval can be had.
-    """
-    pairs = by_text(torch.stack([above.double(), below.double()]).movedim(0, -1), texts)  # (text, column, 2)
-    n = len(pairs)
-    if n < 2:
-        raise FirstTokenError("An interval needs edits of at least two texts; raise `edits` or give more texts.")
-    generator = torch.Generator().manual_seed(seed)
-    # How often each text is drawn in each resample, so that all columns take one matrix product.
-    drawn = torch.randint(n, (RESAMPLES, n), generator=generator)
-    times = torch.zeros(RESAMPLES, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
-    sums = torch.einsum("rt,tcp->rcp", times, pairs)
-    ends = torch.quantile(sums[..., 0] / sums[..., 1], torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
-    value = pairs[..., 0].sum(0) / pairs[..., 1].sum(0)
-    return [Estimate(v, low, high, n) for v, low, high in zip(value.tolist(), *ends.tolist(), strict=True)]
-
-
-def mean_estimates(samples: Tensor, texts: Tensor, seed: int = 0) -> list[Estimate]:
-    """Mean over edits of each column, (edit, column), with bootstrap intervals over texts."""
-    return ratio_estimates(samples, torch.ones_like(samples), texts, seed)

@@ -15,14 +15,14 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from firsttoken import texts
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken import statistics, texts
+from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
-from firsttoken.measures import sinks
 from firsttoken.measures.ablations import Arm, Means, inputs, intervened
 from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe.losses import logits_at
-from firsttoken.records import JSON
 from firsttoken.texts.task_items import CHOICES, CLOZE, PLACES, WORDS
 
 
@@ -96,7 +96,7 @@ def summary(
         task.name: {
             "chance": task.chance,
             "questions": task.n,
-            "arms": {arm: asdict(sinks.bootstrap(right[task.name, arm].double(), seed=seed)) for arm in arms},
+            "arms": {arm: asdict(statistics.bootstrap(right[task.name, arm].double(), seed=seed)) for arm in arms},
         }
         for task in chosen
     }

@@ -107,3 +107,53 @@ def head_outputs(block: Block, mixed: Tensor, total: Tensor, heads: int) -> Tens
     # Root-mean-square norms multiply each component by a number of that token; x / x is that number.
     gain = torch.where(total == 0, torch.zeros_like(total), block.post_norm(total).float() / total)
     return added * gain[:, :, None]
+
+
+def find_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The stack of decoder layers and its name: the outermost list with as many modules as the model has layers."""
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    for name, module in model.named_modules():  # outer modules come first
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return name, module
+    raise FirstTokenError(f"{type(model).__name__} is no stack of layers, so they cannot be taken one by one.")
+
+
+def layer_kinds(model: PreTrainedModel) -> list[str]:
+    """`full_attention` or `sliding_attention` for each layer, as transformers calls them."""
+    config = model.config.get_text_config()
+    kinds: list[str] = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    return kinds
+
+
+def rotate_half(x: Tensor) -> Tensor:
+    """(a, b) -> (-b, a) on the two halves of the last dimension, as rotary embeddings pair them."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([-b, a], dim=-1)
+
+
+def rotations(model: PreTrainedModel, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine by which rotary embeddings of a layer turn each position: (position, dim) each.
+
+    Raises:
+        FirstTokenError: the model has no rotary positions over the whole head, or scales them.
+    """
+    config = model.config.get_text_config()
+    rotary = getattr(model.get_decoder(), "rotary_emb", None)
+    if rotary is None:
+        raise FirstTokenError(
+            f"{type(model).__name__} has no rotary positions that could be renumbered; use positions='original'."
+        )
+    kinds = getattr(config, "layer_types", None)
+    probe_input = torch.zeros(1, device=model.device, dtype=torch.float32)
+    arguments: tuple[Any, ...] = (probe_input, positions[None].to(model.device))
+    try:
+        cos, sin = rotary(*arguments)
+    except TypeError:
+        # Models whose layers differ in their rotary base ask for the kind of layer.
+        cos, sin = rotary(*arguments, kinds[layer] if kinds else None)
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if cos.shape[-1] != size or not torch.allclose(cos**2 + sin**2, torch.ones_like(cos), atol=1e-3):
+        raise FirstTokenError(
+            f"{type(model).__name__} turns only a part of each head or scales it; use positions='original'."
+        )
+    return cos[0], sin[0]

@@ -8,6 +8,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from firsttoken.errors import FirstTokenError
+from firsttoken.files import cache_folder
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,6 @@ BUNDLED: dict[str, Bundled] = {
         licence_url="https://ai.google.dev/gemma/terms",
     ),
 }
-
-
-def cache_folder() -> Path:
-    """Where assembled and dequantised weights are kept; `FIRSTTOKEN_CACHE` moves it."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "firsttoken"
-    return Path(os.environ.get("FIRSTTOKEN_CACHE", default))
 
 
 def gguf_file(name: str) -> Path:

@@ -27,10 +27,11 @@ from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
-from firsttoken.models.bundled import BUNDLED, cache_folder, gguf_file
+from firsttoken.errors import FirstTokenError
+from firsttoken.files import cache_folder, slug
+from firsttoken.models.bundled import BUNDLED, gguf_file
 from firsttoken.models.loading_errors import explain_loading
-from firsttoken.records import slug
+from firsttoken.models.out_of_memory import explain_out_of_memory
 
 BosPolicy = Literal["auto", "always", "never"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from firsttoken.errors import FirstTokenError, is_out_of_memory
+from firsttoken.errors import FirstTokenError
+from firsttoken.models.out_of_memory import is_out_of_memory
 
 
 @contextmanager

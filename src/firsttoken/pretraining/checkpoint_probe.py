@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from firsttoken import statistics
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON
 from firsttoken.measures import sinks
 from firsttoken.pretraining.corpora import BOS, Corpus
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
-from firsttoken.records import JSON
 
 Arm = Literal["BOS+text", "text"]
 ARMS: tuple[Arm, ...] = ("BOS+text", "text")
@@ -125,16 +126,16 @@ def in_full(model: PreTrainedModel, texts: Tensor, seed: int = 0) -> JSON:
             "sink_rate_0.3_average_first": asdict(
                 sinks.sink_rate_estimate(seen.alpha, EPSILONS[0], "average_first", seed=seed)
             ),
-            "mass": asdict(sinks.bootstrap(seen.alpha, seed=seed)),
-            "value_norm_ratio": asdict(sinks.bootstrap(seen.value_ratio, seed=seed)),
-            "loss": asdict(sinks.bootstrap(seen.loss, seed=seed)),
+            "mass": asdict(statistics.bootstrap(seen.alpha, seed=seed)),
+            "value_norm_ratio": asdict(statistics.bootstrap(seen.value_ratio, seed=seed)),
+            "loss": asdict(statistics.bootstrap(seen.loss, seed=seed)),
             "alpha": [[round(value, 4) for value in layer] for layer in seen.alpha.mean(0).tolist()],
         }
     with_bos, without = both["BOS+text"], both["text"]
     rates = [(seen.alpha > EPSILONS[0]).double().mean((1, 2)) for seen in (without, with_bos)]
     found["missing_bos"] = {
-        "sink_rate_0.3": asdict(sinks.bootstrap(rates[0] - rates[1], seed=seed)),
-        "mass": asdict(sinks.bootstrap((without.alpha - with_bos.alpha).mean((1, 2)), seed=seed)),
-        "loss": asdict(sinks.bootstrap(without.loss - with_bos.loss, seed=seed)),
+        "sink_rate_0.3": asdict(statistics.bootstrap(rates[0] - rates[1], seed=seed)),
+        "mass": asdict(statistics.bootstrap((without.alpha - with_bos.alpha).mean((1, 2)), seed=seed)),
+        "loss": asdict(statistics.bootstrap(without.loss - with_bos.loss, seed=seed)),
     }
     return found

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.models.bundled import cache_folder
+from firsttoken.files import cache_folder
 from firsttoken.texts import hub
 
 BOS, EOS = 0, 1

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 
 from firsttoken import records
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON
 from firsttoken.pretraining import train as pretrain
 from firsttoken.pretraining.budgets import BUDGETS, budget
 from firsttoken.pretraining.checkpoint_probe import Arm
 from firsttoken.pretraining.packing import BosInTraining
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.progress import duration
-from firsttoken.records import JSON, Record, Verdict
+from firsttoken.records import Record, Verdict
 from firsttoken.records.numbers import NOT_MEASURED_YET
 
 SUFFIX = "-budget"  # a record of a chapter is about the models of a budget, and so is its name
@@ -155,11 +156,6 @@ def row(runs: Sequence[Record], arm: Arm, tokens: int) -> JSON | None:
 def own_arm(bos: BosInTraining) -> Arm:
     """How a model reads at inference what it read in training."""
     return "text" if bos == "never" else "BOS+text"
-
-
-def surely_above(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
-    """Whether the whole interval of `a` is above that of `b`."""
-    return a["low"] > b["high"]
 
 
 def settings(trainings: Iterable[Training]) -> JSON:

@@ -10,12 +10,12 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 import torch
 
-from firsttoken import records
-from firsttoken.book.chapters import Parameter
+from firsttoken import files
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON
+from firsttoken.parameters import Parameter
 from firsttoken.pretraining.budgets import Budget, budget
 from firsttoken.pretraining.packing import Packing
-from firsttoken.records import JSON
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Training:
         parts += [f"least-{self.least}"] if self.least else []
         parts += [self.source] if self.source else []
         parts += [f"seed-{self.seed}"] if self.seed else []
-        return records.slug(" ".join(parts))
+        return files.slug(" ".join(parts))
 
     def provenance(self) -> JSON:
         """Takes the place of a model in a record: what was trained is what the settings say."""

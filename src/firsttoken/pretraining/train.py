@@ -25,17 +25,19 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from firsttoken import records
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON
+from firsttoken.files import cache_folder
 from firsttoken.models import no_progress_bar
-from firsttoken.models.bundled import cache_folder
 from firsttoken.models.machine import matmul_rate
+from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.pretraining import checkpoint_probe
 from firsttoken.pretraining.budgets import Budget
 from firsttoken.pretraining.corpora import Corpus, open_corpus
 from firsttoken.pretraining.packing import Windows, collate
 from firsttoken.pretraining.run_spec import Training, bf16_pays, fingerprint
 from firsttoken.progress import duration
-from firsttoken.records import JSON, Record
+from firsttoken.records import Record
 
 CLAIM = "pretraining"
 VERSION = 1

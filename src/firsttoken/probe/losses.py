@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
+from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe.attention_probe import probe
 from firsttoken.probe.interventions import Hook
 

@@ -15,7 +15,7 @@ import torch.autograd.forward_ad as forward_mode
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from firsttoken.execution.empty_model import find_layers
+from firsttoken.models.anatomy import find_layers
 
 
 def _of_output(output: Any) -> Tensor:

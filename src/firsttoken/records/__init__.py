@@ -1,10 +1,10 @@
 """Records: every number in the book is read from one, and each says where it came from."""
 
+from firsttoken.estimates import JSON, Estimate, interval
+from firsttoken.files import ROOT, slug, write_atomically
+from firsttoken.records.paper_numbers import paper
 from firsttoken.records.store import (
-    JSON,
-    ROOT,
     SCHEMA,
-    Estimate,
     Record,
     Status,
     Verdict,
@@ -12,17 +12,13 @@ from firsttoken.records.store import (
     differences,
     filename,
     find,
-    interval,
     local_store,
-    paper,
     read,
     recorded,
     reference_store,
     reusable,
     reuse_or_measure,
-    slug,
     write,
-    write_atomically,
 )
 
 __all__ = [

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.records import store
+from firsttoken.records import paper_numbers, store
 
 NOT_MEASURED_YET = "not measured yet"
 
@@ -38,7 +38,7 @@ def quote(key: str) -> Quoted:
     path, _, form = key.partition(":")
     claim, *rest = path.split(".")
     if claim == "paper":
-        return _shown(key, *_look_up(key, store.paper(), rest), form)
+        return _shown(key, *_look_up(key, paper_numbers.paper(), rest), form)
     if len(rest) < 2:
         raise FirstTokenError(f"The key {key} is not of the form claim.model.name:format.")
     model, _, variant = rest[0].partition("--")

@@ -6,11 +6,10 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import torch
 
 
 def git_state(root: Path) -> dict[str, Any]:
@@ -33,9 +32,17 @@ def environment() -> dict[str, Any]:
     return {
         "packages": {name: metadata.version(name).split("+")[0] for name in packages},
         "python": platform.python_version(),
-        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
-        "threads": torch.get_num_threads(),
+        **_devices(),
     }
+
+
+def _devices() -> dict[str, Any]:
+    """The machine and its threads as torch sees them; nothing is measured without torch, and reading needs none."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return {"machine": _processor(), "threads": os.cpu_count()}
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    return {"machine": name, "threads": torch.get_num_threads()}
 
 
 def _processor() -> str:

@@ -12,40 +12,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON
+from firsttoken.files import ROOT, slug, write_atomically
 from firsttoken.records.provenance import environment, git_state
 
 SCHEMA = 1
-ROOT = Path(__file__).resolve().parents[3]
 
 Status = Literal["reproduced", "partly", "not reproduced", "not measured"]
-JSON = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A measured number with its 95 % bootstrap interval and the number of passages (or seeds) behind it."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-def interval(estimate: Mapping[str, float], form: str = ".2f", unit: str = "") -> str:
-    """A stored estimate as text: `value unit [low, high]`, each in the format `form`."""
-    value, low, high = (format(estimate[name], form) for name in ("value", "low", "high"))
-    return f"{value}{unit} [{low}, {high}]"
 
 
 # What changes no number beyond rounding; two records that differ only here answer one question.
@@ -88,12 +69,6 @@ class Record:
         return filename(self.model, self.variant)
 
 
-def slug(name: str) -> str:
-    """A model's name as it appears in file names and `{result}` keys: `meta-llama/Llama-3.1-8B` ->
-    `meta-llama-llama-3-1-8b`."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
 def filename(model: str, variant: str = "") -> str:
     """The file of a record in its claim's folder; `model` is a slug."""
     return f"{model}--{variant}.json" if variant else f"{model}.json"
@@ -108,22 +83,6 @@ def local_store() -> Path:
 
 
 # -- reading and writing ------------------------------------------------------------------------------------
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader, or a killed run, never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".partial")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write(record: Record, store: Path | None = None) -> Path:
@@ -190,14 +149,6 @@ def all_records(claim: str = "*") -> list[Record]:
             if path.parent != local_store():
                 paths[path.parent.name, path.name] = path
     return [read(path) for _, path in sorted(paths.items())]
-
-
-@cache
-def paper() -> JSON:
-    """The paper's own numbers, `results/paper.json`: each with its table or figure, `approximate` where it was
-    read off a figure."""
-    data: JSON = json.loads((reference_store() / "paper.json").read_text(encoding="utf-8"))
-    return data
 
 
 # -- reuse ------------------------------------------------------------------------------------------------

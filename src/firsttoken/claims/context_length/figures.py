@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from firsttoken import records
 from firsttoken.claims.context_length.measure import BOS_CHOICES
-from firsttoken.claims.sink_rates.figures import band
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, table
+from firsttoken.estimates import JSON, interval
+from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, table
 from firsttoken.pretraining.curves import BOS_WORDS
 from firsttoken.pretraining.train import SHORT
-from firsttoken.records import JSON, Record, interval
+from firsttoken.records import Record, paper_numbers
 from firsttoken.records.numbers import NOT_MEASURED_YET
 
 
@@ -40,7 +39,7 @@ def by_length(record: Record) -> Display:
                     label=f"{label}, T = trained length",
                 )  # fmt: skip
             if bos == "never":
-                curve = records.paper()["context_length"]
+                curve = paper_numbers.paper()["context_length"]
                 ax.plot(
                     [128, 2048], [curve["128"], curve["2048"]], color=NEUTRAL, marker="D", linestyle="none",
                     label="paper (about, off a figure)",

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from firsttoken import statistics
+from firsttoken.estimates import JSON, interval
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import BosInTraining, Packing
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.pretraining.train import SHORT
-from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.records import Record, Verdict
 
 CLAIM = "context_length"
 VERSION = 1
@@ -101,7 +103,7 @@ def judge(values: JSON) -> Verdict:
             "not measured", f"{sentence} So no sink has formed on this budget, and there is none to compare.{beside}"
         )
     short, long = rows[min(rows)], rows[max(rows)]
-    if run_records.surely_above(long, short):
+    if statistics.surely_above(long, short):
         return Verdict("reproduced", sentence + beside)
     return Verdict("partly" if long["value"] > short["value"] else "not reproduced", sentence + beside)
 

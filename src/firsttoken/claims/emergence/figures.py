@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 
 from firsttoken.claims.emergence.measure import variants
+from firsttoken.estimates import interval
 from firsttoken.plots import PALETTE, Display, figure, table
 from firsttoken.pretraining.curves import draw_even
 from firsttoken.pretraining.run_records import own_arm
-from firsttoken.records import Record, interval
+from firsttoken.records import Record
 from firsttoken.records.numbers import NOT_MEASURED_YET
 
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from firsttoken.measures.bos_contrast import ARMS, LABELS
-from firsttoken.panels import by_arm, ratio_by_layer, whole_numbers
-from firsttoken.plots import Display, table
+from firsttoken.panels import by_arm, ratio_by_layer
+from firsttoken.plots import Display, table, whole_numbers
 from firsttoken.records import Record
 
 
@@ -26,7 +26,9 @@ def by_layer(found: Sequence[Record]) -> Display:
         ax.set_ylim(0)
 
     alt = "Relative gain from a token to the later ones after each layer, with BOS and without"
-    return by_arm(found, pick, alt, "after layer (0: the input)", "relative gain, mean over later tokens", adjust)
+    return by_arm(
+        found, pick, alt, "after layer (0: the input)", "relative gain, mean over later tokens", LABELS, adjust
+    )
 
 
 def ratio(found: Sequence[Record]) -> Display:
@@ -63,7 +65,7 @@ def _binned(found: Sequence[Record], name: str, alt: str, xlabel: str) -> Displa
         ax.set_xticks([middle for middle, _ in ticks], [label for _, label in ticks], fontsize=8)
         ax.xaxis.set_minor_locator(NullLocator())
 
-    return by_arm(found, pick, alt, xlabel, "relative gain after the last layer", adjust)
+    return by_arm(found, pick, alt, xlabel, "relative gain after the last layer", LABELS, adjust)
 
 
 def errors(found: Sequence[Record]) -> Display:

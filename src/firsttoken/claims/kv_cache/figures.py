@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from firsttoken.estimates import interval
 from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
-from firsttoken.records import Record, interval
+from firsttoken.records import Record
 
 LABELS = {
     "full": "everything kept",

@@ -15,18 +15,19 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from firsttoken import records, texts
+from firsttoken import records, statistics, texts
 from firsttoken.errors import FirstTokenError
-from firsttoken.measures import sinks as metrics
+from firsttoken.estimates import JSON, interval
 from firsttoken.measures import task_scores
-from firsttoken.measures.cache_masks import Kept, Policy, Positions, evicting, layer_kinds
+from firsttoken.measures.cache_masks import Kept, Policy, Positions, evicting
 from firsttoken.measures.sink_window_cache import cache_bytes, sink_window_cache
 from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.models.anatomy import layer_kinds
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import logits_at, mean_losses
-from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.records import Record, Verdict
 
 SINKS = (1, 2, 4, 8)
 STRIDE = 4  # the loss is taken at every fourth query, because logits cost more than all layers of a small model
@@ -144,7 +145,7 @@ def summary(loss: dict[str, Tensor], seed: int = 0) -> JSON:
     """Estimates over texts from the mean loss of each, (text,), under each policy."""
 
     def estimate(numbers: Tensor) -> JSON:
-        return asdict(metrics.bootstrap(numbers, seed=seed))
+        return asdict(statistics.bootstrap(numbers, seed=seed))
 
     full, window = loss["full"], loss["window"]
     found: JSON = {"policies": {}}
@@ -160,7 +161,7 @@ def summary(loss: dict[str, Tensor], seed: int = 0) -> JSON:
     for name, key in (("sinks 4", "recovered"), ("random 4", "recovered_random")):
         pairs = torch.stack([loss[name] - full, window - full], dim=1)
         found[key] = asdict(
-            metrics.bootstrap(pairs, lambda drawn: 1 - drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed)
+            statistics.bootstrap(pairs, lambda drawn: 1 - drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed)
         )
     return found
 
@@ -175,7 +176,7 @@ def retrieval(lm: LanguageModel, parameters: KvCache, hook: Hook | None) -> JSON
             logits = logits_at(lm, torch.tensor([item.ids]), positions)[0].cpu()
         right = [task_scores.is_right(question, row) for question, row in zip(item.questions, logits, strict=True)]
         shares.append(sum(right) / len(right))
-    return asdict(metrics.bootstrap(torch.tensor(shares, dtype=torch.float64), seed=parameters.seed)) | {
+    return asdict(statistics.bootstrap(torch.tensor(shares, dtype=torch.float64), seed=parameters.seed)) | {
         "chance": task.chance
     }
 

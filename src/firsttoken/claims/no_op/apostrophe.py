@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firsttoken import records
+from firsttoken import files, statistics
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
-from firsttoken.measures import sinks
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
-from firsttoken.records import JSON
+from firsttoken.records import paper_numbers
 from firsttoken.texts.token_classes import containing
 
 SHOWN = 40  # tokens of an example
@@ -59,7 +59,7 @@ def trigger_head(
         )
     see = partial(follow, ids=ids[rows], where=where[rows], batch_tokens=batch_tokens)
     after, norms = together(lm, {"triggers": see}, execution)["triggers"]
-    theirs = records.paper()["apostrophe_head"]
+    theirs = paper_numbers.paper()["apostrophe_head"]
     follows = torch.zeros_like(where)
     follows[:, 1:] = where[:, :-1]
     elsewhere = ~(where | follows)
@@ -69,7 +69,7 @@ def trigger_head(
     nearness = torch.minimum(after.sum(0) / counts.sum(), rest.double())
     if wanted.layer is not None and wanted.head is not None:
         how, layer, head = "given", wanted.layer, wanted.head
-    elif records.slug(lm.name) == records.slug(theirs["model"]):
+    elif files.slug(lm.name) == files.slug(theirs["model"]):
         how, layer, head = "paper", theirs["layer"], theirs["head"]
     else:
         how = "nearest"
@@ -91,19 +91,19 @@ def trigger_head(
         "chosen": how,
         "triggers": int(counts.sum()),
         "attention_to_trigger": asdict(
-            sinks.bootstrap(ratio, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed)
+            statistics.bootstrap(ratio, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed)
         ),
-        "first_elsewhere": sinks.mean_where(attention[:, layer, head].double(), elsewhere, seed),
-        "first_after": sinks.mean_where(attention[:, layer, head].double(), follows, seed),
-        "value_first": asdict(sinks.bootstrap(norm[:, 0], seed=seed)),
-        "value_trigger": sinks.mean_where(norm, here, seed),
-        "value_others": sinks.mean_where(norm, others, seed),
+        "first_elsewhere": statistics.mean_where(attention[:, layer, head].double(), elsewhere, seed),
+        "first_after": statistics.mean_where(attention[:, layer, head].double(), follows, seed),
+        "value_first": asdict(statistics.bootstrap(norm[:, 0], seed=seed)),
+        "value_trigger": statistics.mean_where(norm, here, seed),
+        "value_others": statistics.mean_where(norm, others, seed),
         "is_one": bool(nearness[layer, head] > 0.5),
         "heads_of_that_kind": int((nearness > 0.5).sum()),
         "example": {
             "tokens": tokens[int(rows[liveliest])][stretch],
-            "attention": sinks.rounded(attention[rows[liveliest], layer, head, stretch]),
-            "value_norm": sinks.rounded(norm[liveliest, stretch]),
+            "attention": statistics.rounded(attention[rows[liveliest], layer, head, stretch]),
+            "value_norm": statistics.rounded(norm[liveliest, stretch]),
             "value_norm_first": float(norm[liveliest, 0]),
         },
     }

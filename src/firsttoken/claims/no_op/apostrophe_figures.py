@@ -9,8 +9,9 @@ import matplotlib as mpl
 import numpy as np
 
 from firsttoken.claims.no_op.figures import tokens
+from firsttoken.estimates import JSON, interval
 from firsttoken.plots import PALETTE, Display, figure, model_color, table
-from firsttoken.records import JSON, Record, interval
+from firsttoken.records import Record
 
 
 def trigger_table(found: Sequence[Record], paper: JSON) -> Display:

@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from firsttoken.claims.sink_rates.figures import band
-from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
-from firsttoken.records import JSON, Record
+from firsttoken.estimates import JSON
+from firsttoken.plots import NEUTRAL, Display, band, figure, model_color, reach, table
+from firsttoken.records import Record
 
 MARKERS = "os^D"  # a model is told by its marker as well as by its colour
 

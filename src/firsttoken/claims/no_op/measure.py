@@ -15,17 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firsttoken import records, texts
+from firsttoken import files, records, statistics, texts
 from firsttoken.claims.no_op import search
 from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head
 from firsttoken.claims.no_op.rules import example, rule_effect, search_summary
 from firsttoken.claims.no_op.search import Discovery
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON, interval
 from firsttoken.execution.shared_pass import together
-from firsttoken.measures import head_norms, sinks
+from firsttoken.measures import attention_maps, head_norms
 from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
-from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.records import Record, Verdict, paper_numbers
 from firsttoken.texts.token_classes import conditions, decode
 
 EDGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # bins of attention to the first token
@@ -60,7 +62,7 @@ def measure(lm: LanguageModel, parameters: NoOp, fresh: bool = False) -> Record:
     if (parameters.layer is None) != (parameters.head is None):
         raise FirstTokenError("layer and head name one head together: give both or neither.")
     if parameters.layer is not None and parameters.head is not None:
-        head_norms.check_heads(lm, [(parameters.layer, parameters.head)])
+        attention_maps.check_heads(lm, [(parameters.layer, parameters.head)])
     if not 2 <= parameters.norm_passages <= parameters.passages:
         raise FirstTokenError(f"norm_passages must be from 2 to passages={parameters.passages}.")
     chosen = texts.exactly(parameters.texts, parameters.passages)
@@ -146,21 +148,21 @@ def norm_summary(traces: head_norms.HeadTraces, seed: int) -> JSON:
     curve = []
     for i in range(len(EDGES) - 1):
         if len(kept):
-            estimate = sinks.bootstrap(both, partial(_in_bin, i), resamples=200, seed=seed)
+            estimate = statistics.bootstrap(both, partial(_in_bin, i), resamples=200, seed=seed)
             curve.append(None if math.isnan(estimate.value) else asdict(estimate))
     return {
-        "value_norm_ratio": asdict(sinks.bootstrap(value.flatten(1).median(1).values, seed=seed)),
-        "key_norm_ratio": asdict(sinks.bootstrap(key.flatten(1).median(1).values, seed=seed)),
+        "value_norm_ratio": asdict(statistics.bootstrap(value.flatten(1).median(1).values, seed=seed)),
+        "key_norm_ratio": asdict(statistics.bootstrap(key.flatten(1).median(1).values, seed=seed)),
         "quiet_ratio": curve[-1] if curve else None,
-        "smallest_value": asdict(sinks.bootstrap(_first_is_smallest(traces.value_norm), seed=seed)),
+        "smallest_value": asdict(statistics.bootstrap(_first_is_smallest(traces.value_norm), seed=seed)),
         "by_attention": {"edges": list(EDGES), "relative_norm": curve, "heads": len(kept)},
         "by_layer": {
-            "value_first": sinks.rounded(traces.value_norm[..., 0].mean((0, 2))),
-            "value_others": sinks.rounded(traces.value_norm[..., 1:].mean((0, 2, 3))),
-            "key_first": sinks.rounded(traces.key_norm[..., 0].mean((0, 2))),
-            "key_others": sinks.rounded(traces.key_norm[..., 1:].mean((0, 2, 3))),
-            "massive_first": sinks.rounded(massive[0].mean(0)),
-            "massive_others": sinks.rounded(massive[1].mean(0)),
+            "value_first": statistics.rounded(traces.value_norm[..., 0].mean((0, 2))),
+            "value_others": statistics.rounded(traces.value_norm[..., 1:].mean((0, 2, 3))),
+            "key_first": statistics.rounded(traces.key_norm[..., 0].mean((0, 2))),
+            "key_others": statistics.rounded(traces.key_norm[..., 1:].mean((0, 2, 3))),
+            "massive_first": statistics.rounded(massive[0].mean(0)),
+            "massive_others": statistics.rounded(massive[1].mean(0)),
         },
     }
 
@@ -198,7 +200,7 @@ def judge(model: str, values: JSON) -> Verdict:
         f"{values['search']['named']} of {values['search']['heads']} heads leave it by a rule that can be named.",
     ]
     trigger = values["trigger_head"]
-    if records.slug(records.paper()["apostrophe_head"]["model"]) == model:
+    if files.slug(paper_numbers.paper()["apostrophe_head"]["model"]) == model:
         ordered = trigger["value_first"]["high"] < trigger["value_others"]["low"] and (
             trigger["value_trigger"]["low"] > trigger["value_others"]["high"]
         )

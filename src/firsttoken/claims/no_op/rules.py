@@ -12,16 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firsttoken import statistics
 from firsttoken.claims.no_op import search
 from firsttoken.claims.no_op.search import Discovery, Modes, Rule
+from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
-from firsttoken.measures import head_norms, sinks
+from firsttoken.measures import attention_maps
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import forbid_key_in_heads, in_layers, only_key
 from firsttoken.probe.losses import predict
-from firsttoken.records import JSON
 from firsttoken.texts.token_classes import Conditions
 
 SHOWN = 40  # tokens of an example
@@ -63,7 +64,7 @@ def _histogram(attention: Tensor, head: int, per_layer: int, start: int) -> list
     place = _place(head, per_layer)
     values = attention[:, place["layer"], place["head"], start:]
     counts = torch.histc(values, bins=20, min=0, max=1)
-    return sinks.rounded(counts / counts.sum())
+    return statistics.rounded(counts / counts.sum())
 
 
 def example(rule: Rule, attention: Tensor, tokens: list[list[str]], found: Conditions) -> JSON:
@@ -80,7 +81,7 @@ def example(rule: Rule, attention: Tensor, tokens: list[list[str]], found: Condi
         "condition": rule.condition,
         "off_when_true": rule.off_when_true,
         "tokens": tokens[text][start:end],
-        "attention": sinks.rounded(rows[text, start:end]),
+        "attention": statistics.rounded(rows[text, start:end]),
         "holds": holds[text, start:end].tolist(),
     }
 
@@ -123,7 +124,7 @@ def rule_effect(
     }
     passes: dict[str, Callable[[LanguageModel], Tensor]] = {
         "intact": losses,
-        "maps": partial(head_norms.attention_maps, ids=ids, chosen=[(layer, head)]),
+        "maps": partial(attention_maps.attention_maps, ids=ids, chosen=[(layer, head)]),
     }
     passes |= {name: partial(losses, change=change) for name, change in changes.items()}
     seen = together(lm, passes, execution)
@@ -135,7 +136,7 @@ def rule_effect(
     for name in changes:
         difference = (seen[name] - seen["intact"]).double()
         result[name] = {
-            "rule_says_off": sinks.mean_where(difference, off, seed),
-            "rule_says_on": sinks.mean_where(difference, ~off, seed),
+            "rule_says_off": statistics.mean_where(difference, off, seed),
+            "rule_says_on": statistics.mean_where(difference, ~off, seed),
         }
     return result

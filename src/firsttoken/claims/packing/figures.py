@@ -9,17 +9,18 @@ import numpy as np
 
 from firsttoken import records
 from firsttoken.claims.packing.measure import ROWS
+from firsttoken.estimates import JSON, interval
 from firsttoken.plots import NEUTRAL, Display, figure, reach, table
 from firsttoken.pretraining.curves import ARM_COLORS, BOS_WORDS, MASKING_WORDS
 from firsttoken.pretraining.train import CLAIM
-from firsttoken.records import JSON, Record, interval
+from firsttoken.records import Record, paper_numbers
 from firsttoken.records.numbers import NOT_MEASURED_YET
 
 
 def packing_table(record: Record) -> Display:
     """The paper's nine rows, its numbers beside ours."""
     cells = []
-    for row, theirs, ours in zip(ROWS, records.paper()["packing"]["rows"], record.values["rows"], strict=True):
+    for row, theirs, ours in zip(ROWS, paper_numbers.paper()["packing"]["rows"], record.values["rows"], strict=True):
         rate, loss = NOT_MEASURED_YET, "–"
         if ours:
             rate, loss = interval(ours["sink_rate_0.3"], ".1%"), f"{ours['loss']['value']:.2f}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from firsttoken import statistics
+from firsttoken.estimates import JSON, interval
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.checkpoint_probe import ARMS, Arm
 from firsttoken.pretraining.packing import BosInTraining, Masking, Packing
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.pretraining.train import SHORT
-from firsttoken.records import JSON, Record, Status, Verdict, interval
+from firsttoken.records import Record, Status, Verdict
 
 CLAIM = "packing"
 VERSION = 1
@@ -110,7 +112,7 @@ def judge(values: JSON) -> Verdict:
         rate, loss = "sink_rate_0.3", "loss"
         change = with_bos["missing_bos"]
         checks = (
-            run_records.surely_above(with_bos[rate], never[rate]),
+            statistics.surely_above(with_bos[rate], never[rate]),
             change[rate]["high"] < 0,
             change[loss]["low"] > 0,
         )

@@ -12,10 +12,11 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
+from firsttoken.estimates import interval
 from firsttoken.measures.bos_contrast import ARMS, LABELS
-from firsttoken.panels import by_arm, ratio_by_layer, whole_numbers
-from firsttoken.plots import COLORMAP, Display, figure, interactive, table
-from firsttoken.records import Record, interval
+from firsttoken.panels import by_arm, ratio_by_layer
+from firsttoken.plots import COLORMAP, Display, figure, interactive, table, whole_numbers
+from firsttoken.records import Record
 from firsttoken.texts.edits import Kind, Place
 
 FLOOR = 1e-3  # smaller relative distances share one colour
@@ -110,7 +111,7 @@ def spread_by_layer(found: Sequence[Record]) -> Display:
         ax.set_ylim(0)
 
     alt = "How far later tokens move, relative to their norm, after each layer, with BOS and without"
-    return by_arm(found, pick, alt, "after layer", "relative distance, mean over later tokens", adjust)
+    return by_arm(found, pick, alt, "after layer", "relative distance, mean over later tokens", LABELS, adjust)
 
 
 def ratio(found: Sequence[Record]) -> Display:

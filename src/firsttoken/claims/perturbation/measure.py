@@ -14,12 +14,14 @@ from torch import Tensor
 
 from firsttoken import records, texts
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON, interval
 from firsttoken.execution.by_layer import through_layers
 from firsttoken.measures.bos_contrast import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
-from firsttoken.measures.spread import Distances, distances, mean_estimates, ratio_estimates, reach, run_edits, spread
+from firsttoken.measures.spread import Distances, distances, reach, run_edits, spread
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
-from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.records import Record, Verdict
+from firsttoken.statistics import mean_estimates, ratio_estimates
 from firsttoken.texts.edits import Edit, choose_edits, edit_text, shakespeare, token_synonyms
 
 ALL_TEXTS = 170

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from firsttoken.claims.phenomenon.measure import unpack
+from firsttoken.measures.attention_maps import unpack
 from firsttoken.plots import COLORMAP, Display, figure, model_color
 from firsttoken.records import Record
 

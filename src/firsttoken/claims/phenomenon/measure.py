@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from firsttoken import records, texts
-from firsttoken.execution.by_layer import attention, through_layers
+from firsttoken.estimates import JSON
 from firsttoken.measures import sinks
+from firsttoken.measures.attention_maps import every_map, pack
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.probe import Probe
-from firsttoken.records import JSON, Record, Verdict
+from firsttoken.records import Record, Verdict
 
 
 @dataclass(frozen=True)
@@ -28,48 +23,13 @@ class Phenomenon:
     execution: str = "auto"  # resident, streamed; see `by_layer.through_layers`
 
 
-def attention_maps(lm: LanguageModel, ids: Tensor, execution: str = "resident") -> Tensor:
-    """The attention maps of all heads on one short input.
-
-    Args:
-        ids: (1, token).
-        execution: see `by_layer.through_layers`.
-
-    Returns:
-        maps  # (layer, head, query, key), float32
-    """
-
-    def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor | None:
-        return attention(p, layer) if layer else None
-
-    keys = range(ids.shape[1])
-    found = through_layers(lm, [ids], see, keys=keys, execution=execution, task="attention maps")
-    return torch.cat([parts[0] for parts in found.values()])
-
-
-def pack(attention_map: Tensor) -> str:
-    """A causal map as text: its lower triangle row by row, one byte an entry (255 is all of the attention)."""
-    rows, columns = np.tril_indices(attention_map.shape[0])
-    entries = attention_map.numpy()[rows, columns]
-    return base64.b64encode(np.rint(entries * 255).astype(np.uint8).tobytes()).decode()
-
-
-def unpack(packed: str) -> Tensor:
-    """The map (query, key) that `pack` stored, to 1/510."""
-    entries = np.frombuffer(base64.b64decode(packed), dtype=np.uint8).astype(np.float32) / 255
-    size = int((2 * len(entries)) ** 0.5)
-    attention_map = np.zeros((size, size), dtype=np.float32)
-    attention_map[np.tril_indices(size)] = entries
-    return torch.from_numpy(attention_map)
-
-
 def measure(lm: LanguageModel, parameters: Phenomenon, fresh: bool = False) -> Record:
     """The record `phenomenon/<model>.json`: tokens, alpha (layer, head), every map, mass and share of sink heads."""
     sinks.check_epsilon(parameters.epsilon)
 
     def run() -> JSON:
         ids = texts.encode(lm, [parameters.text], parameters.length, parameters.bos)
-        maps = attention_maps(lm, ids, parameters.execution)
+        maps = every_map(lm, ids, parameters.execution)
         alpha = maps[..., 0].mean(-1)
         layer, head = divmod(int(alpha.argmax()), alpha.shape[1])
         return {

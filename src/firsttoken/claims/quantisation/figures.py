@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from firsttoken.claims.sink_rates.figures import band
-from firsttoken.panels import whole_numbers
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
-from firsttoken.records import JSON, Record, interval
+from firsttoken.estimates import JSON, interval
+from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, model_color, reach, table, whole_numbers
+from firsttoken.records import Record
 
 KEEPING = {
     "none": ("nothing kept exact", NEUTRAL, "o"),

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from firsttoken import records, texts
+from firsttoken import records, statistics, texts
 from firsttoken.errors import FirstTokenError
-from firsttoken.measures import sinks
+from firsttoken.estimates import JSON, interval
 from firsttoken.measures.rounding import (
     Grouping,
     Scope,
@@ -28,7 +28,7 @@ from firsttoken.probe import probe
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import mean_losses
 from firsttoken.probe.residual_stream import residual_stream
-from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.records import Record, Verdict
 
 CACHE_BITS = (8, 4, 3, 2)
 ACTIVATION_BITS = (8, 4, 3, 2)
@@ -71,7 +71,7 @@ def measure(lm: LanguageModel, parameters: Quantisation, fresh: bool = False) ->
     def run() -> JSON:
         ids = texts.encode(lm, chosen, parameters.length, parameters.bos)
         plain = losses(lm, ids, parameters)
-        values: JSON = {"loss": asdict(sinks.bootstrap(plain, seed=parameters.seed))}
+        values: JSON = {"loss": asdict(statistics.bootstrap(plain, seed=parameters.seed))}
         values |= cache(lm, ids, plain, parameters)
         values["activations"] = activations(lm, ids, plain, parameters)
         values["weights"] = weights(lm, ids, plain, parameters)
@@ -122,8 +122,10 @@ def cache(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Quantisatio
     headline = by_keeping["token", HEADLINE_BITS]
     return {
         "cache": found,
-        "loss_saved": asdict(sinks.bootstrap(headline["none"] - headline["first"], seed=parameters.seed)),
-        "loss_saved_control": asdict(sinks.bootstrap(headline["none"] - headline["control"], seed=parameters.seed)),
+        "loss_saved": asdict(statistics.bootstrap(headline["none"] - headline["first"], seed=parameters.seed)),
+        "loss_saved_control": asdict(
+            statistics.bootstrap(headline["none"] - headline["control"], seed=parameters.seed)
+        ),
     }
 
 
@@ -161,10 +163,10 @@ def weights(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Quantisat
 
 def _with_savings(increase: dict[str, Tensor], seed: int) -> JSON:
     """Estimates of each increase, of what the first tokens save, and of how much more that is than the control."""
-    found: JSON = {name: asdict(sinks.bootstrap(change, seed=seed)) for name, change in increase.items()}
-    found["saved"] = asdict(sinks.bootstrap(increase["none"] - increase["first"], seed=seed))
+    found: JSON = {name: asdict(statistics.bootstrap(change, seed=seed)) for name, change in increase.items()}
+    found["saved"] = asdict(statistics.bootstrap(increase["none"] - increase["first"], seed=seed))
     if "control" in increase:
-        found["more_than_control"] = asdict(sinks.bootstrap(increase["control"] - increase["first"], seed=seed))
+        found["more_than_control"] = asdict(statistics.bootstrap(increase["control"] - increase["first"], seed=seed))
     return found
 
 
@@ -197,10 +199,10 @@ def outliers(lm: LanguageModel, ids: Tensor, seed: int = 0) -> JSON:
             samples.setdefault(name, []).append(part)
         at_first.append(size.amax((0, 2)).argmax() == 0)
     by_layer = {
-        name: [asdict(sinks.bootstrap(column, seed=seed)) for column in torch.stack(parts).double().T]
+        name: [asdict(statistics.bootstrap(column, seed=seed)) for column in torch.stack(parts).double().T]
         for name, parts in samples.items()
     }
-    share = sinks.bootstrap(torch.stack(at_first).double(), seed=seed)
+    share = statistics.bootstrap(torch.stack(at_first).double(), seed=seed)
     return {"outliers": by_layer, "largest_at_first": asdict(share)}
 
 

@@ -10,10 +10,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from firsttoken.claims.sink_rates.figures import band
+from firsttoken.estimates import JSON, interval
 from firsttoken.measures.ablations import MEANING, Arm
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
-from firsttoken.records import JSON, Record, interval
+from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, model_color, reach, table
+from firsttoken.records import Record
 
 # Shape and colour both name the arm, so that neither is needed alone.
 LOOK: dict[str, tuple[str, str]] = {

@@ -10,13 +10,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from firsttoken import records, texts
+from firsttoken import records, statistics, texts
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON, interval
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures import sinks, task_scores
 from firsttoken.measures.ablations import (
@@ -25,17 +25,16 @@ from firsttoken.measures.ablations import (
     Means,
     Outcome,
     agreement,
+    calibrated,
     first_attention,
     inputs,
     intervened,
-    ordinary_means,
     run_arm,
 )
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.probe.losses import predict
-from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.records import Record, Verdict
 
-CALIBRATION = 8  # texts, the last of the passages, from which ordinary means are taken
 TASK_ARMS: tuple[Arm, ...] = ("intact", "delete", "replace", "zero_value", "mean_value", "mean_residual")
 LONG_ARMS: tuple[Arm, ...] = ("intact", "delete", "zero_value", "mean_value")
 STRIDE = 2  # the loss is taken at every other query, because logits cost more than all layers of a small model
@@ -89,13 +88,6 @@ def measure(lm: LanguageModel, parameters: Removal, fresh: bool = False) -> Reco
     )
 
 
-def calibrated(lm: LanguageModel, bos: BosPolicy, execution: str = "resident") -> Means:
-    """Ordinary means from passages that no measurement uses with its default parameters."""
-    rest = [passage.text for passage in texts.passages()[-CALIBRATION:]]
-    ids = texts.encode(lm, rest, 64, bos)
-    return together(lm, {"means": partial(ordinary_means, ids=ids)}, execution)["means"]
-
-
 def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Removal) -> JSON:
     ids = texts.encode(lm, chosen, parameters.length, parameters.bos)
     means = calibrated(lm, parameters.bos, parameters.execution)
@@ -111,7 +103,7 @@ def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Removal) -> JS
     # Where the sink moves to the next token, deletion has taken nothing away that could be given back.
     gone = outcomes["delete"].alpha.mean() < outcomes["intact"].alpha.mean() / 2
     return {
-        "loss_increase": asdict(sinks.bootstrap(delete - intact, seed=seed)),
+        "loss_increase": asdict(statistics.bootstrap(delete - intact, seed=seed)),
         "undone_by_resting": _undone(intact, delete, resting, seed) if gone else None,
         "prepends_bos": bool(lm.prefix(parameters.bos)),
         "arms": {
@@ -134,7 +126,7 @@ def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Removal) -> JS
 def _undone(intact: Tensor, delete: Tensor, resting: Tensor, seed: int) -> JSON:
     """1 - (increase with a place to rest) / (increase without)."""
     pairs = torch.stack([resting - intact, delete - intact], dim=1)
-    return asdict(sinks.bootstrap(pairs, lambda drawn: 1 - drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed))
+    return asdict(statistics.bootstrap(pairs, lambda drawn: 1 - drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed))
 
 
 def arm_summary(intact: Outcome, outcome: Outcome, epsilon: float, seed: int) -> JSON:
@@ -142,12 +134,12 @@ def arm_summary(intact: Outcome, outcome: Outcome, epsilon: float, seed: int) ->
     change = outcome.predictions.loss - intact.predictions.loss
     top1, top5 = agreement(intact.predictions.top, outcome.predictions.top)
     return {
-        "loss": asdict(sinks.bootstrap(outcome.predictions.loss, seed=seed)),
-        "loss_increase": asdict(sinks.bootstrap(change, seed=seed)),
-        "top1_agreement": asdict(sinks.bootstrap(top1, seed=seed)),
-        "top5_agreement": asdict(sinks.bootstrap(top5, seed=seed)),
+        "loss": asdict(statistics.bootstrap(outcome.predictions.loss, seed=seed)),
+        "loss_increase": asdict(statistics.bootstrap(change, seed=seed)),
+        "top1_agreement": asdict(statistics.bootstrap(top1, seed=seed)),
+        "top5_agreement": asdict(statistics.bootstrap(top5, seed=seed)),
         "sink_rate": asdict(sinks.sink_rate_estimate(outcome.alpha, epsilon, seed=seed)),
-        "mass": asdict(sinks.bootstrap(outcome.alpha, seed=seed)),
+        "mass": asdict(statistics.bootstrap(outcome.alpha, seed=seed)),
     }
 
 
@@ -161,7 +153,7 @@ def by_position(queries: Tensor, loss: dict[Arm, Tensor], seed: int) -> JSON:
         ranges = []
         for low, high in itertools.pairwise(edges):
             inside = (queries + 1 >= low) & (queries + 1 < high)
-            ranges.append(asdict(sinks.bootstrap(values[:, inside], seed=seed)) if inside.any() else None)
+            ranges.append(asdict(statistics.bootstrap(values[:, inside], seed=seed)) if inside.any() else None)
         found["arms"][arm] = ranges
     return found
 
@@ -236,10 +228,10 @@ def _long_arm(
     result: JSON = {"loss": [], "sink_rate": [], "mass": []}
     for i, n in enumerate(lengths):
         inside = (queries + 1 < n) & (queries + 1 >= (n // 2 if i else 1))
-        result["loss"].append(asdict(sinks.bootstrap(loss[:, inside], seed=seed)))
+        result["loss"].append(asdict(statistics.bootstrap(loss[:, inside], seed=seed)))
         rate = sinks.sink_rate_estimate(alpha[:, i], parameters.epsilon, seed=seed)
         result["sink_rate"].append(asdict(rate))
-        result["mass"].append(asdict(sinks.bootstrap(alpha[:, i], seed=seed)))
+        result["mass"].append(asdict(statistics.bootstrap(alpha[:, i], seed=seed)))
     return result
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from firsttoken.claims.robustness.attacks import MEANING
 from firsttoken.claims.robustness.measure import ARMS, KINDS
+from firsttoken.estimates import interval
 from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
-from firsttoken.records import Record, interval
+from firsttoken.records import Record
 
 LOOK = {"weakened": (PALETTE[1], "D"), "forbidden": (PALETTE[4], "v"), "no sink": (PALETTE[3], "X")}
 

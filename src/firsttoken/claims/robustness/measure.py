@@ -16,16 +16,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from firsttoken import records, texts
-from firsttoken.claims.removal.measure import calibrated
+from firsttoken import records, statistics, texts
 from firsttoken.claims.robustness.attacks import attacks, react, search
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
-from firsttoken.measures import sinks
-from firsttoken.measures.ablations import Means, intervened
+from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON, interval
+from firsttoken.measures.ablations import Means, calibrated, intervened
 from firsttoken.models import LanguageModel
+from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.interventions import in_every_layer, weaken_key
-from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.records import Record, Verdict
 from firsttoken.texts.edits import token_synonyms
 
 KINDS: dict[str, str] = {
@@ -239,14 +239,14 @@ def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Robustness) ->
         "by_kind": {
             kind: {
                 arm: {
-                    "divergence": asdict(sinks.bootstrap(shifts[arm][kind], seed=seed)),
+                    "divergence": asdict(statistics.bootstrap(shifts[arm][kind], seed=seed)),
                     "ratio": ratio({kind: shifts[arm][kind]}, {kind: shifts["intact"][kind]}, seed),
                 }
                 for arm in ARMS
             }
             for kind in KINDS
         },
-        "arms": {arm: {"loss": asdict(sinks.bootstrap(one.loss, seed=seed))} for arm, one in reactions.items()},
+        "arms": {arm: {"loss": asdict(statistics.bootstrap(one.loss, seed=seed))} for arm, one in reactions.items()},
         "attacks": attacked(lm, ids, parameters),
     }
 
@@ -261,7 +261,7 @@ def ratio(without: dict[str, Tensor], with_it: dict[str, Tensor], seed: int) -> 
         sums = drawn.sum(0)
         return (sums[:, 0] / sums[:, 1]).log().mean().exp()
 
-    return asdict(sinks.bootstrap(pairs, statistic, seed=seed))
+    return asdict(statistics.bootstrap(pairs, statistic, seed=seed))
 
 
 def attacked(lm: LanguageModel, ids: Tensor, parameters: Robustness) -> JSON:
@@ -274,9 +274,9 @@ def attacked(lm: LanguageModel, ids: Tensor, parameters: Robustness) -> JSON:
     for name, reaction in reactions.items():
         none = reactions["none, pinned" if "pinned" in name else "none"]
         found["by_attack"][name] = {
-            "mass": asdict(sinks.bootstrap(reaction.mass, seed=seed)),
-            "mass_change": asdict(sinks.bootstrap(reaction.mass - none.mass, seed=seed)),
-            "loss_change": asdict(sinks.bootstrap(reaction.loss - none.loss, seed=seed)),
+            "mass": asdict(statistics.bootstrap(reaction.mass, seed=seed)),
+            "mass_change": asdict(statistics.bootstrap(reaction.mass - none.mass, seed=seed)),
+            "loss_change": asdict(statistics.bootstrap(reaction.loss - none.loss, seed=seed)),
         }
     return found
 

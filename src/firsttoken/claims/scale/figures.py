@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from firsttoken import records
 from firsttoken.claims.scale import measure as scale
-from firsttoken.claims.sink_rates.measure import PAPER_EPSILON
 from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach
-from firsttoken.records import Record
+from firsttoken.records import Record, paper_numbers
+from firsttoken.records.paper_numbers import PAPER_EPSILON
 
 _MEASURES = {
     "mass_first": "attention mass on the first token",
@@ -37,7 +36,7 @@ def _points(ax: Axes, family: Sequence[Record], x: str, y: str, label: str) -> N
 def by_size(found: Sequence[Record]) -> Display:
     """First-token mass and sink rates against the number of parameters, families as lines, the paper as diamonds."""
     families = scale.by_family(found)
-    paper = records.paper()
+    paper = paper_numbers.paper()
 
     def draw(axes: Any) -> None:
         for ax, (name, label) in zip(axes, _MEASURES.items(), strict=True):

@@ -13,12 +13,13 @@ from transformers import LlamaConfig, PreTrainedConfig
 
 from firsttoken import records, texts
 from firsttoken.claims.sink_rates import measure as sink_rates
-from firsttoken.claims.sink_rates.measure import SinkRates
+from firsttoken.estimates import JSON, interval
 from firsttoken.execution import cost
 from firsttoken.execution.cost import Load, Plan
+from firsttoken.measures.first_token_summary import SinkRates
 from firsttoken.models import LanguageModel
 from firsttoken.models.machine import Machine
-from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.records import Record, Verdict, paper_numbers
 
 PAPER_MODEL = "meta-llama-llama-3-1-405b"
 # Configurations as published on the hub; the planner needs no weights and no network for them.
@@ -43,7 +44,7 @@ def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Re
         at = dict(zip(counted["by_epsilon"]["epsilon"], counted["by_epsilon"]["threshold_first"], strict=True))
         return {
             "mass_first": counted["mass"],
-            "sink_rate": at[sink_rates.PAPER_EPSILON],
+            "sink_rate": at[paper_numbers.PAPER_EPSILON],
             "sink_rate_0.3": at[0.3],
             "by_layer": {name: counted["by_layer"][name] for name in ("mass", "sink_rate_0.3")},
             **size(lm.config),
@@ -80,7 +81,7 @@ def remeasure(lm: LanguageModel, record: Record) -> Record:
 def judge(model: str, parameters: SinkRates, values: JSON) -> Verdict:
     """The claim is about one model: LLaMa 3.1 405B counts as reproduced within 10 points of the paper's mass, as
     partly within 20. No other model, whatever it shows, can confirm or refute it."""
-    mass, theirs = values["mass_first"], records.paper()["mass_405b"]["value"]
+    mass, theirs = values["mass_first"], paper_numbers.paper()["mass_405b"]["value"]
     here = interval(mass, ".1%")
     if model != PAPER_MODEL:
         return Verdict(
@@ -88,8 +89,8 @@ def judge(model: str, parameters: SinkRates, values: JSON) -> Verdict:
             f"The claim is about LLaMa 3.1 405B. Here, with {in_words(values['parameters'])} parameters, {here} of "
             f"the attention goes to the first token; the paper has about {theirs:.0%} for 405B.",
         )
-    if parameters.length != sink_rates.PAPER_LENGTH:
-        return Verdict("not measured", f"The paper used {sink_rates.PAPER_LENGTH} tokens; set length to that.")
+    if parameters.length != paper_numbers.PAPER_LENGTH:
+        return Verdict("not measured", f"The paper used {paper_numbers.PAPER_LENGTH} tokens; set length to that.")
     gap = abs(mass["value"] - theirs)
     status: records.Status = "reproduced" if gap <= 0.1 else "partly" if gap <= 0.2 else "not reproduced"
     return Verdict(status, f"Attention mass on the first token: {here} here, about {theirs:.0%} in the paper.")
@@ -121,7 +122,7 @@ def by_family(found: Sequence[Record]) -> dict[str, list[Record]]:
 
 def paper_table(found: Sequence[Record]) -> list[tuple[str, ...]]:
     """Rows for the chapter's table: the paper's three models with and without a record, then all others by size."""
-    paper = records.paper()
+    paper = paper_numbers.paper()
     measured = {record.model: record for record in found}
     others = [r.model for r in sorted(found, key=lambda r: r.values["parameters"]) if r.model not in PAPER_SHAPES]
     rows: list[tuple[str, ...]] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -10,19 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from firsttoken import records
 from firsttoken.measures import sinks
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach
-from firsttoken.records import Record
-
-Estimates = Sequence[Mapping[str, float]]
-
-
-def band(ax: Axes, x: Sequence[float], estimates: Estimates, **line: Any) -> None:
-    """A line through estimates with its 95 % interval as a band."""
-    ax.plot(x, [e["value"] for e in estimates], **line)
-    low, high = [e["low"] for e in estimates], [e["high"] for e in estimates]
-    ax.fill_between(x, low, high, color=line["color"], alpha=0.2, linewidth=0)
+from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, model_color, reach
+from firsttoken.records import Record, paper_numbers
 
 
 def by_layer(found: Sequence[Record]) -> Display:
@@ -65,7 +55,7 @@ def by_epsilon(found: Sequence[Record]) -> Display:
             band(ax, values["epsilon"], values["threshold_first"], color=color, label=record.model)
             average = [e["value"] for e in values["average_first"]]
             ax.plot(values["epsilon"], average, color=color, linestyle=":", label=f"{record.model}, average first")
-        table = records.paper()["llama"]
+        table = paper_numbers.paper()["llama"]
         for size in ("8b", "70b", "405b"):
             rate = table[f"meta-llama-llama-3-1-{size}"]["sink_rate"]
             ax.plot(table["epsilon"], rate, marker="D", color=NEUTRAL, linestyle="none")

@@ -6,36 +6,18 @@ Paper: sink rate of LLaMa 3.1 8B, 70B and 405B at epsilon = 0.8 over 170 passage
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from torch import Tensor
 
-from firsttoken import records, texts
+from firsttoken import records, statistics, texts
+from firsttoken.estimates import JSON, Estimate, interval
 from firsttoken.measures import sinks
 from firsttoken.measures.first_token_attention import alphas, alphas_of_prefixes
+from firsttoken.measures.first_token_summary import EPSILONS, SinkRates, summary
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.records import JSON, Estimate, Record, Verdict, interval
-
-EPSILONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-PAPER_EPSILON = 0.8
-PAPER_LENGTH = 64
-
-
-@dataclass(frozen=True)
-class SinkRates:
-    """Parameters of the measurement.
-
-    `batch_tokens` and `execution` change no number beyond rounding, so they are not part of the record.
-    """
-
-    texts: str = "passages"  # see `texts.texts_from`
-    passages: int = 170  # how many texts
-    length: int = 64  # tokens of each text, BOS included
-    epsilon: float = PAPER_EPSILON
-    bos: BosPolicy = "auto"
-    seed: int = 0  # of the bootstrap
-    batch_tokens: int = 4096
-    execution: str = "auto"  # see `execution.choose`
+from firsttoken.records import Record, Verdict, paper_numbers
+from firsttoken.records.paper_numbers import PAPER_EPSILON, PAPER_LENGTH
 
 
 def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Record:
@@ -64,32 +46,6 @@ def measure(lm: LanguageModel, parameters: SinkRates, fresh: bool = False) -> Re
         judge=lambda values: judge(lm.slug, parameters, values),
         fresh=fresh,
     )
-
-
-def summary(alpha: Tensor, epsilon: float, seed: int = 0) -> JSON:
-    """All that a record says about alpha, (passage, layer, head)."""
-    by_epsilon: JSON = {"epsilon": list(EPSILONS)}
-    for order in ("threshold_first", "average_first"):
-        by_epsilon[order] = [asdict(e) for e in sinks.rates_by_epsilon(alpha, EPSILONS, order, seed)]
-    return {
-        "sink_rate": asdict(sinks.sink_rate_estimate(alpha, epsilon, seed=seed)),
-        "sink_rate_average_first": asdict(sinks.sink_rate_estimate(alpha, epsilon, "average_first", seed)),
-        "mass": asdict(sinks.bootstrap(alpha, seed=seed)),
-        "by_epsilon": by_epsilon,
-        "by_layer": {
-            "sink_rate": _rounded(sinks.sink_rate_by_layer(alpha, epsilon)),
-            "sink_rate_0.3": _rounded(sinks.sink_rate_by_layer(alpha, 0.3)),
-            "mass": _rounded(alpha.mean((0, 2))),
-        },
-        "by_passage": _rounded((alpha > epsilon).double().mean((1, 2))),
-        "alpha": [_rounded(layer) for layer in alpha.mean(0)],
-        "layers": alpha.shape[1],
-        "heads": alpha.shape[2],
-    }
-
-
-def _rounded(values: Tensor) -> list[float]:
-    return [round(value, 5) for value in values.tolist()]
 
 
 # -- sensitivity --------------------------------------------------------------------------------------------
@@ -172,7 +128,7 @@ def measure_by_bos(lm: LanguageModel, parameters: SinkRates, counted: Record, fr
 def _three_numbers(alpha: Tensor, parameters: SinkRates) -> Iterator[tuple[str, Estimate]]:
     yield "sink_rate", sinks.sink_rate_estimate(alpha, parameters.epsilon, seed=parameters.seed)
     yield "sink_rate_0.3", sinks.sink_rate_estimate(alpha, 0.3, seed=parameters.seed)
-    yield "mass", sinks.bootstrap(alpha, seed=parameters.seed)
+    yield "mass", statistics.bootstrap(alpha, seed=parameters.seed)
 
 
 def remeasure(lm: LanguageModel, record: Record) -> Record:
@@ -198,7 +154,7 @@ def judge(model: str, parameters: SinkRates, values: JSON) -> Verdict:
     within 15. Any other model can show at most that sinks exist: partly, if more than a quarter of its heads are
     sinks at epsilon = 0.3 with 95 % confidence.
     """
-    table = records.paper()["llama"]
+    table = paper_numbers.paper()["llama"]
     at = dict(zip(values["by_epsilon"]["epsilon"], values["by_epsilon"]["threshold_first"], strict=True))
     strict, loose = at[PAPER_EPSILON], at[0.3]
     if model in table:
@@ -228,7 +184,7 @@ def judge(model: str, parameters: SinkRates, values: JSON) -> Verdict:
 
 def paper_table(found: Sequence[Record]) -> list[tuple[str, ...]]:
     """Rows for the chapter's table: the paper's three models, then every model measured, at epsilon = 0.8."""
-    table = records.paper()["llama"]
+    table = paper_numbers.paper()["llama"]
     measured = {record.model: record for record in found if not record.variant}
     names = {slug: f"LLaMa 3.1 {slug.rsplit('-', 1)[1].upper()}" for slug in table if slug.startswith("meta-llama")}
     rows: list[tuple[str, ...]] = []

@@ -11,12 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from plotly.subplots import make_subplots
 
-from firsttoken.claims.phenomenon.measure import unpack
 from firsttoken.claims.smoothing.measure import heads_growth
+from firsttoken.estimates import interval
+from firsttoken.measures.attention_maps import unpack
 from firsttoken.measures.bos_contrast import ARMS, LABELS
-from firsttoken.panels import ARM_COLORS, by_arm, draw_arms, whole_numbers
-from firsttoken.plots import COLORMAP, NEUTRAL, Display, figure, interactive, table
-from firsttoken.records import Record, interval
+from firsttoken.panels import ARM_COLORS, by_arm, draw_arms
+from firsttoken.plots import COLORMAP, NEUTRAL, Display, figure, interactive, table, whole_numbers
+from firsttoken.records import Record
 
 MEASURES = {
     "effective_tokens": "all of the row, exp(H)",
@@ -33,7 +34,7 @@ def by_layer(found: Sequence[Record]) -> Display:
         for row, record in zip(grid, found, strict=True):
             for ax, name in zip(row, ("effective_tokens", "effective_tokens_rest"), strict=True):
                 of_arm = {arm: record.values["by_layer"][arm][name] for arm in ARMS}
-                draw_arms(ax, range(len(of_arm["with_bos"])), of_arm)
+                draw_arms(ax, range(len(of_arm["with_bos"])), of_arm, LABELS)
                 ax.set_title(f"{record.model}: {MEASURES[name]}", fontsize=9)
                 ax.set(xlabel="layer", ylim=0)
                 whole_numbers(ax)
@@ -157,4 +158,4 @@ def by_length(found: Sequence[Record]) -> Display:
         ax.minorticks_off()
 
     alt = "Effective number of tokens against the length of the context, both logarithmic, with BOS and without"
-    return by_arm(found, pick, alt, "tokens before the query", "effective number of tokens", adjust)
+    return by_arm(found, pick, alt, "tokens before the query", "effective number of tokens", LABELS, adjust)

@@ -17,55 +17,17 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from firsttoken import records, texts
-from firsttoken.claims.phenomenon.measure import attention_maps, pack
+from firsttoken import records, statistics, texts
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON, interval
 from firsttoken.execution.by_layer import attention, through_layers
-from firsttoken.measures import sinks
+from firsttoken.measures.attention_maps import every_map, pack
 from firsttoken.measures.bos_contrast import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
-from firsttoken.measures.spread import mean_estimates, ratio_estimates
+from firsttoken.measures.spectra import effective_rank, rest_entropy, singular_values
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
-from firsttoken.records import JSON, Record, Verdict, interval
-
-
-def binary_entropy(a: Tensor) -> Tensor:
-    """h(a) in nats."""
-    return torch.special.entr(a) + torch.special.entr(1 - a)
-
-
-def rest_entropy(entropy: Tensor, first: Tensor, dim: int = -1) -> Tensor:
-    """Mean entropy of what rows do not give to the first token, each row weighted by how much that is.
-
-    Args:
-        entropy, first: (..., query), entropy of each row in nats and its weight on the first token.
-
-    Returns:
-        sum_j (H_j - h(a_j)) / sum_j (1 - a_j), nats; a row wholly on the first token counts for nothing
-    """
-    weight = (1 - first).clamp_min(0)
-    inner = (entropy - binary_entropy(first.clamp(0, 1))).clamp_min(0)
-    return inner.sum(dim) / weight.sum(dim).clamp_min(1e-12)
-
-
-def singular_values(maps: Tensor) -> Tensor:
-    """Singular values of attention maps in descending order.
-
-    Args:
-        maps: (..., query, key).
-    """
-    return torch.linalg.svdvals(maps.double())
-
-
-def effective_rank(singular: Tensor) -> Tensor:
-    """exp of the entropy of the singular values as shares of their sum (Roy and Vetterli 2007): 1 for a map whose
-    rows are all alike, n for the identity of n tokens.
-
-    Args:
-        singular: (..., value), not negative.
-    """
-    share = singular / singular.sum(-1, keepdim=True).clamp_min(1e-30)
-    return torch.special.entr(share).sum(-1).exp()
+from firsttoken.records import Record, Verdict
+from firsttoken.statistics import mean_estimates, ratio_estimates
 
 
 @dataclass(frozen=True)
@@ -196,14 +158,14 @@ def shown(lm: LanguageModel, ids: Tensor, growth: Tensor, parameters: Smoothing)
     values["tokens"] = [lm.tokenizer.decode([token]) for token in ids.tolist()]
     for arm in ARMS:
         row, first = start(lm, ids[None], arm)
-        maps = attention_maps(lm, row, parameters.execution)  # (layer, head, query, key), BOS among queries and keys
+        maps = every_map(lm, row, parameters.execution)  # (layer, head, query, key), BOS among queries and keys
         singular = singular_values(maps)
         # How fast maps of this arm lose rank: the values as shares of the largest, averaged over all heads.
         mean = (singular / singular[..., :1]).mean((0, 1))
         values[arm] = {
             "maps": [pack(maps[layer, head]) for layer, head in heads],
             "offset": first,
-            "spectrum": sinks.rounded(mean),
+            "spectrum": statistics.rounded(mean),
             "effective_rank": [round(value, 3) for value in effective_rank(singular).mean(1).tolist()],
         }
     return values

@@ -39,8 +39,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.execution.empty_model import find_layers
 from firsttoken.measures.path_sums import mean_map
+from firsttoken.models.anatomy import find_layers
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, plain_scores
 

@@ -24,15 +24,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from firsttoken.claims.smoothing.measure import effective_rank
+from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures import sinks
 from firsttoken.measures.bos_contrast import ARMS, Arm, start
-from firsttoken.measures.spread import mean_estimates
+from firsttoken.measures.spectra import effective_rank, matrix_entropy, singular_values_by_gram
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
 from firsttoken.probe.residual_stream import residual_stream
-from firsttoken.records import JSON
+from firsttoken.statistics import mean_estimates
 
 SQRT2 = math.sqrt(2.0)
 # The experiment on the last two tokens: a few tokens of text, then one of these words, cut to its first token.
@@ -50,24 +50,9 @@ def last_two_distance(v: Tensor) -> Tensor:
     return (v[..., -1, :] - v[..., -2, :]).norm(dim=-1)
 
 
-def singular_values(v: Tensor) -> Tensor:
-    """Singular values of (..., token, width), descending, float64; those below 1e-8 of the largest are not exact."""
-    v = v.double()
-    gram = v @ v.mT if v.shape[-2] <= v.shape[-1] else v.mT @ v
-    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().flip(-1)
-
-
 def rank(v: Tensor) -> Tensor:
     """Effective rank, exp of the entropy of the singular values as shares of their sum; from 1 to min(n, d)."""
-    return effective_rank(singular_values(v))
-
-
-def matrix_entropy(v: Tensor) -> Tensor:
-    """Entropy of the eigenvalues of V V^T as shares of their sum, over log min(n, d): 0 for a matrix of rank one, 1
-    for one whose directions all carry the same energy (von Neumann entropy, as in arXiv 2510.06477)."""
-    energy = singular_values(v).square()
-    share = energy / energy.sum(-1, keepdim=True).clamp_min(1e-300)
-    return torch.special.entr(share).sum(-1) / math.log(min(v.shape[-2:]))
+    return effective_rank(singular_values_by_gram(v))
 
 
 def first_norm_ratio(v: Tensor) -> Tensor:

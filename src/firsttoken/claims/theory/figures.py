@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from firsttoken.claims.sink_rates.figures import band
 from firsttoken.claims.theory.linear_model import Sweep
+from firsttoken.estimates import interval
 from firsttoken.measures.bos_contrast import ARMS, LABELS
-from firsttoken.panels import by_arm, draw_arms, whole_numbers
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, table
-from firsttoken.records import Record, interval
+from firsttoken.panels import by_arm, draw_arms
+from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, table, whole_numbers
+from firsttoken.records import Record
 
 _NAMES = {"sink": "sink strength s", "depth": "layers L", "heads": "heads H", "length": "tokens T"}
 
@@ -100,7 +100,7 @@ def walk(found: Sequence[Record]) -> Display:
         ax.set_yscale("log")
 
     alt = "Share of all paths into the last token that begin at a text token other than the first, after each layer"
-    return by_arm(found, pick, alt, "layers", "share of the path sum (logarithmic)", adjust)
+    return by_arm(found, pick, alt, "layers", "share of the path sum (logarithmic)", LABELS, adjust)
 
 
 def collapse(record: Record) -> Display:
@@ -118,7 +118,7 @@ def collapse(record: Record) -> Display:
         for ax, (name, title, logarithmic) in zip(axes.flat, panels, strict=True):
             of_arm = {arm: record.values["collapse"][arm][name] for arm in ARMS}
             first = 1 if name == "mass" else 0
-            draw_arms(ax, range(first, first + len(of_arm["with_bos"])), of_arm)
+            draw_arms(ax, range(first, first + len(of_arm["with_bos"])), of_arm, LABELS)
             ax.set_title(title, fontsize=10)
             whole_numbers(ax)
             if logarithmic:
@@ -154,4 +154,4 @@ def last_two(found: Sequence[Record]) -> Display:
         ax.minorticks_off()
 
     alt = "Relative distance of the last two of n equal tokens after the last layer, falling with n, both logarithmic"
-    return by_arm(found, pick, alt, "repeats n", "‖v_n − v_(n−1)‖ / ‖v_n‖", adjust)
+    return by_arm(found, pick, alt, "repeats n", "‖v_n − v_(n−1)‖ / ‖v_n‖", LABELS, adjust)

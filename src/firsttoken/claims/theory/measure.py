@@ -13,18 +13,20 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from firsttoken import records, texts
-from firsttoken.claims.jacobian.measure import choose_sources, gains
+from firsttoken import estimates, records, texts
 from firsttoken.claims.theory import collapse
 from firsttoken.claims.theory.bounds import WeightNorms, layer_bounds, weight_norms
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON, interval
 from firsttoken.execution.choose import choose_for_one_process
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures.bos_contrast import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
+from firsttoken.measures.jacobian import choose_sources, gains
 from firsttoken.measures.path_sums import log_path_sums, walk
-from firsttoken.measures.spread import mean_estimates, ratio_estimates
 from firsttoken.models import LanguageModel
-from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.models.out_of_memory import explain_out_of_memory
+from firsttoken.records import Record, Verdict
+from firsttoken.statistics import mean_estimates, ratio_estimates
 
 LN10 = 2.302585092994046
 NOT_COMPARED = (
@@ -169,7 +171,7 @@ def compare(lm: LanguageModel, ids: Tensor, parameters: Theory) -> JSON:
     return values | {"bound_over_jacobian": asdict(theorem_orders), "tight_over_jacobian": asdict(tight_orders)}
 
 
-def _one(numbers: Tensor, seed: int) -> records.Estimate:
+def _one(numbers: Tensor, seed: int) -> estimates.Estimate:
     return mean_estimates(numbers[:, None], torch.arange(len(numbers)), seed)[0]
 
 

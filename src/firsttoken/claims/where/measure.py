@@ -15,13 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from firsttoken import records, texts
-from firsttoken.errors import FirstTokenError, explain_out_of_memory
+from firsttoken import records, statistics, texts
+from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON, interval
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures import sinks
 from firsttoken.models import LanguageModel
+from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
-from firsttoken.records import JSON, Record, Verdict, interval
+from firsttoken.records import Record, Verdict
 from firsttoken.texts.token_classes import decode
 
 Reading = Literal[
@@ -174,20 +176,20 @@ def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Where) -> JSON
         second = given[name].second
         mass[name] = alpha[..., 0].mean((1, 2)).double()
         found["readings"][name] = {
-            "first": asdict(sinks.bootstrap(mass[name], seed=seed)),
-            "second": None if second is None else asdict(sinks.bootstrap(alpha[..., second], seed=seed)),
+            "first": asdict(statistics.bootstrap(mass[name], seed=seed)),
+            "second": None if second is None else asdict(statistics.bootstrap(alpha[..., second], seed=seed)),
             "position": second,
             "sink_rate": asdict(sinks.sink_rate_estimate(alpha[..., 0], parameters.epsilon, seed=seed)),
         }
         if name in ("as it is", "without BOS", "with BOS"):
-            found.setdefault("profile", {})[name] = sinks.rounded(alpha.mean((0, 1, 2)))
+            found.setdefault("profile", {})[name] = statistics.rounded(alpha.mean((0, 1, 2)))
         if name == "as it is":
             found["secondary"] = secondary(alpha, decode(lm, given[name].ids), parameters.epsilon, seed)
         if name == "another first token":
             found["identity"] = identity(hidden)
     pairs = torch.stack([mass["another first token"], mass["as it is"]], dim=1)
     found["first_token_kept"] = asdict(
-        sinks.bootstrap(pairs, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed)
+        statistics.bootstrap(pairs, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed)
     )
     return found
 
@@ -216,10 +218,10 @@ def secondary(alpha: Tensor, tokens: list[list[str]], epsilon: float, seed: int)
         if heads_at.flatten()[i] > 0
     ]
     return {
-        "head_share": asdict(sinks.bootstrap(per_head, seed=seed)),
-        "by_layer": sinks.rounded(per_head.mean((0, 2))),
-        "first_by_layer": sinks.rounded((alpha[..., 0] > epsilon).double().mean((0, 2))),
-        "by_position": sinks.rounded(strong.double().mean((0, 1, 2))),
+        "head_share": asdict(statistics.bootstrap(per_head, seed=seed)),
+        "by_layer": statistics.rounded(per_head.mean((0, 2))),
+        "first_by_layer": statistics.rounded((alpha[..., 0] > epsilon).double().mean((0, 2))),
+        "by_position": statistics.rounded(strong.double().mean((0, 1, 2))),
         "examples": examples,
         "texts": texts_,
     }
@@ -237,7 +239,7 @@ def identity(hidden: Tensor) -> JSON:
     n = hidden.shape[0]
     apart = ~torch.eye(n, dtype=torch.bool)
     mean = alike[..., apart].mean(-1)  # (layer + 1, 2)
-    return {"first": sinks.rounded(mean[:, 0]), "ordinary": sinks.rounded(mean[:, 1])}
+    return {"first": statistics.rounded(mean[:, 0]), "ordinary": statistics.rounded(mean[:, 1])}
 
 
 def remeasure(lm: LanguageModel, record: Record) -> Record:

@@ -1,0 +1,38 @@
+"""Parameters as text: what a notebook declares, and the value that a typed word means for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from firsttoken.errors import FirstTokenError
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a chapter, as declared in the notebook's `parameters` cell."""
+
+    name: str
+    type: str  # the annotation, or the type of the default where there is none
+    default: str  # as Python source
+    help: str
+
+    def parse(self, text: str) -> Any:
+        """The value that `text`, typed on a command line, means for the declared type."""
+        kind, _, optional = (part.strip() for part in self.type.partition("|"))
+        if optional == "None" and text.lower() in ("none", "null", ""):
+            return None
+        try:
+            if kind == "str":
+                return text
+            if kind == "bool":
+                return {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}[text.lower()]
+            if kind in ("int", "float"):
+                return int(text) if kind == "int" else float(text)
+            return yaml.safe_load(text)
+        except (KeyError, ValueError, yaml.YAMLError) as error:
+            raise FirstTokenError(f"The parameter {self.name} is of type {self.type}; '{text}' is not.") from error

@@ -1,0 +1,23 @@
+"""What the paper reports, and the settings under which it does."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+from firsttoken.estimates import JSON
+from firsttoken.records.store import reference_store
+
+
+@cache
+def paper() -> JSON:
+    """The paper's own numbers, `results/paper.json`: each with its table or figure, `approximate` where it was
+    read off a figure."""
+    data: JSON = json.loads((reference_store() / "paper.json").read_text(encoding="utf-8"))
+    return data
+
+
+PAPER_EPSILON = 0.8
+
+
+PAPER_LENGTH = 64

@@ -1,0 +1,106 @@
+"""Intervals over texts or seeds: percentile bootstraps, on torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import Estimate
+
+
+def bootstrap(
+    samples: Tensor,
+    statistic: Callable[[Tensor], Tensor] | None = None,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic with its percentile bootstrap interval over the first dimension (passages, edits or seeds).
+
+    Args:
+        samples: (n, ...).
+        statistic: a function of resampled samples (n, ...) giving a scalar; the mean if none is given.
+
+    Raises:
+        FirstTokenError: fewer than two samples, from which no interval can be had.
+    """
+    n = samples.shape[0]
+    if n < 2:
+        raise FirstTokenError("An interval needs at least two passages; raise the number of passages.")
+    generator = torch.Generator().manual_seed(seed)
+    choices = torch.randint(n, (resamples, n), generator=generator)
+    samples = samples.detach().cpu().double()
+    if statistic is None:
+        samples = samples.reshape(n, -1).mean(1)
+        value, draws = samples.mean(), samples[choices].mean(1)
+    else:
+        value = statistic(samples).double()
+        draws = torch.stack([statistic(samples[choice]).double() for choice in choices])
+    tail = (1 - level) / 2
+    low, high = torch.quantile(draws, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return Estimate(float(value), low, high, n)
+
+
+def mean_where(values: Tensor, where: Tensor, seed: int = 0) -> dict[str, Any] | None:
+    """Mean of values (text, query) where `where`, with an interval over texts; None where there are too few."""
+    sums = torch.stack([(values * where).sum(1), where.sum(1).double()], dim=1)
+    sums = sums[sums[:, 1] > 0]
+    if len(sums) < 2:
+        return None
+    return asdict(bootstrap(sums, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed))
+
+
+def rounded(values: Tensor) -> list[float]:
+    """A list of numbers, (n,), with the four digits that a figure can show, for a record."""
+    return [float(f"{value:.4g}") for value in values.tolist()]
+
+
+RESAMPLES = 1000
+
+
+def by_text(samples: Tensor, texts: Tensor) -> Tensor:
+    """Sums of samples over the edits of each text, (text, ...): what is resampled, since the edits of one text are
+    not independent. Texts without an edit are left out."""
+    _, number = texts.unique(return_inverse=True)
+    sums = torch.zeros(int(number.max()) + 1, *samples.shape[1:], dtype=torch.float64)
+    return sums.index_add(0, number, samples.double())
+
+
+def ratio_estimates(above: Tensor, below: Tensor, texts: Tensor, seed: int = 0) -> list[Estimate]:
+    """mean(above) / mean(below) over edits for each column, with bootstrap intervals over texts.
+
+    Args:
+        above, below: (edit, column).
+        texts: (edit,), the text of each edit.
+
+    Raises:
+        FirstTokenError: the edits are of one text, from which no interval can be had.
+    """
+    pairs = by_text(torch.stack([above.double(), below.double()]).movedim(0, -1), texts)  # (text, column, 2)
+    n = len(pairs)
+    if n < 2:
+        raise FirstTokenError("An interval needs edits of at least two texts; raise `edits` or give more texts.")
+    generator = torch.Generator().manual_seed(seed)
+    # How often each text is drawn in each resample, so that all columns take one matrix product.
+    drawn = torch.randint(n, (RESAMPLES, n), generator=generator)
+    times = torch.zeros(RESAMPLES, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+    sums = torch.einsum("rt,tcp->rcp", times, pairs)
+    ends = torch.quantile(sums[..., 0] / sums[..., 1], torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    value = pairs[..., 0].sum(0) / pairs[..., 1].sum(0)
+    return [Estimate(v, low, high, n) for v, low, high in zip(value.tolist(), *ends.tolist(), strict=True)]
+
+
+def mean_estimates(samples: Tensor, texts: Tensor, seed: int = 0) -> list[Estimate]:
+    """Mean over edits of each column, (edit, column), with bootstrap intervals over texts."""
+    return ratio_estimates(samples, torch.ones_like(samples), texts, seed)
+
+
+def surely_above(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+    """Whether the whole interval of `a` is above that of `b`."""
+    return a["low"] > b["high"]

@@ -1,0 +1,56 @@
+"""The sink rates of one model that several processes share.
+
+    torchrun --nproc-per-node 8 -m firsttoken.torchrun meta-llama/Llama-3.1-405B --dtype bfloat16
+
+writes the record that `firsttoken run sink_rates --model ...` then shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+
+import torch.distributed as dist
+
+from firsttoken import models
+from firsttoken.claims.sink_rates import measure as sink_rates
+from firsttoken.errors import FirstTokenError
+from firsttoken.measures.first_token_summary import SinkRates
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure the sink rates of one model in all processes; the first writes the record."""
+    parser = argparse.ArgumentParser(prog="torchrun ... -m firsttoken.torchrun", description=main.__doc__)
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--device", default="auto")
+    for field in dataclasses.fields(SinkRates):
+        if field.name != "execution":
+            parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
+    chosen = vars(parser.parse_args(arguments))
+    name, dtype, device = (chosen.pop(key) for key in ("model", "dtype", "device"))
+    first = os.environ.get("RANK", "0") == "0"
+    with tempfile.TemporaryDirectory() as scratch:
+        if not first:
+            os.environ["FIRSTTOKEN_RESULTS"] = scratch
+        try:
+            lm = models.load(name, dtype=dtype, device=device)
+            settings = SinkRates(**chosen, execution="tensor_parallel")
+            # Whether an old record exists may differ between machines, and then some processes would wait for ever.
+            record = sink_rates.measure(lm, settings, fresh=True)
+        except FirstTokenError as error:
+            print(error, file=sys.stderr)
+            return 2
+    if first and record.verdict:
+        print(f"sink_rates/{record.filename}: {record.verdict.sentence}")
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
