@@ -11,7 +11,9 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from firsttoken.claims.base import CLAIMS, Claim
+from firsttoken import claims
+from firsttoken.book.chapters import listed
+from firsttoken.claims.base import Claim
 from firsttoken.errors import FirstTokenError
 from firsttoken.records import Record, all_records
 from firsttoken.records.numbers import NOT_MEASURED_YET, estimate, fill
@@ -26,7 +28,7 @@ class VerdictBoard(SphinxDirective):
         group = nodes.tgroup(cols=len(COLUMNS))
         group += [nodes.colspec(colwidth=width, stub=name == "claim") for name, width in COLUMNS.items()]
         group += nodes.thead("", self.row([nodes.paragraph(name, name)] for name in COLUMNS))
-        group += nodes.tbody("", *(self.row(self.cells(claim)) for claim in CLAIMS))
+        group += nodes.tbody("", *(self.row(self.cells(claim)) for claim in on_the_board()))
         return [nodes.table("", group, classes=["verdict-board", "colwidths-given"])]
 
     def row(self, cells: Iterable[list[nodes.Node]]) -> nodes.row:
@@ -59,15 +61,22 @@ class VerdictBoard(SphinxDirective):
         return lines
 
     def chapter(self, claim: Claim) -> nodes.Node:
-        target = f"book/chapters/{claim.chapter}"
+        target = f"book/chapters/{claim.id}"
         if target not in self.env.found_docs:
             return text("to come", "not-measured")
-        words = nodes.inline("", claim.chapter.replace("_", " "))
+        words = nodes.inline("", claim.id.replace("_", " "))
         link = addnodes.pending_xref(
             "", words, refdomain="std", reftype="doc", reftarget=f"/{target}", refexplicit=True, refwarn=True
         )
         link["refdoc"] = self.env.docname
         return nodes.paragraph("", "", link)
+
+
+def on_the_board() -> list[Claim]:
+    """Every claim with a headline number, in the order of the table of contents."""
+    order = {name: number for number, name in enumerate(listed())}
+    cards = [claims.claim(name) for name in claims.names()]
+    return sorted((card for card in cards if card.headline), key=lambda card: order.get(card.id, len(order)))
 
 
 def text(content: str, *classes: str) -> nodes.paragraph:
@@ -76,14 +85,13 @@ def text(content: str, *classes: str) -> nodes.paragraph:
 
 def verdicts(records: Sequence[Record]) -> list[nodes.Node]:
     """One verdict a record, with the model's name where there are several."""
-    found = [record for record in records if record.verdict]
-    if not found:
+    judged = [(record, verdict.status) for record in records if (verdict := claims.verdict(record))]
+    if not judged:
         return [text(NOT_MEASURED_YET, "not-measured")]
     lines: list[nodes.Node] = []
-    for record in found:
-        status = record.verdict.status if record.verdict else ""
+    for record, status in judged:
         badge = nodes.inline(status, status, classes=["verdict", f"verdict-{nodes.make_id(status)}"])
-        name = [nodes.Text(" "), nodes.literal("", record.model)] if len(found) > 1 else []
+        name = [nodes.Text(" "), nodes.literal("", record.model)] if len(judged) > 1 else []
         lines.append(nodes.paragraph("", "", badge, *name))
     return lines
 

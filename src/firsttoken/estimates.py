@@ -23,3 +23,8 @@ def interval(estimate: Mapping[str, float], form: str = ".2f", unit: str = "") -
     """A stored estimate as text: `value unit [low, high]`, each in the format `form`."""
     value, low, high = (format(estimate[name], form) for name in ("value", "low", "high"))
     return f"{value}{unit} [{low}, {high}]"
+
+
+def surely_above(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+    """Whether the whole interval of `a` is above that of `b`."""
+    return a["low"] > b["high"]

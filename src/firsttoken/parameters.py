@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,3 +37,22 @@ class Parameter:
             return yaml.safe_load(text)
         except (KeyError, ValueError, yaml.YAMLError) as error:
             raise FirstTokenError(f"The parameter {self.name} is of type {self.type}; '{text}' is not.") from error
+
+
+# Former names of parameters, still taken wherever a chapter declares the present one and not the former.
+FORMER = {"length": "text_tokens", "texts": "text_source"}
+
+
+def renamed(asked: Mapping[str, Any], declared: Container[str]) -> dict[str, Any]:
+    """The values by their parameters' present names; a line is printed for each former name that was used.
+
+    Args:
+        declared: the names that the chapter declares. `length` counts the BOS token and `text_tokens` does not, so
+            no chapter declares both.
+    """
+    values = dict(asked)
+    for former, present in FORMER.items():
+        if former in values and present in declared:
+            print(f"The parameter {former} is called {present} now; its value is taken.")
+            values[present] = values.pop(former)
+    return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -99,8 +99,3 @@ def ratio_estimates(above: Tensor, below: Tensor, texts: Tensor, seed: int = 0) 
 def mean_estimates(samples: Tensor, texts: Tensor, seed: int = 0) -> list[Estimate]:
     """Mean over edits of each column, (edit, column), with bootstrap intervals over texts."""
     return ratio_estimates(samples, torch.ones_like(samples), texts, seed)
-
-
-def surely_above(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
-    """Whether the whole interval of `a` is above that of `b`."""
-    return a["low"] > b["high"]

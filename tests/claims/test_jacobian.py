@@ -14,7 +14,8 @@ from firsttoken.claims.jacobian import measure as jacobian
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
 from firsttoken.measures import jacobian as gains_
-from firsttoken.measures.bos_contrast import ARMS, Arm, start
+from firsttoken.measures.bos_arms import ARMS, Arm
+from firsttoken.measures.bos_contrast import start
 from firsttoken.probe.residual_stream import push_forward, residual_stream, watch
 from jacobian_exact import exact_jacobian
 from tiny import tiny_model

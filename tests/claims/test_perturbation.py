@@ -15,7 +15,8 @@ from firsttoken.claims.perturbation import measure as perturbation
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
 from firsttoken.measures import spread as mixing
-from firsttoken.measures.bos_contrast import ARMS, Arm, first_token_mass, sink_survives, start
+from firsttoken.measures.bos_arms import ARMS, Arm, sink_survives
+from firsttoken.measures.bos_contrast import first_token_mass, start
 from firsttoken.models import LanguageModel
 from firsttoken.models.bundled import BUNDLED
 from firsttoken.probe.residual_stream import residual_stream

@@ -13,7 +13,8 @@ from firsttoken.claims.smoothing import measure as smoothing
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
 from firsttoken.measures import spectra
-from firsttoken.measures.bos_contrast import ARMS, Arm, start
+from firsttoken.measures.bos_arms import ARMS, Arm
+from firsttoken.measures.bos_contrast import start
 from tiny import tiny_model
 
 LENGTH = 20

@@ -21,7 +21,7 @@ from firsttoken.claims.theory.linear_model import SWEEPS, Toy, sweep, toy
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
 from firsttoken.measures import spectra
-from firsttoken.measures.bos_contrast import ARMS
+from firsttoken.measures.bos_arms import ARMS
 from firsttoken.measures.path_sums import log_path_sums, mean_map, walk
 from firsttoken.probe.residual_stream import residual_stream
 from tiny import tiny_model

@@ -15,7 +15,8 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.execution import by_layer
 from firsttoken.execution.by_layer import attention, through_layers
 from firsttoken.measures import attention_maps, spread
-from firsttoken.measures.bos_contrast import ARMS, first_token_mass
+from firsttoken.measures.bos_arms import ARMS
+from firsttoken.measures.bos_contrast import first_token_mass
 from firsttoken.probe import Probe
 from firsttoken.probe.residual_stream import residual_stream
 from firsttoken.texts.edits import Edit

@@ -73,7 +73,7 @@ def ran(training: Training, rate: float, missing: float | None = None, harm: flo
         "share_of_matmul_rate": 0.25,
         "windows_shared": 0.5,
     }
-    provenance = {"model": training.provenance(), "texts": "abc", "time": "2026-01-01T00:00:00Z"}
+    provenance = {"model": training.provenance(), "texts_hash": "abc", "time": "2026-01-01T00:00:00Z"}
     parameters = store._normal(asdict(training))
     record = Record(train.CLAIM, training.slug, parameters, values, provenance)
     records.write(record)

@@ -94,7 +94,7 @@ def test_a_run_learns_and_its_record_says_all(uninterrupted: records.Record) -> 
     for arm in ("BOS+text", "text"):
         end = values["curve"][-1][arm]["loss"]
         assert values["final"]["64"][arm]["loss"]["value"] == pytest.approx(end, abs=1e-4)
-    assert uninterrupted.provenance["texts"] == open_corpus(settings.corpus).hash
+    assert uninterrupted.provenance["texts_hash"] == open_corpus(settings.corpus).hash
 
 
 def test_a_killed_run_goes_on_with_the_same_losses(uninterrupted: records.Record) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
+from firsttoken import claims
 from firsttoken.plots import Display, table
 from firsttoken.records import Record, Status
 from firsttoken.records.numbers import NOT_MEASURED_YET
@@ -23,20 +24,34 @@ _LOOK: dict[Status, tuple[str, str]] = {
 
 def verdict(record: Record | None) -> Display:
     """A box with the status of a claim and the sentence behind it; without a record, "not measured yet"."""
-    if record is None or record.verdict is None:
+    judged = None if record is None else claims.verdict(record)
+    if record is None or judged is None:
         kind, sign = _LOOK["not measured"]
         title, sentence = (
             NOT_MEASURED_YET,
             "No record answers this claim for this model and these parameters.",
         )
     else:
-        kind, sign = _LOOK[record.verdict.status]
-        title, sentence = f"{record.verdict.status} ({record.model})", record.verdict.sentence
+        kind, sign = _LOOK[judged.status]
+        title, sentence = f"{judged.status} ({record.model})", judged.sentence
     html = (
         f'<div class="admonition {kind} verdict-box themed"><p class="admonition-title">'
         f'<span aria-hidden="true">{sign}</span> Verdict: {escape(title)}</p><p>{escape(sentence)}</p></div>'
     )
     return Display(html, f"{sign} Verdict: {title}. {sentence}")
+
+
+def verdicts(chapter: str, records: Iterable[Record]) -> Display:
+    """The verdict on each record by today's rule, and the rule itself; "not measured yet" where there is none.
+
+    Args:
+        chapter: the name of the claim.
+    """
+    card = claims.claim(chapter)
+    boxes = [verdict(record) for record in records] or [verdict(None)]
+    rule = f"The rule: {card.rule} Fixed: {card.fixed}. Intervals are over {card.unit}."
+    html = "".join(box.html for box in boxes) + f'<p class="rule themed">{escape(rule)}</p>'
+    return Display(html, "\n\n".join((*(box.text for box in boxes), rule)))
 
 
 def provenance(chapter: str, parameters: Mapping[str, Any], records: Iterable[Record]) -> Display:
@@ -86,7 +101,7 @@ def _origin(record: Record) -> list[tuple[str, str]]:
         "machine": origin.get("machine"),
         "packages": packages,
         "python": origin.get("python"),
-        "passages (hash)": origin.get("texts"),
+        "passages (hash)": origin.get("texts_hash"),
         "passages (n)": _count(record),
         "seed": record.parameters.get("seed"),
         "measurement version": record.version,

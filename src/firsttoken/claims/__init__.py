@@ -1,1 +1,49 @@
-"""The claims that this book tests, a folder each."""
+"""The claims that this book tests, a folder each, found by looking.
+
+`claims/<name>/__init__.py` says what is claimed (`CLAIM`), `measure.py` measures it (`MEASUREMENTS`), `verdict.py`
+judges a record (`judge`), `figures.py` draws. Only measuring needs torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from importlib import util
+
+from firsttoken.claims.base import Claim
+from firsttoken.errors import FirstTokenError
+from firsttoken.records import Record, Verdict
+from firsttoken.records.measurement import Measurement
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """The claims that have a folder, in alphabetical order; `_toc.yml` has the order of a reader."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
+
+
+def claim(name: str) -> Claim:
+    """The card of a claim.
+
+    Raises:
+        FirstTokenError: there is no such claim.
+    """
+    if name not in names():
+        raise FirstTokenError(f"There is no claim {name}; there are {', '.join(names())}.")
+    card: Claim = importlib.import_module(f"{__name__}.{name}").CLAIM
+    return card
+
+
+def verdict(record: Record) -> Verdict | None:
+    """What today's rule says about a record; None for variants, and for records that are about no claim."""
+    if record.variant or record.claim not in names() or util.find_spec(f"{__name__}.{record.claim}.verdict") is None:
+        return None
+    judged: Verdict | None = importlib.import_module(f"{__name__}.{record.claim}.verdict").judge(record)
+    return judged
+
+
+def measurements(name: str) -> tuple[Measurement, ...]:
+    """Every measurement of a claim that can be repeated on a model; empty where models must first be trained."""
+    found: tuple[Measurement, ...] = importlib.import_module(f"{__name__}.{name}.measure").MEASUREMENTS
+    return found

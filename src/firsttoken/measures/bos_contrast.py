@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,12 +11,9 @@ from firsttoken import statistics
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.by_layer import attention, through_layers
+from firsttoken.measures.bos_arms import Arm
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
-
-Arm = Literal["with_bos", "without_bos"]
-ARMS: tuple[Arm, ...] = ("with_bos", "without_bos")
-LABELS: dict[Arm, str] = {"with_bos": "with BOS", "without_bos": "without BOS"}
 
 
 def start(lm: LanguageModel, ids: Tensor, arm: Arm) -> tuple[Tensor, int]:
@@ -57,27 +52,3 @@ def first_token_mass(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0, ex
     found = through_layers(lm, [rows], see, execution=execution, task="first-token mass")
     alpha = torch.stack([torch.cat(parts) for parts in found.values()], dim=1)  # (text, layer, head)
     return asdict(statistics.bootstrap(alpha, seed=seed))
-
-
-def sink_survives(mass: Mapping[str, Any]) -> bool:
-    """Whether the first token keeps more than half of its attention when it is no BOS: then the two arms differ in a
-    token but not in having a sink, and comparing them says nothing about sinks.
-
-    Args:
-        mass: arm -> estimate, see `first_token_mass`.
-    """
-    return bool(mass["without_bos"]["value"] > 0.5 * mass["with_bos"]["value"])
-
-
-def mass_sentence(mass: Mapping[str, Any]) -> str:
-    """The attention on the first token in both arms, and what it means for a comparison of the two."""
-    found = (
-        f"The first token gets {mass['with_bos']['value']:.0%} of the attention with BOS and "
-        f"{mass['without_bos']['value']:.0%} without."
-    )
-    if sink_survives(mass):
-        found += (
-            " The sink outlives BOS: it moves to the first token of the text, so this model cannot show what happens "
-            "without a sink."
-        )
-    return found

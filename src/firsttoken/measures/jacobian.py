@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.measures.bos_contrast import Arm, start
+from firsttoken.measures.bos_arms import Arm
+from firsttoken.measures.bos_contrast import start
 from firsttoken.models import LanguageModel
 from firsttoken.models.anatomy import find_layers
 from firsttoken.models.out_of_memory import explain_out_of_memory

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from firsttoken.execution.by_layer import through_layers
-from firsttoken.measures.bos_contrast import Arm, start
+from firsttoken.measures.bos_arms import Arm
+from firsttoken.measures.bos_contrast import start
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
 from firsttoken.texts.edits import Edit

@@ -3,8 +3,8 @@
 from firsttoken.estimates import JSON, Estimate, interval
 from firsttoken.files import ROOT, slug, write_atomically
 from firsttoken.records.paper_numbers import paper
+from firsttoken.records.schema import SCHEMA
 from firsttoken.records.store import (
-    SCHEMA,
     Record,
     Status,
     Verdict,

@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +23,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.files import ROOT, slug, write_atomically
 from firsttoken.records.provenance import environment, git_state
-
-SCHEMA = 1
+from firsttoken.records.schema import FORMER_CLAIMS, SCHEMA, to_present
 
 Status = Literal["reproduced", "partly", "not reproduced", "not measured"]
 
@@ -50,7 +49,7 @@ class Verdict:
 class Record:
     """One measurement of one claim on one model.
 
-    `parameters` and `version` (of the measurement's code) and `provenance["texts"]` decide whether a record may
+    `parameters` and `version` (of the measurement's code) and `provenance["texts_hash"]` decide whether a record may
     be used again; `values` holds numbers, lists of numbers and estimates as `{"value", "low", "high", "n"}`.
     """
 
@@ -112,6 +111,7 @@ def read(path: Path) -> Record:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise FirstTokenError(f"The record {path} cannot be read ({error}); {remedy}.") from error
+    data = to_present(data) if isinstance(data, dict) else data
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         found = data.get("schema") if isinstance(data, dict) else None
         raise FirstTokenError(f"The record {path} has schema {found}, this version reads schema {SCHEMA}; {remedy}.")
@@ -136,18 +136,24 @@ def find(claim: str, model: str, variant: str = "") -> Record | None:
     """The record to show for a claim and model: this machine's own if it has one, else the committed one."""
     name = filename(slug(model), variant)
     for store in (local_store(), reference_store()):
-        if (path := store / claim / name).exists():
-            return read(path)
+        for folder in reversed(_folders(claim)):
+            if (path := store / folder / name).exists():
+                return read(path)
     return None
+
+
+def _folders(claim: str) -> list[str]:
+    """Where records of a claim may lie: in the folder of its former name too, which its present one hides."""
+    return [*(former for former, present in FORMER_CLAIMS.items() if present == claim), claim]
 
 
 def all_records(claim: str = "*") -> list[Record]:
     """Every record of a claim (or of all), local ones hiding the committed ones of the same name."""
     paths: dict[tuple[str, str], Path] = {}
     for store in (reference_store(), local_store()):
-        for path in sorted(store.glob(f"{claim}/*.json")):
+        for path in sorted(path for folder in _folders(claim) for path in store.glob(f"{folder}/*.json")):
             if path.parent != local_store():
-                paths[path.parent.name, path.name] = path
+                paths[FORMER_CLAIMS.get(path.parent.name, path.parent.name), path.name] = path
     return [read(path) for _, path in sorted(paths.items())]
 
 
@@ -166,21 +172,23 @@ def reusable(
     version: int = 1,
     variant: str = "",
     reference: bool | None = None,
+    store: Path | None = None,
 ) -> Record | None:
     """The record that already answers this question, if any; the arguments are those of `reuse_or_measure`."""
     if reference is None:
         reference = not os.environ.get("FIRSTTOKEN_MEASURE_HERE")
     asked = (_normal(parameters), texts, version, _identity(_normal(model.provenance())))
-    for store in (local_store(), reference_store()) if reference else (local_store(),):
-        path = store / claim / filename(model.slug, variant)
-        if not path.exists():
+    own = store or local_store()
+    for place in (own, reference_store()) if reference else (own,):
+        names = (place / folder / filename(model.slug, variant) for folder in reversed(_folders(claim)))
+        if (path := next((name for name in names if name.exists()), None)) is None:
             continue
         try:
             old = read(path)
         except FirstTokenError as error:
             print(f"{error} It is measured again now.")
             continue
-        answers = (old.parameters, old.provenance.get("texts"), old.version, _identity(old.provenance["model"]))
+        answers = (old.parameters, old.provenance.get("texts_hash"), old.version, _identity(old.provenance["model"]))
         if asked == answers:
             return old
     return None
@@ -193,11 +201,12 @@ def reuse_or_measure(
     parameters: Mapping[str, Any],
     texts: str,
     measure: Callable[[], JSON],
-    judge: Callable[[JSON], Verdict] | None = None,
+    judge: Callable[[Record], Verdict | None] | None = None,
     version: int = 1,
     variant: str = "",
     fresh: bool = False,
     reference: bool | None = None,
+    store: Path | None = None,
 ) -> Record:
     """The record of a measurement: an existing one if it answers the same question, else a new one.
 
@@ -206,12 +215,17 @@ def reuse_or_measure(
         parameters: everything that the caller chose. A record is reused only if these, `texts` (a hash of the
             passages), the model's fingerprint, dtype and `version` are the same.
         measure: computes the values; called only when nothing can be reused.
-        judge: turns values into a verdict.
+        judge: turns the record into a verdict, which is stored with it for whoever opens the file; the book judges
+            anew whenever it shows a record.
         fresh: measure again in any case.
         reference: whether a committed record may be reused too. By default yes, unless the environment variable
             `FIRSTTOKEN_MEASURE_HERE` is set, as `make book` does: it shows this machine's own numbers.
+        store: where to look first and to write; the local store if none is given.
     """
-    if not fresh and (old := reusable(claim, model, parameters, texts, version, variant, reference)) is not None:
+    if (
+        not fresh
+        and (old := reusable(claim, model, parameters, texts, version, variant, reference, store)) is not None
+    ):
         return old
 
     # The code that measures was loaded before; what is committed while it runs is not what ran.
@@ -220,15 +234,15 @@ def reuse_or_measure(
     values = _normal(measure())
     provenance = {
         "model": model.provenance(),
-        "texts": texts,
+        "texts_hash": texts,
         **environment(),
         **state,
         "seconds": round(time.perf_counter() - start, 1),
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    verdict = judge(values) if judge else None
-    record = Record(claim, model.slug, dict(_normal(parameters)), values, provenance, version, variant, verdict)
-    write(record)
+    record = Record(claim, model.slug, dict(_normal(parameters)), values, provenance, version, variant)
+    record = replace(record, verdict=judge(record) if judge else None)
+    write(record, store)
     return record
 
 

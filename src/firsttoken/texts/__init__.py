@@ -1,6 +1,7 @@
 """Texts: the project's own passages, the reader's files, data sets; edits of them; from text to tokens."""
 
-from firsttoken.texts.prose import Passage, exactly, long_text, passage, passages, texts_from, texts_hash
+from firsttoken.records.measurement import texts_hash
+from firsttoken.texts.prose import Passage, exactly, long_text, passage, passages, texts_from
 from firsttoken.texts.tokens import encode, windows
 
 __all__ = [

@@ -1,14 +1,12 @@
 """The texts that models are probed with: passages written for this project, a long document, or the reader's own.
 
 The passages live in `data/passages/<domain>.txt`; a line `=== name` begins each. Change one and every record made with
-them is measured again, because records carry `texts_hash`.
+them is measured again, because records carry `texts_hash` (`records.measurement`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -77,14 +75,6 @@ def long_text() -> str:
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name] for name in sorted(topics))
-
-
-def texts_hash(texts: Sequence[str]) -> str:
-    """A short hash of texts in order; two records with the same hash were measured on the same texts."""
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode("utf-8")).digest())
-    return digest.hexdigest()[:16]
 
 
 def texts_from(source: str, *, limit: int = 170) -> list[str]:

@@ -1,1 +1,21 @@
 """Does training on longer contexts make sinks stronger?"""
+
+from firsttoken.claims.base import Claim
+
+CLAIM = Claim(
+    id="context_length",
+    statement="Pretraining on longer contexts makes sinks stronger.",
+    paper=(
+        "share of sink heads {context_length.128:.0%} at 128 tokens, {context_length.2048:.0%} at 2048 (read "
+        "off a figure)"
+    ),
+    headline="sink_rate_longest",
+    headline_name="share of sink heads at the longest context",
+    unit="texts of held-out code, seeds joined",
+    rule=(
+        "Reproduced if, trained without BOS, the longest context surely has more sink heads (ε = 0.3) than "
+        "the shortest; partly if more but not surely; not measured if fewer than 5 % of the heads are sinks "
+        "at every length, because then there is no sink to compare."
+    ),
+    fixed="2026-11-25, before the measurement",
+)

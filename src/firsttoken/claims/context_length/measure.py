@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from firsttoken import statistics
-from firsttoken.estimates import JSON, interval
+from firsttoken.estimates import JSON, interval, surely_above
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import BosInTraining, Packing
@@ -103,7 +102,7 @@ def judge(values: JSON) -> Verdict:
             "not measured", f"{sentence} So no sink has formed on this budget, and there is none to compare.{beside}"
         )
     short, long = rows[min(rows)], rows[max(rows)]
-    if statistics.surely_above(long, short):
+    if surely_above(long, short):
         return Verdict("reproduced", sentence + beside)
     return Verdict("partly" if long["value"] > short["value"] else "not reproduced", sentence + beside)
 

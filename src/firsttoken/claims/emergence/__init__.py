@@ -1,1 +1,18 @@
 """When does the sink appear in training?"""
+
+from firsttoken.claims.base import Claim
+
+CLAIM = Claim(
+    id="emergence",
+    statement="A sink appears in the course of training, and training settings decide how strong it is.",
+    paper="discussed there as related work (Gu et al., arXiv 2410.10781)",
+    headline="",
+    headline_name="share of sink heads as in the budget",
+    unit="texts of held-out code, seeds joined",
+    rule=(
+        "The sentence says when the sink appeared and counts which of Gu et al.'s findings hold: a smaller "
+        "learning rate surely has fewer sink heads, and no weight decay surely has. Reproduced if all that "
+        "were trained hold, partly if some do."
+    ),
+    fixed="2026-11-25, before the measurement",
+)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from firsttoken import statistics
-from firsttoken.estimates import JSON
+from firsttoken.estimates import JSON, surely_above
 from firsttoken.measures.sinks import even_share
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
@@ -109,7 +108,7 @@ def judge(values: JSON) -> Verdict:
     for name, other in measured.items():
         if other["learning_rate"] < base["learning_rate"] or other["weight_decay"] < base["weight_decay"]:
             asked += 1
-            held += statistics.surely_above(base["sink_rate_0.3"], other["sink_rate_0.3"])
+            held += surely_above(base["sink_rate_0.3"], other["sink_rate_0.3"])
             sentence += (
                 f" With {name}, {other['sink_rate_0.3']['value']:.1%} of the heads are sinks at the end instead of "
                 f"{base['sink_rate_0.3']['value']:.1%}."

@@ -1,1 +1,18 @@
 """How much does a token depend on an earlier one?"""
+
+from firsttoken.claims.base import Claim
+
+CLAIM = Claim(
+    id="jacobian",
+    statement="With the sink, tokens are less sensitive to each other.",
+    paper="argued from the over-squashing bound, not measured on its own",
+    headline="sensitivity_ratio",
+    headline_name="sensitivity without BOS / with BOS",
+    format=".2f",
+    unit="texts",
+    rule=(
+        "Reproduced where the sensitivity without BOS over the sensitivity with BOS is above 1 with its whole"
+        " interval, else not reproduced. Not measured where the sink survives without BOS."
+    ),
+    fixed="2026-11-25, before the measurement",
+)

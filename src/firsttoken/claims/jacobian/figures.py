@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from firsttoken.measures.bos_contrast import ARMS, LABELS
+from firsttoken.measures.bos_arms import ARMS, LABELS
 from firsttoken.panels import by_arm, ratio_by_layer
 from firsttoken.plots import Display, table, whole_numbers
 from firsttoken.records import Record

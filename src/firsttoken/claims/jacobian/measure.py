@@ -9,7 +9,8 @@ from torch import Tensor
 
 from firsttoken import records, texts
 from firsttoken.estimates import JSON, interval
-from firsttoken.measures.bos_contrast import ARMS, Arm, first_token_mass, mass_sentence, sink_survives
+from firsttoken.measures.bos_arms import ARMS, Arm, mass_sentence, sink_survives
+from firsttoken.measures.bos_contrast import first_token_mass
 from firsttoken.measures.jacobian import Gains, choose_sources, gains
 from firsttoken.models import LanguageModel
 from firsttoken.records import Record, Verdict

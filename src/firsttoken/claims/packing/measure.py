@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from firsttoken import statistics
-from firsttoken.estimates import JSON, interval
+from firsttoken.estimates import JSON, interval, surely_above
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.checkpoint_probe import ARMS, Arm
@@ -112,7 +111,7 @@ def judge(values: JSON) -> Verdict:
         rate, loss = "sink_rate_0.3", "loss"
         change = with_bos["missing_bos"]
         checks = (
-            statistics.surely_above(with_bos[rate], never[rate]),
+            surely_above(with_bos[rate], never[rate]),
             change[rate]["high"] < 0,
             change[loss]["low"] > 0,
         )

@@ -1,1 +1,19 @@
 """How far does the change of one word travel?"""
+
+from firsttoken.claims.base import Claim
+
+CLAIM = Claim(
+    id="perturbation",
+    statement="With the sink, the effect of changing one token stays local until the late layers.",
+    paper="figure only, Gemma 7B: without BOS the change reaches more tokens, in earlier layers",
+    headline="spread_ratio",
+    headline_name="spread without BOS / with BOS",
+    format=".2f",
+    unit="texts",
+    rule=(
+        "Reproduced where the spread without BOS over the spread with BOS is above 1 with its whole interval."
+        " Not measured where the first token keeps more than half of its attention without BOS: then removing"
+        " BOS does not remove the sink, and the comparison says nothing about sinks."
+    ),
+    fixed="2026-11-25; the condition on the sink was added after a first look, the same day",
+)

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
 from firsttoken.estimates import interval
-from firsttoken.measures.bos_contrast import ARMS, LABELS
+from firsttoken.measures.bos_arms import ARMS, LABELS
 from firsttoken.panels import by_arm, ratio_by_layer
 from firsttoken.plots import COLORMAP, Display, figure, interactive, table, whole_numbers
 from firsttoken.records import Record

@@ -16,7 +16,8 @@ from firsttoken import records, texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON, interval
 from firsttoken.execution.by_layer import through_layers
-from firsttoken.measures.bos_contrast import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
+from firsttoken.measures.bos_arms import ARMS, Arm, mass_sentence, sink_survives
+from firsttoken.measures.bos_contrast import first_token_mass, start
 from firsttoken.measures.spread import Distances, distances, reach, run_edits, spread
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe

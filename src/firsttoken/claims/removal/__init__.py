@@ -1,1 +1,24 @@
 """What is lost without the first token?"""
+
+from firsttoken.claims.base import Claim
+
+CLAIM = Claim(
+    id="removal",
+    statement="A model trained with BOS at the start loses its abilities without it.",
+    paper=(
+        "{removal.model}, with and without BOS: ARC-E {removal.ARC-E.with:.2%} and "
+        "{removal.ARC-E.without:.2%}, HellaSwag {removal.HellaSwag.with:.2%} and "
+        "{removal.HellaSwag.without:.2%}, RULER-4096 {removal.RULER-4096.with:.2%} and "
+        "{removal.RULER-4096.without:.2%}"
+    ),
+    headline="loss_increase",
+    headline_name="increase of the loss without BOS",
+    format=".2f",
+    unit="texts",
+    rule=(
+        "About models trained with BOS in first place. Reproduced if deleting it surely costs half a nat per "
+        "token and halves what the tasks show above chance; partly if it surely costs anything; else not "
+        "reproduced. Not measured for other models."
+    ),
+    fixed="2026-11-25; reworded after the first records, see the history of verdict.py",
+)

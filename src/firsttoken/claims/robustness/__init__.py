@@ -1,1 +1,18 @@
 """Is a model with a sink less sensitive to small changes?"""
+
+from firsttoken.claims.base import Claim
+
+CLAIM = Claim(
+    id="robustness",
+    statement="The sink makes a model less sensitive to small changes of its input.",
+    paper="argued from the over-squashing bound, not measured on its own",
+    headline="sensitivity_ratio",
+    headline_name="sensitivity without the sink / with it",
+    format=".2f",
+    unit="texts",
+    rule=(
+        "Reproduced if predictions surely move more after a small change both without a sink and with a "
+        "weakened one; partly if in one of the two. Surely: the whole 95 % interval is above one."
+    ),
+    fixed="2026-11-25, before the measurement",
+)

@@ -1,1 +1,17 @@
 """Do larger models have more of it?"""
+
+from firsttoken.claims.base import Claim
+
+CLAIM = Claim(
+    id="scale",
+    statement="In the largest model most of the attention goes to the first token.",
+    paper="{mass_405b.value:.0%} of the attention mass in LLaMa 3.1 405B",
+    headline="mass_first",
+    headline_name="attention mass on the first token",
+    unit="texts",
+    rule=(
+        "The claim is about one model: LLaMa 3.1 405B counts as reproduced within 10 points of the paper's "
+        "mass, as partly within 20. No other model, whatever it shows, can confirm or refute it."
+    ),
+    fixed="2026-11-25; first version judged other models too, changed after their records",
+)

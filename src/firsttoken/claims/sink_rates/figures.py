@@ -10,9 +10,32 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from firsttoken.claims.sink_rates.verdict import judge
+from firsttoken.estimates import interval
 from firsttoken.measures import sinks
-from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, model_color, reach
+from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, model_color, reach, table
 from firsttoken.records import Record, paper_numbers
+from firsttoken.records.numbers import NOT_MEASURED_YET
+from firsttoken.records.paper_numbers import PAPER_EPSILON
+
+
+def paper_table(records: Sequence[Record]) -> Display:
+    """The paper's three models, then every model that has a record, at the paper's threshold."""
+    theirs = paper_numbers.paper()["llama"]
+    measured = {record.model: record for record in records if not record.variant}
+    names = {slug: f"LLaMa 3.1 {slug.rsplit('-', 1)[1].upper()}" for slug in theirs if slug.startswith("meta-llama")}
+    rows: list[tuple[str, ...]] = []
+    for model in [*names, *(slug for slug in measured if slug not in names)]:
+        of_paper = f"{theirs[model]['sink_rate']:.2%}" if model in names else "not in the paper"
+        record = measured.get(model)
+        ours, status = NOT_MEASURED_YET, NOT_MEASURED_YET
+        if record is not None:
+            by_epsilon = record.values["by_epsilon"]
+            ours = interval(by_epsilon["threshold_first"][by_epsilon["epsilon"].index(PAPER_EPSILON)], ".1%")
+            status = judge(record).status
+        rows.append((names.get(model, model), of_paper, ours, status))
+    columns = ("model", f"paper, ε = {PAPER_EPSILON}", f"here, ε = {PAPER_EPSILON} [95 % interval]", "verdict")
+    return table(rows, columns, "Sink rate in the paper and here")
 
 
 def by_layer(found: Sequence[Record]) -> Display:

@@ -1,1 +1,19 @@
 """Is attention smoother without the sink?"""
+
+from firsttoken.claims.base import Claim
+
+CLAIM = Claim(
+    id="smoothing",
+    statement="Without the sink, attention is smoother: each row spreads over more tokens.",
+    paper="figure only, Gemma 7B: attention maps look smoother without BOS",
+    headline="effective_tokens_ratio",
+    headline_name="effective number of tokens without BOS / with BOS",
+    format=".2f",
+    unit="texts",
+    rule=(
+        "The paper names no measure. Shannon entropy decides, as the one that counts every token: reproduced "
+        "where the whole interval of the ratio is above 1, else not reproduced. Rényi-2 is reported and "
+        "decides nothing. Not measured where the sink survives without BOS."
+    ),
+    fixed="2026-11-25; that Shannon entropy alone decides was fixed after a first look, the same day",
+)

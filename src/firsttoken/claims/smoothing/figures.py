@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from firsttoken.claims.smoothing.measure import heads_growth
 from firsttoken.estimates import interval
 from firsttoken.measures.attention_maps import unpack
-from firsttoken.measures.bos_contrast import ARMS, LABELS
+from firsttoken.measures.bos_arms import ARMS, LABELS
 from firsttoken.panels import ARM_COLORS, by_arm, draw_arms
 from firsttoken.plots import COLORMAP, NEUTRAL, Display, figure, interactive, table, whole_numbers
 from firsttoken.records import Record

@@ -22,7 +22,8 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON, interval
 from firsttoken.execution.by_layer import attention, through_layers
 from firsttoken.measures.attention_maps import every_map, pack
-from firsttoken.measures.bos_contrast import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
+from firsttoken.measures.bos_arms import ARMS, Arm, mass_sentence, sink_survives
+from firsttoken.measures.bos_contrast import first_token_mass, start
 from firsttoken.measures.spectra import effective_rank, rest_entropy, singular_values
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe

@@ -1,1 +1,22 @@
 """Rank collapse, path sums and the over-squashing bound on real attention maps."""
+
+from firsttoken.claims.base import Claim
+
+CLAIM = Claim(
+    id="theory",
+    statement=(
+        "Rank collapse implies representational collapse, and a sum over attention paths bounds how far a "
+        "change can travel."
+    ),
+    paper="a proposition and a theorem; no numbers",
+    headline="bound_over_jacobian",
+    headline_name="log10 of bound / measured Jacobian",
+    format=".1f",
+    unit="texts",
+    rule=(
+        "Theorems cannot fail, but a derivation or its code can: not reproduced where anything is violated. "
+        "Partly where the statements hold but the bound exceeds the measured Jacobian by more than a factor "
+        "of ten: it then explains the direction of the effect and not its size."
+    ),
+    fixed="2026-11-25, before the measurement",
+)

@@ -27,7 +27,8 @@ from torch import Tensor
 from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures import sinks
-from firsttoken.measures.bos_contrast import ARMS, Arm, start
+from firsttoken.measures.bos_arms import ARMS, Arm
+from firsttoken.measures.bos_contrast import start
 from firsttoken.measures.spectra import effective_rank, matrix_entropy, singular_values_by_gram
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe

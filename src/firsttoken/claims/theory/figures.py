@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from firsttoken.claims.theory.linear_model import Sweep
 from firsttoken.estimates import interval
-from firsttoken.measures.bos_contrast import ARMS, LABELS
+from firsttoken.measures.bos_arms import ARMS, LABELS
 from firsttoken.panels import by_arm, draw_arms
 from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, table, whole_numbers
 from firsttoken.records import Record

@@ -20,7 +20,8 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON, interval
 from firsttoken.execution.choose import choose_for_one_process
 from firsttoken.execution.shared_pass import together
-from firsttoken.measures.bos_contrast import ARMS, Arm, first_token_mass, mass_sentence, sink_survives, start
+from firsttoken.measures.bos_arms import ARMS, Arm, mass_sentence, sink_survives
+from firsttoken.measures.bos_contrast import first_token_mass, start
 from firsttoken.measures.jacobian import choose_sources, gains
 from firsttoken.measures.path_sums import log_path_sums, walk
 from firsttoken.models import LanguageModel

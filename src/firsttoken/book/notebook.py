@@ -1,0 +1,86 @@
+"""What a chapter's notebook does besides teaching: read its parameters, load models, get records, say where from.
+
+    chapter = Notebook("sink_rates", globals())
+    measured = chapter.records(measure.MEASUREMENT)
+    ...
+    chapter.verdicts(measured)
+    chapter.foot(measured)
+
+The `parameters` cell is the only place where a chapter's parameters are spelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, TypeVar
+
+from firsttoken import models
+from firsttoken.book import page
+from firsttoken.models import LanguageModel
+from firsttoken.parameters import renamed
+from firsttoken.plots import Display
+from firsttoken.records import Record
+from firsttoken.records.measurement import Measurement
+
+P = TypeVar("P")
+_LOADING = ("dtype", "device", "device_map", "trust_remote_code")
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """One run of a chapter.
+
+    Attributes:
+        chapter: its name, that of the notebook without `.ipynb`.
+        names: the notebook's `globals()` right after the `parameters` cell, what papermill injected included.
+    """
+
+    chapter: str
+    names: Mapping[str, Any]
+
+    @cached_property
+    def asked(self) -> dict[str, Any]:
+        """Every parameter with its value in this run: what the notebook has named so far and is text, a number,
+        true, false or nothing. A parameter's former name is taken for its present one, and a line says so."""
+        kinds = str | int | float | bool | None
+        plain = {n: v for n, v in self.names.items() if isinstance(v, kinds) and not n.startswith("_")}
+        return renamed(plain, plain)
+
+    def __post_init__(self) -> None:
+        _ = self.asked  # now, before the notebook gives names to other things
+
+    @property
+    def fresh(self) -> bool:
+        """Whether to measure again even if a record answers the same question."""
+        return bool(self.asked.get("fresh", False))
+
+    @cached_property
+    def models(self) -> list[LanguageModel]:
+        """The models that the parameter `model` names."""
+        settings = {name: self.asked[name] for name in _LOADING if name in self.asked}
+        return models.load_all(self.asked["model"], **settings | {"device_map": settings.get("device_map") or None})
+
+    def parameters(self, kind: type[P]) -> P:
+        """The parameters of one measurement, by keyword from those of the chapter; what it does not name keeps its
+        default."""
+        known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+        return kind(**{name: value for name, value in self.asked.items() if name in known})
+
+    def records(self, measurement: Measurement[Any], *, only: Iterable[LanguageModel] | None = None) -> list[Record]:
+        """One record for each model: an existing one that answers the parameters, else measured now.
+
+        Args:
+            only: these models instead of all.
+        """
+        parameters = self.parameters(measurement.parameters)
+        return [measurement.record(lm, parameters, fresh=self.fresh) for lm in (self.models if only is None else only)]
+
+    def verdicts(self, judged: Iterable[Record]) -> Display:
+        """A box for each record, and the rule that decided them."""
+        return page.verdicts(self.chapter, judged)
+
+    def foot(self, shown: Iterable[Record]) -> Display:
+        """Parameters, origin of each record that the chapter shows, and the commands that repeat it."""
+        return page.provenance(self.chapter, self.asked, shown)

@@ -1,0 +1,37 @@
+"""With BOS and without: the names of the two arms, and what their first-token masses say about comparing them.
+
+Without torch, because verdicts and figures use it; `bos_contrast` runs the arms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Arm = Literal["with_bos", "without_bos"]
+ARMS: tuple[Arm, ...] = ("with_bos", "without_bos")
+LABELS: dict[Arm, str] = {"with_bos": "with BOS", "without_bos": "without BOS"}
+
+
+def sink_survives(mass: Mapping[str, Any]) -> bool:
+    """Whether the first token keeps more than half of its attention when it is no BOS: then the two arms differ in a
+    token but not in having a sink, and comparing them says nothing about sinks.
+
+    Args:
+        mass: arm -> estimate, see `first_token_mass`.
+    """
+    return bool(mass["without_bos"]["value"] > 0.5 * mass["with_bos"]["value"])
+
+
+def mass_sentence(mass: Mapping[str, Any]) -> str:
+    """The attention on the first token in both arms, and what it means for a comparison of the two."""
+    found = (
+        f"The first token gets {mass['with_bos']['value']:.0%} of the attention with BOS and "
+        f"{mass['without_bos']['value']:.0%} without."
+    )
+    if sink_survives(mass):
+        found += (
+            " The sink outlives BOS: it moves to the first token of the text, so this model cannot show what happens "
+            "without a sink."
+        )
+    return found

@@ -1,0 +1,126 @@
+"""A measurement: what is asked, of which texts, how it is computed, and which record it becomes.
+
+One instance for each kind of record. A record is reused where it answers the same question, measured anew where it
+does not, and measured again with its own parameters by `firsttoken verify`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON
+from firsttoken.records.store import Record, Verdict, recorded, reuse_or_measure
+
+P = TypeVar("P")
+
+
+def texts_hash(passages: Sequence[str]) -> str:
+    """A short hash of texts in order; two records with the same hash were measured on the same texts."""
+    digest = hashlib.sha256()
+    for text in passages:
+        digest.update(hashlib.sha256(text.encode("utf-8")).digest())
+    return digest.hexdigest()[:16]
+
+
+def as_it_is(lm: Any, parameters: P) -> P:
+    """The parameters, which no model limits."""
+    return parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Generic[P]):
+    """How one kind of record comes about.
+
+    Attributes:
+        claim: the folder of the records, and the claim that they are about.
+        parameters: a frozen dataclass; its fields are what the record says was asked. `batch_tokens` and `execution`
+            change no number beyond rounding and are left out of it.
+        passages: the texts that these parameters choose; their hash is part of the question.
+        run: computes the values from a model, the parameters and the texts; where there is `given`, from its record
+            too.
+        judge: what the record says about the claim, from the record alone.
+        variant: the part of the file name after the model; empty for the claim's main record.
+        version: raised when the meaning of a value changes; older records are then measured again.
+        fit: what the model allows of the parameters, such as a shorter longest text; this is what is recorded.
+        given: a measurement with the same parameters that this one is computed from.
+        copies: keys of values that are rounded copies of numbers compared elsewhere.
+        repeatable: false where another processor's rounding changes all that follows, as in sampled text.
+    """
+
+    claim: str
+    parameters: type[P]
+    passages: Callable[[P], Sequence[str]]
+    run: Callable[..., JSON]
+    judge: Callable[[Record], Verdict | None] | None = None
+    variant: str = ""
+    version: int = 1
+    fit: Callable[[Any, P], P] = as_it_is
+    given: Measurement[P] | None = None
+    copies: frozenset[str] = frozenset()
+    repeatable: bool = True
+
+    def record(
+        self,
+        lm: Any,
+        parameters: P,
+        *,
+        fresh: bool = False,
+        store: Path | None = None,
+        reference: bool | None = None,
+    ) -> Record:
+        """The record that answers these parameters for a model: an existing one, else measured now and stored.
+
+        Args:
+            lm: a `firsttoken.models.LanguageModel`.
+            fresh: measure in any case.
+            store: where to look and to write; this machine's own store if none is given.
+            reference: whether a committed record will do; see `records.reuse_or_measure`.
+
+        Raises:
+            FirstTokenError: the parameters do not fit the model or the texts.
+        """
+        fitted = self.fit(lm, parameters)
+        passages = self.passages(fitted)
+
+        def values() -> JSON:
+            if self.given is None:
+                return self.run(lm, fitted, passages)
+            before = self.given.record(lm, fitted, fresh=fresh, store=store, reference=reference)
+            return self.run(lm, fitted, passages, before)
+
+        return reuse_or_measure(
+            self.claim,
+            model=lm,
+            parameters=recorded(fitted),
+            texts=texts_hash(passages),
+            measure=values,
+            judge=self.judge,
+            version=self.version,
+            variant=self.variant,
+            fresh=fresh,
+            store=store,
+            reference=reference,
+        )
+
+    def asked(self, record: Record) -> P:
+        """The parameters that a record was measured with.
+
+        Raises:
+            FirstTokenError: it names other parameters than this measurement has.
+        """
+        known = {field.name for field in fields(self.parameters)}  # type: ignore[arg-type]
+        if unknown := sorted(set(record.parameters) - known):
+            raise FirstTokenError(
+                f"The record {record.claim}/{record.filename} has parameters that this version does not know: "
+                f"{', '.join(unknown)}; delete it and run the chapter again."
+            )
+        return self.parameters(**record.parameters)
+
+    def again(self, lm: Any, record: Record, store: Path) -> Record:
+        """Measure what a record holds once more into `store`, from nothing that another store has."""
+        return self.record(lm, self.asked(record), store=store, reference=False)

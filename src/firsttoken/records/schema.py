@@ -1,0 +1,96 @@
+"""Records of earlier versions of this project: what each field is called now.
+
+Schema 1 (until November 2026) to 2: parameters that stood under another parameter's name got their own, `texts` is
+called `text_source` where it names texts and `texts_hash` where it is their hash, lengths that do not count the BOS
+token are called `text_tokens`, and the claim `where` is called `sink_position`. No measured value changes.
+
+    python -m firsttoken.records.schema results        # rewrites the records below a folder
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from firsttoken.estimates import JSON
+from firsttoken.files import write_atomically
+
+SCHEMA = 2
+FORMER_CLAIMS = {"where": "sink_position"}
+# Their `length` did not count the BOS token.
+_TEXT_TOKENS = frozenset({"perturbation", "smoothing", "jacobian", "theory", "robustness"})
+
+
+def _long_removal(old: JSON) -> JSON:
+    return {
+        "longest": old["length"],
+        "windows": old["passages"],
+        **{name: old[name] for name in ("epsilon", "bos", "seed")},
+    }
+
+
+def _sink_rates_by_length(old: JSON) -> JSON:
+    return {"longest": old["length"], **{name: old[name] for name in ("epsilon", "bos", "seed")}}
+
+
+# What a variant's parameters were, where other parameters stood under these names.
+_VARIANTS: Mapping[tuple[str, str], Callable[[JSON], JSON]] = {
+    ("removal", "long"): _long_removal,
+    ("sink_rates", "length"): _sink_rates_by_length,
+    ("sink_rates", "bos"): lambda old: {**old, "bos": "auto"},
+    ("smoothing", ""): lambda old: {name: old[name] for name in old if name not in ("longest", "windows")},
+    ("kv_cache", ""): lambda old: {name: old[name] for name in old if name != "stream"},
+}
+
+
+def to_present(record: JSON) -> JSON:
+    """The content of a record's file in today's schema; a record of today's, or of no known schema, as it is."""
+    if record.get("schema") != 1:
+        return record
+    claim, variant = record.get("claim", ""), record.get("variant", "")
+    parameters, provenance = dict(record.get("parameters", {})), dict(record.get("provenance", {}))
+    parameters = _VARIANTS.get((claim, variant), dict)(parameters)
+    if claim in _TEXT_TOKENS and "length" in parameters:
+        parameters["text_tokens"] = parameters.pop("length")
+    if "texts" in parameters and isinstance(parameters["texts"], str):
+        parameters["text_source"] = parameters.pop("texts")
+    if "texts" in provenance:
+        provenance["texts_hash"] = provenance.pop("texts")
+    return {
+        **record,
+        "claim": FORMER_CLAIMS.get(claim, claim),
+        "parameters": parameters,
+        "provenance": provenance,
+        "schema": SCHEMA,
+    }
+
+
+def rewrite(folder: Path) -> list[Path]:
+    """Bring every record below a store to today's schema, in its place or in the folder of its claim's new name.
+
+    Returns:
+        the files that were written
+    """
+    written = []
+    for path in sorted(folder.glob("*/*.json")):
+        old = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(old, dict) or (new := to_present(old)) == old:
+            continue
+        target = folder / FORMER_CLAIMS.get(path.parent.name, path.parent.name) / path.name
+        write_atomically(target, json.dumps(new, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+        if target != path:
+            path.unlink()
+        written.append(target)
+    return written
+
+
+def main(arguments: Sequence[str]) -> None:
+    for folder in arguments:
+        for path in rewrite(Path(folder)):
+            print(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
