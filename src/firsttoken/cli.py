@@ -33,7 +33,7 @@ def command_report(args: argparse.Namespace) -> None:
     """Run the chapters for another model, into a part of its own."""
     if args.practice and args.chapter:
         raise FirstTokenError("Name chapters or give --practice, not both.")
-    names = chapters.PRACTICE if args.practice else args.chapter
+    names = chapters.practice() if args.practice else args.chapter
     folder = chapters.report(args.model, names, dict(args.parameters))
     print(f"{folder}: in the book after `firsttoken build`")
 
@@ -54,7 +54,6 @@ def command_cluster(args: argparse.Namespace) -> None:
 def command_plan(args: argparse.Namespace) -> None:
     """Predict bytes read, peak memory and time of a measurement, for each way of running a model."""
     from firsttoken import models, plots
-    from firsttoken.claims.scale import measure as scale  # as for `verify`: transformers takes a second
     from firsttoken.execution import cost
     from firsttoken.models.machine import Machine
 
@@ -65,10 +64,8 @@ def command_plan(args: argparse.Namespace) -> None:
     rows = []
     for lm in models.load_all(args.model, device="cpu"):
         shape = cost.shape_of(lm.config, args.dtype)
-        rows += [scale.plan_row(lm.slug, plan) for plan in cost.plans(shape, machine, load)]
-    print(
-        plots.table(rows, scale.PLAN_COLUMNS, f"{args.passages} passages of {args.length} tokens, {args.dtype}").text
-    )
+        rows += [cost.row(lm.slug, plan) for plan in cost.plans(shape, machine, load)]
+    print(plots.table(rows, cost.COLUMNS, f"{args.passages} passages of {args.length} tokens, {args.dtype}").text)
 
 
 def command_pretrain(args: argparse.Namespace) -> None:
@@ -148,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     report = add("report", command_report)
     report.add_argument("model", metavar="MODEL", help="hub id, folder, .gguf file or bundled name")
     report.add_argument("chapter", nargs="*", metavar="CHAPTER", help="only these chapters")
-    report.add_argument("--practice", action="store_true", help=f"only {', '.join(chapters.PRACTICE)}")
+    report.add_argument("--practice", action="store_true", help="only the chapters on serving a model")
     add_parameters(report)
 
     jobs = add("cluster", command_cluster)

@@ -52,7 +52,7 @@ def renamed(asked: Mapping[str, Any], declared: Container[str]) -> dict[str, Any
     """
     values = dict(asked)
     for former, present in FORMER.items():
-        if former in values and present in declared:
+        if former in values and present in declared and former not in declared:
             print(f"The parameter {former} is called {present} now; its value is taken.")
             values[present] = values.pop(former)
     return values

@@ -13,13 +13,14 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch.distributed as dist
 
 from firsttoken import models
 from firsttoken.claims.sink_rates import measure as sink_rates
 from firsttoken.errors import FirstTokenError
-from firsttoken.measures.first_token_summary import SinkRates
+from firsttoken.measures.first_token_summary import Parameters
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,20 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device", default="auto")
-    for field in dataclasses.fields(SinkRates):
+    for field in dataclasses.fields(Parameters):
         if field.name != "execution":
             parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
     chosen = vars(parser.parse_args(arguments))
     name, dtype, device = (chosen.pop(key) for key in ("model", "dtype", "device"))
     first = os.environ.get("RANK", "0") == "0"
     with tempfile.TemporaryDirectory() as scratch:
-        if not first:
-            os.environ["FIRSTTOKEN_RESULTS"] = scratch
         try:
             lm = models.load(name, dtype=dtype, device=device)
-            settings = SinkRates(**chosen, execution="tensor_parallel")
+            settings = Parameters(**chosen, execution="tensor_parallel")
             # Whether an old record exists may differ between machines, and then some processes would wait for ever.
-            record = sink_rates.measure(lm, settings, fresh=True)
+            record = sink_rates.MEASUREMENT.record(lm, settings, fresh=True, store=None if first else Path(scratch))
         except FirstTokenError as error:
             print(error, file=sys.stderr)
             return 2

@@ -131,7 +131,7 @@ def test_a_run_that_is_stopped_publishes_nothing(root: Path, kind: signal.Signal
     script = (
         # A test run in the background of a shell is deaf to Ctrl-C, and so would be its children.
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import pathlib\nfrom firsttoken import chapters\n"
+        "import pathlib\nfrom firsttoken.book import chapters\n"
         f"root = pathlib.Path({str(root)!r})\n"
         "try:\n    chapters.run_chapter('works', {}, root=root)\n"
         "except KeyboardInterrupt:\n    raise SystemExit(130)\n"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from firsttoken import estimates, files, models, records
-from firsttoken.claims.scale import figures
+from firsttoken.claims.scale import families, figures, verdict
 from firsttoken.claims.scale import measure as scale
-from firsttoken.claims.sink_rates import measure as sink_rates
-from firsttoken.measures.first_token_summary import SinkRates
+from firsttoken.measures import first_token_summary
+from firsttoken.measures.first_token_summary import Parameters
 from firsttoken.records import Record
 
 
@@ -29,30 +31,31 @@ def record(name: str, parameters: float, mass: float = 0.5) -> Record:
         "width": 64,
         "heads": 4,
     }
-    return Record("scale", files.slug(name), records.recorded(SinkRates()), values, {"model": {"name": name}})
+    return Record("scale", files.slug(name), records.recorded(Parameters()), values, {"model": {"name": name}})
 
 
 def test_a_record_of_a_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
     lm = models.load("smollm2-135m", device="cpu")
-    found = scale.measure(lm, SinkRates(passages=3))
-    counted = sink_rates.measure(lm, SinkRates(passages=3))
-    assert found.values["mass_first"] == counted.values["mass"]
-    assert found.values["sink_rate"] == counted.values["sink_rate"]
-    assert (found.values["layers"], found.values["heads"], found.values["width"]) == (30, 9, 576)
-    assert found.values["parameters"] == sum(p.numel() for p in lm.model.parameters())
-    assert found.verdict is not None
-    assert found.verdict.status == "not measured"
-    assert "135M parameters" in found.verdict.sentence
-    again = scale.remeasure(lm, found)
-    assert list(records.differences(again.values, found.values, 1e-6)) == []
+    measured = scale.MEASUREMENT.record(lm, Parameters(passages=3))
+    counted = first_token_summary.MEASUREMENT.record(lm, Parameters(passages=3))
+    assert measured.values["mass_first"] == counted.values["mass"]
+    assert measured.values["sink_rate"] == counted.values["sink_rate"]
+    assert (measured.values["layers"], measured.values["heads"], measured.values["width"]) == (30, 9, 576)
+    assert measured.values["parameters"] == sum(p.numel() for p in lm.model.parameters())
+    assert measured.verdict is not None
+    assert measured.verdict.status == "not measured"
+    assert "135M parameters" in measured.verdict.sentence
+    again = scale.MEASUREMENT.again(lm, measured, tmp_path / "again")
+    assert list(records.differences(again.values, measured.values, 1e-6)) == []
 
 
 @pytest.mark.parametrize(("mass", "status"), [(0.78, "reproduced"), (0.65, "partly"), (0.3, "not reproduced")])
 def test_the_verdict_on_the_papers_model(mass: float, status: str) -> None:
-    values = record("meta-llama/Llama-3.1-405B", 4e11, mass).values
-    assert scale.judge(scale.PAPER_MODEL, SinkRates(), values).status == status
-    assert scale.judge(scale.PAPER_MODEL, SinkRates(length=128), values).status == "not measured"
+    of_paper = record("meta-llama/Llama-3.1-405B", 4e11, mass)
+    assert verdict.judge(of_paper).status == status
+    longer = replace(of_paper, parameters={**of_paper.parameters, "length": 128})
+    assert verdict.judge(longer).status == "not measured"
 
 
 @pytest.mark.parametrize(
@@ -67,19 +70,20 @@ def test_the_verdict_on_the_papers_model(mass: float, status: str) -> None:
     ],
 )
 def test_families(name: str, family: str) -> None:
-    assert scale.family(name) == family
+    assert families.family(name) == family
 
 
 def test_a_family_is_one_line_from_small_to_large() -> None:
-    found = [record("a/x-2b", 2e9), record("b/y-1b", 1e9), record("a/x-500m", 5e8)]
-    assert {name: [r.model for r in members] for name, members in scale.by_family(found).items()} == {
+    measured = [record("a/x-2b", 2e9), record("b/y-1b", 1e9), record("a/x-500m", 5e8)]
+    assert {name: [r.model for r in members] for name, members in families.by_family(measured).items()} == {
         "a/x": ["a-x-500m", "a-x-2b"],
         "b/y": ["b-y-1b"],
     }
 
 
 def test_the_papers_models_stay_in_the_table() -> None:
-    rows = scale.paper_table([record("a/x-2b", 2e9)])
+    lines = figures.paper_table([record("a/x-2b", 2e9)]).text.splitlines()[-4:]
+    rows = [re.split(r"\s{2,}|\s*\|\s*", line.strip(" |")) for line in lines]
     assert [row[0] for row in rows] == ["LLaMa 3.1 8B", "LLaMa 3.1 70B", "LLaMa 3.1 405B", "a-x-2b"]
     assert [row[1] for row in rows] == ["8.03B", "70.6B", "406B", "2B"]
     assert all(row[4] == row[6] == "not measured yet" for row in rows[:3])
@@ -87,6 +91,6 @@ def test_the_papers_models_stay_in_the_table() -> None:
 
 
 def test_figures_can_be_drawn_for_one_model_and_for_many() -> None:
-    for found in ([record("m-1b", 1e9)], [record(f"m-{i}b", i * 1e9, 0.1 * i) for i in range(1, 6)]):
-        for display in (figures.by_size(found), figures.by_shape(found), figures.along_depth(found)):
+    for measured in ([record("m-1b", 1e9)], [record(f"m-{i}b", i * 1e9, 0.1 * i) for i in range(1, 6)]):
+        for display in (figures.by_size(measured), figures.by_shape(measured), figures.along_depth(measured)):
             assert "only-dark" in display.html

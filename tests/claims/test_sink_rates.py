@@ -10,6 +10,7 @@ import torch
 from firsttoken import models, records, texts
 from firsttoken.claims import verify
 from firsttoken.claims.phenomenon import measure as phenomenon
+from firsttoken.claims.sink_rates import figures, verdict
 from firsttoken.claims.sink_rates import measure as sink_rates
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures import attention_maps, first_token_attention, first_token_summary
@@ -59,8 +60,8 @@ def test_probe_equals_eager_on_a_real_model(lm: LanguageModel) -> None:
 
 
 def test_sink_rate_equals_a_count_over_eager_maps(lm: LanguageModel) -> None:
-    settings = first_token_summary.SinkRates(passages=4, length=LENGTH, epsilon=0.3)
-    record = sink_rates.measure(lm, settings)
+    parameters = first_token_summary.Parameters(passages=4, length=LENGTH, epsilon=0.3)
+    record = sink_rates.MEASUREMENT.record(lm, parameters)
     ids = texts.encode(lm, [p.text for p in texts.passages()[:4]], LENGTH)
     alpha = eager_maps(lm, ids)[1][..., 0].mean(-1)  # (text, layer, head)
     assert record.values["sink_rate"]["value"] == pytest.approx((alpha > 0.3).double().mean().item(), abs=1e-9)
@@ -93,6 +94,10 @@ def test_packed_maps_come_back(lm: LanguageModel) -> None:
         torch.testing.assert_close(found, maps[layer, head], atol=1 / 510 + 1e-4, rtol=0)
 
 
+def record(model: str, loose: float, strict: float, length: int = LENGTH) -> records.Record:
+    return records.Record("sink_rates", model, {"length": length}, values(loose, strict), {})
+
+
 def values(loose: float, strict: float) -> dict[str, object]:
     def estimates(at: float) -> dict[str, float]:
         return {"value": at, "low": at - 0.01, "high": at + 0.01, "n": 170}
@@ -117,30 +122,30 @@ def values(loose: float, strict: float) -> dict[str, object]:
     ],
 )
 def test_verdicts_follow_from_the_numbers(model: str, loose: float, strict: float, status: str) -> None:
-    found = sink_rates.judge(model, first_token_summary.SinkRates(), values(loose, strict))
-    assert found.status == status
-    assert f"{strict:.1%}" in found.sentence
+    judged = verdict.judge(record(model, loose, strict))
+    assert judged.status == status
+    assert f"{strict:.1%}" in judged.sentence
 
 
 def test_another_length_cannot_test_the_papers_table() -> None:
-    settings = first_token_summary.SinkRates(length=128)
-    assert sink_rates.judge("meta-llama-llama-3-1-8b", settings, values(0.9, 0.46)).status == "not measured"
+    assert verdict.judge(record("meta-llama-llama-3-1-8b", 0.9, 0.46, length=128)).status == "not measured"
 
 
 def test_the_papers_models_stay_in_the_table_without_a_record() -> None:
-    rows = sink_rates.paper_table([])
-    assert [row[0] for row in rows] == ["LLaMa 3.1 8B", "LLaMa 3.1 70B", "LLaMa 3.1 405B"]
-    assert all(row[2] == "not measured yet" for row in rows)
+    rows = figures.paper_table([]).text.splitlines()[-3:]
+    for row, model in zip(rows, ("8B", "70B", "405B"), strict=True):
+        assert f"LLaMa 3.1 {model}" in row
+        assert "not measured yet" in row
 
 
 def test_bad_parameters() -> None:
     lm = models.load("smollm2-135m")
     with pytest.raises(FirstTokenError, match="between 0 and 1"):
-        sink_rates.measure(lm, first_token_summary.SinkRates(epsilon=1.0))
+        first_token_summary.Parameters(epsilon=1.0)
     with pytest.raises(FirstTokenError, match="fewer than passages=100000"):
-        sink_rates.measure(lm, first_token_summary.SinkRates(passages=100000))
+        sink_rates.MEASUREMENT.record(lm, first_token_summary.Parameters(passages=100000))
     with pytest.raises(FirstTokenError, match="fewer than length=9000"):
-        sink_rates.measure(lm, first_token_summary.SinkRates(passages=3, length=9000))
+        sink_rates.MEASUREMENT.record(lm, first_token_summary.Parameters(passages=3, length=9000))
 
 
 def test_verify_finds_a_changed_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,11 +19,10 @@ from typing import Any
 
 import nbformat
 
+from firsttoken import claims
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT, slug, write_atomically
-from firsttoken.parameters import Parameter
-
-PRACTICE = ("kv_cache", "quantisation", "robustness")  # what someone who serves a model should run on it
+from firsttoken.parameters import Parameter, renamed
 
 
 def chapters(root: Path = ROOT) -> list[str]:
@@ -37,6 +36,11 @@ def listed(root: Path = ROOT) -> list[str]:
     """The names of the chapters in the table of contents, in its order."""
     contents = (root / "_toc.yml").read_text(encoding="utf-8") if (root / "_toc.yml").exists() else ""
     return re.findall(r"^\s*- file: book/chapters/(\S+)", contents, re.MULTILINE)
+
+
+def practice(root: Path = ROOT) -> list[str]:
+    """The chapters that someone who serves a model should run on it."""
+    return [name for name in chapters(root) if name in claims.names() and claims.claim(name).practice]
 
 
 def source(chapter: str, root: Path = ROOT) -> Path:
@@ -84,12 +88,13 @@ def choose(asked: Mapping[str, str], names: Sequence[str], root: Path = ROOT) ->
     A parameter that none of the chapters declares is an error, and so is a value of the wrong type.
     """
     declared = {name: parameters(name, root) for name in names}
+    by_chapter = {name: renamed(asked, of_chapter) for name, of_chapter in declared.items()}
     for key in asked:
-        if not any(key in of_chapter for of_chapter in declared.values()):
+        if not any(key not in by_chapter[name] or key in of_chapter for name, of_chapter in declared.items()):
             known = sorted({name for of_chapter in declared.values() for name in of_chapter})
             raise FirstTokenError(f"{', '.join(names)}: there is no parameter {key}{_nearest(key, known)}.")
     return {
-        name: {key: of_chapter[key].parse(text) for key, text in asked.items() if key in of_chapter}
+        name: {key: of_chapter[key].parse(text) for key, text in by_chapter[name].items() if key in of_chapter}
         for name, of_chapter in declared.items()
     }
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from firsttoken import models
 from firsttoken.book import page
 from firsttoken.models import LanguageModel
-from firsttoken.parameters import renamed
+from firsttoken.parameters import FORMER, renamed
 from firsttoken.plots import Display
 from firsttoken.records import Record
 from firsttoken.records.measurement import Measurement
@@ -46,7 +46,7 @@ class Notebook:
         true, false or nothing. A parameter's former name is taken for its present one, and a line says so."""
         kinds = str | int | float | bool | None
         plain = {n: v for n, v in self.names.items() if isinstance(v, kinds) and not n.startswith("_")}
-        return renamed(plain, plain)
+        return renamed(plain, set(plain) - set(FORMER))
 
     def __post_init__(self) -> None:
         _ = self.asked  # now, before the notebook gives names to other things

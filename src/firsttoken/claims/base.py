@@ -19,6 +19,7 @@ class Claim:
     headline: str  # a key of the record's values; empty for a chapter that is about no claim of the paper
     headline_name: str  # what the headline number is, in a few words
     format: str = ".1%"
+    practice: bool = False  # whether someone who serves a model should run it
     unit: str  # what the interval of the headline number is over
     rule: str  # what counts as what, in words; `verdict.py` beside it is the same in code
     fixed: str  # when that rule was written, and whether it changed after a look at the numbers

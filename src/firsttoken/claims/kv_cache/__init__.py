@@ -9,6 +9,7 @@ CLAIM = Claim(
     headline="perplexity_ratio",
     headline_name="perplexity, window with sinks / full cache",
     format=".2f",
+    practice=True,
     unit="windows of one document",
     rule=(
         "Reproduced where four sinks undo more than half of the harm that a window alone does, with the whole"

@@ -9,6 +9,7 @@ CLAIM = Claim(
     headline="loss_saved",
     headline_name="loss saved by keeping sinks in high precision",
     format=".2f",
+    practice=True,
     unit="texts",
     rule=(
         "Two parts: the largest activation is the first token's in most texts, and keeping the first token "

@@ -9,6 +9,7 @@ CLAIM = Claim(
     headline="sensitivity_ratio",
     headline_name="sensitivity without the sink / with it",
     format=".2f",
+    practice=True,
     unit="texts",
     rule=(
         "Reproduced if predictions surely move more after a small change both without a sink and with a "

@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from firsttoken.claims.scale import measure as scale
-from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach
+from firsttoken.claims.scale.families import by_family
+from firsttoken.claims.scale.measure import PAPER_SHAPES, paper_config
+from firsttoken.claims.scale.measure import size as size_of
+from firsttoken.claims.scale.verdict import PAPER_MODEL, in_words
+from firsttoken.estimates import interval
+from firsttoken.execution import cost
+from firsttoken.execution.cost import Load
+from firsttoken.models.machine import Machine
+from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
 from firsttoken.records import Record, paper_numbers
+from firsttoken.records.numbers import NOT_MEASURED_YET
 from firsttoken.records.paper_numbers import PAPER_EPSILON
 
 _MEASURES = {
@@ -33,20 +41,20 @@ def _points(ax: Axes, family: Sequence[Record], x: str, y: str, label: str) -> N
     )
 
 
-def by_size(found: Sequence[Record]) -> Display:
+def by_size(records: Sequence[Record]) -> Display:
     """First-token mass and sink rates against the number of parameters, families as lines, the paper as diamonds."""
-    families = scale.by_family(found)
+    families = by_family(records)
     paper = paper_numbers.paper()
 
     def draw(axes: Any) -> None:
         for ax, (name, label) in zip(axes, _MEASURES.items(), strict=True):
             for family, members in families.items():
                 _points(ax, members, "parameters", name, family)
-            for model in scale.PAPER_SHAPES:
-                parameters = scale.size(scale.paper_config(model))["parameters"]
+            for model in PAPER_SHAPES:
+                parameters = size_of(paper_config(model))["parameters"]
                 if name == "sink_rate":
                     rate = paper["llama"][model]["sink_rate"]
-                elif name == "mass_first" and model == scale.PAPER_MODEL:
+                elif name == "mass_first" and model == PAPER_MODEL:
                     rate = paper["mass_405b"]["value"]
                 else:
                     continue
@@ -69,9 +77,9 @@ def by_size(found: Sequence[Record]) -> Display:
     )
 
 
-def by_shape(found: Sequence[Record], measure: str = "mass_first") -> Display:
+def by_shape(records: Sequence[Record], measure: str = "mass_first") -> Display:
     """One measure against depth, width and heads per layer, which grow together in most families."""
-    families = scale.by_family(found)
+    families = by_family(records)
 
     def draw(axes: Any) -> None:
         names = {"layers": "layers", "width": "width of the hidden states", "heads": "heads in each layer"}
@@ -79,7 +87,7 @@ def by_shape(found: Sequence[Record], measure: str = "mass_first") -> Display:
             for family, members in families.items():
                 _points(ax, members, name, measure, family)
             ax.set(xlabel=label, ylim=(0, 1.02))
-            ax.set_xlim(0, 1.15 * max(record.values[name] for record in found))
+            ax.set_xlim(0, 1.15 * max(record.values[name] for record in records))
         axes[0].set_ylabel(_MEASURES[measure])
         axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
@@ -93,15 +101,15 @@ def by_shape(found: Sequence[Record], measure: str = "mass_first") -> Display:
     )
 
 
-def along_depth(found: Sequence[Record]) -> Display:
+def along_depth(records: Sequence[Record]) -> Display:
     """First-token mass in each layer, with depth as a share, so that models of different depth lie side by side."""
-    ordered = sorted(found, key=lambda record: record.values["parameters"])
+    ordered = sorted(records, key=lambda record: record.values["parameters"])
 
     def draw(ax: Axes) -> None:
         for record in ordered:
             mass = record.values["by_layer"]["mass"]
             depth = (np.arange(len(mass)) + 0.5) / len(mass)
-            label = f"{record.model} ({scale.in_words(record.values['parameters'])}, {len(mass)} layers)"
+            label = f"{record.model} ({in_words(record.values['parameters'])}, {len(mass)} layers)"
             ax.plot(depth, mass, marker=".", color=model_color(record.model), label=label)
         ax.set(xlabel="depth, as a share of all layers", ylabel=_MEASURES["mass_first"], xlim=(0, 1), ylim=(0, 1.02))
         ax.legend(frameon=False)
@@ -112,3 +120,82 @@ def along_depth(found: Sequence[Record]) -> Display:
         + ", ".join(record.model for record in ordered),
         figsize=(7.6, 3.8),
     )
+
+
+def shown(model: str) -> str:
+    """A slug as tables show it: the paper's models by the paper's names."""
+    return f"LLaMa 3.1 {model.rsplit('-', 1)[1].upper()}" if model in PAPER_SHAPES else model
+
+
+def paper_table(records: Sequence[Record]) -> Display:
+    """The paper's three models with and without a record, then all others by size."""
+    paper = paper_numbers.paper()
+    measured = {record.model: record for record in records}
+    others = [r.model for r in sorted(records, key=lambda r: r.values["parameters"]) if r.model not in PAPER_SHAPES]
+    rows: list[tuple[str, ...]] = []
+    for model in [*PAPER_SHAPES, *others]:
+        record = measured.get(model)
+        theirs = f"{paper['llama'][model]['sink_rate']:.2%}" if model in PAPER_SHAPES else "not in the paper"
+        mass = f"about {paper['mass_405b']['value']:.0%}" if model == PAPER_MODEL else "not given"
+        shape = size_of(paper_config(model)) if record is None else record.values
+        dimensions = f"{shape['layers']} × {shape['width']} × {shape['heads']}"
+        ours = (NOT_MEASURED_YET,) * 2
+        if record is not None:
+            ours = (interval(record.values["sink_rate"], ".1%"), interval(record.values["mass_first"], ".1%"))
+        rows.append((shown(model), in_words(shape["parameters"]), dimensions, theirs, ours[0], mass, ours[1]))
+    columns = ("model", "size", "layers × width × heads", "sink rate, paper", "here", "mass, paper", "here")
+    caption = f"Sink rate (ε = {PAPER_EPSILON}) and attention mass on the first token, in the paper and here"
+    return table(rows, columns, caption)
+
+
+def cost_table(machine: Machine, load: Load, dtype: str = "bfloat16") -> Display:
+    """Predicted cost of the paper's three models on a machine, one row for each way of running."""
+    rows = []
+    for model in PAPER_SHAPES:
+        shape = cost.shape_of(paper_config(model), dtype)
+        rows += [cost.row(shown(model), plan) for plan in cost.plans(shape, machine, load)]
+    caption = (
+        f"Predicted cost of {load.texts} passages of {load.length} tokens in {dtype}: {machine.ram / 1e9:g} GB of "
+        f"RAM, {machine.gpus} GPU(s) of {machine.gpu_memory / 1e9:g} GB, {machine.disk_rate / 1e9:g} GB/s, "
+        f"{machine.compute_rate / 1e12:g} TFLOP/s"
+    )
+    return table(rows, cost.COLUMNS, caption)
+
+
+def prediction(record: Record) -> Display:
+    """Prediction beside measurement for a streamed pass, from a record of `benchmarks/streaming.py`."""
+    values = record.values
+    streamed, predicted = values["streamed"], values["predicted"]
+    pairs = (
+        ("bytes read", streamed["bytes"] / 1e9, predicted["bytes_read"] / 1e9, "GB"),
+        ("peak memory", streamed["peak_bytes"] / 1e9, predicted["memory"] / 1e9, "GB"),
+        ("time", streamed["seconds"], predicted["seconds"], "s"),
+    )
+    rows = [
+        (name, f"{theirs:.2f} {unit}", f"{ours:.2f} {unit}", f"{ours / theirs:.2f}")
+        for name, ours, theirs, unit in pairs
+    ]
+    columns = ("quantity", "predicted", "measured", "measured / predicted")
+    return table(rows, columns, f"Prediction and measurement, {record.model}, on a CPU")
+
+
+def ratios(record: Record) -> Display:
+    """The benchmark's ratios with the goals they are held against."""
+    values = record.values
+
+    def with_range(name: str) -> str:
+        every = [one[name] for one in values["rounds"]]
+        return f"{values[name]:.2f} ({min(every):.2f} to {max(every):.2f})"
+
+    rows = [
+        ("peak memory / (two layers + activations)", f"{values['memory_ratio']:.2f}", "at most 1.3"),
+        ("bytes read / bytes of the checkpoint", f"{values['bytes_ratio']:.3f}", "1.00 to 1.02"),
+        ("read rate / plain sequential read", with_range("rate_ratio"), "at least 0.8"),
+        ("share of the bytes that came from the disk, not a cache", f"{values['from_disk_ratio']:.2f}", "1"),
+        ("share of the time spent waiting for the disk", f"{values['waiting_share']:.2f}", "no goal"),
+        ("time, accelerate's disk offload / streamed", with_range("offload_time_ratio"), "above 1"),
+        ("memory, accelerate's disk offload / streamed", f"{values['offload_memory_ratio']:.2f}", "no goal"),
+        ("processes that ran or waited for a core (load)", f"{values['load_average']:.1f}", "below the cores"),
+    ]
+    columns = ("ratio within one run", "measured", "goal")
+    return table(rows, columns, f"What streaming costs, {record.model}, on a CPU")
