@@ -12,12 +12,14 @@ from torch import Tensor
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
 
+RESAMPLES = 1000
+
 
 def bootstrap(
     samples: Tensor,
     statistic: Callable[[Tensor], Tensor] | None = None,
     *,
-    resamples: int = 1000,
+    resamples: int = RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
@@ -47,21 +49,42 @@ def bootstrap(
     return Estimate(float(value), low, high, n)
 
 
+def ratio_of_sums(pairs: Tensor, seed: int = 0) -> Estimate:
+    """Sum of the first numbers over sum of the second, with a bootstrap interval over the first dimension.
+
+    Args:
+        pairs: (n, 2), what is above and what is below for each text.
+
+    Raises:
+        FirstTokenError: fewer than two pairs, from which no interval can be had.
+    """
+    if len(pairs) < 2:
+        raise FirstTokenError("An interval needs at least two passages; raise the number of passages.")
+    return _ratios_of_sums(pairs.detach().cpu().double()[:, None], seed)[0]
+
+
+def _ratios_of_sums(pairs: Tensor, seed: int) -> list[Estimate]:
+    """One estimate for each column of (n, column, 2), in float64, from the draws that `bootstrap` makes."""
+    n = len(pairs)
+    drawn = torch.randint(n, (RESAMPLES, n), generator=torch.Generator().manual_seed(seed))
+    # How often each text is drawn in each resample, so that all columns take one matrix product.
+    times = torch.zeros(RESAMPLES, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+    sums = torch.einsum("rt,tcp->rcp", times, pairs)
+    ends = torch.quantile(sums[..., 0] / sums[..., 1], torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    value = pairs[..., 0].sum(0) / pairs[..., 1].sum(0)
+    return [Estimate(v, low, high, n) for v, low, high in zip(value.tolist(), *ends.tolist(), strict=True)]
+
+
 def mean_where(values: Tensor, where: Tensor, seed: int = 0) -> dict[str, Any] | None:
     """Mean of values (text, query) where `where`, with an interval over texts; None where there are too few."""
     sums = torch.stack([(values * where).sum(1), where.sum(1).double()], dim=1)
     sums = sums[sums[:, 1] > 0]
-    if len(sums) < 2:
-        return None
-    return asdict(bootstrap(sums, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed))
+    return asdict(ratio_of_sums(sums, seed)) if len(sums) >= 2 else None
 
 
 def rounded(values: Tensor) -> list[float]:
     """A list of numbers, (n,), with the four digits that a figure can show, for a record."""
     return [float(f"{value:.4g}") for value in values.tolist()]
-
-
-RESAMPLES = 1000
 
 
 def by_text(samples: Tensor, texts: Tensor) -> Tensor:
@@ -83,17 +106,9 @@ def ratio_estimates(above: Tensor, below: Tensor, texts: Tensor, seed: int = 0) 
         FirstTokenError: the edits are of one text, from which no interval can be had.
     """
     pairs = by_text(torch.stack([above.double(), below.double()]).movedim(0, -1), texts)  # (text, column, 2)
-    n = len(pairs)
-    if n < 2:
+    if len(pairs) < 2:
         raise FirstTokenError("An interval needs edits of at least two texts; raise `edits` or give more texts.")
-    generator = torch.Generator().manual_seed(seed)
-    # How often each text is drawn in each resample, so that all columns take one matrix product.
-    drawn = torch.randint(n, (RESAMPLES, n), generator=generator)
-    times = torch.zeros(RESAMPLES, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
-    sums = torch.einsum("rt,tcp->rcp", times, pairs)
-    ends = torch.quantile(sums[..., 0] / sums[..., 1], torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
-    value = pairs[..., 0].sum(0) / pairs[..., 1].sum(0)
-    return [Estimate(v, low, high, n) for v, low, high in zip(value.tolist(), *ends.tolist(), strict=True)]
+    return _ratios_of_sums(pairs, seed)
 
 
 def mean_estimates(samples: Tensor, texts: Tensor, seed: int = 0) -> list[Estimate]:

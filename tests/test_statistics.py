@@ -1,0 +1,44 @@
+"""Ratios of sums against a loop over the same draws."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+
+import pytest
+import torch
+
+from firsttoken import statistics
+from firsttoken.errors import FirstTokenError
+from firsttoken.ranges import at_least
+
+
+@pytest.mark.parametrize("n", [2, 3, 24])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_ratio_of_sums_is_the_bootstrap_of_that_statistic(n: int, seed: int) -> None:
+    pairs = torch.rand(n, 2, generator=torch.Generator().manual_seed(n), dtype=torch.float64) + 0.1
+    looped = statistics.bootstrap(pairs, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed)
+    assert astuple(statistics.ratio_of_sums(pairs, seed)) == pytest.approx(astuple(looped), rel=1e-12)
+    one_each = statistics.ratio_estimates(pairs[:, :1], pairs[:, 1:], torch.arange(n), seed)[0]
+    assert astuple(one_each) == pytest.approx(astuple(looped), rel=1e-12)
+
+
+def test_a_ratio_of_sums_needs_two_pairs() -> None:
+    with pytest.raises(FirstTokenError, match="at least two passages"):
+        statistics.ratio_of_sums(torch.ones(1, 2))
+
+
+def test_mean_where_counts_queries_and_draws_texts() -> None:
+    values = torch.tensor([[1.0, 2.0, 9.0], [4.0, 9.0, 9.0], [9.0, 9.0, 9.0]])
+    where = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
+    mean = statistics.mean_where(values, where)
+    assert mean is not None
+    # Draws of two texts from two: both the first (1.5), both the second (4), one of each (7 / 3).
+    assert [mean[name] for name in ("value", "low", "high", "n")] == pytest.approx([7 / 3, 1.5, 4.0, 2])
+    assert statistics.mean_where(values[1:], where[1:]) is None
+
+
+def test_numbers_out_of_range_are_named() -> None:
+    at_least(2, passages=2, edits=5)
+    for number in (1, float("nan")):
+        with pytest.raises(FirstTokenError, match=f"edits must be at least 2, not {number}"):
+            at_least(2, passages=2, edits=number)
