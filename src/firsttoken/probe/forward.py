@@ -1,0 +1,31 @@
+"""One forward pass of the decoder alone: everything here that needs no logits runs through it.
+
+Logits over the vocabulary are often the largest tensor of a pass, and no statistic of attention needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+
+def run_decoder(model: PreTrainedModel, ids: Tensor, **options: Any) -> Tensor:
+    """The last hidden state, after the final norm, of texts without padding; probes and hooks see the pass.
+
+    Args:
+        ids: (text, token), on any device.
+        options: passed to the decoder, such as `position_ids`.
+
+    Returns:
+        hidden  # (text, token, width), on the model's device
+    """
+    hidden: Tensor = model.get_decoder()(ids.to(model.device), use_cache=False, **options).last_hidden_state
+    return hidden
+
+
+def batches(ids: Tensor, batch_tokens: int) -> Iterator[Tensor]:
+    """The rows of (text, token), in order, at most `batch_tokens` tokens at once and at least one text."""
+    yield from ids.split(max(1, batch_tokens // ids.shape[1]))
