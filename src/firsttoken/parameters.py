@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
@@ -24,19 +24,38 @@ class Parameter:
 
     def parse(self, text: str) -> Any:
         """The value that `text`, typed on a command line, means for the declared type."""
-        kind, _, optional = (part.strip() for part in self.type.partition("|"))
-        if optional == "None" and text.lower() in ("none", "null", ""):
-            return None
-        try:
-            if kind == "str":
-                return text
-            if kind == "bool":
-                return {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}[text.lower()]
-            if kind in ("int", "float"):
-                return int(text) if kind == "int" else float(text)
-            return yaml.safe_load(text)
-        except (KeyError, ValueError, yaml.YAMLError) as error:
-            raise FirstTokenError(f"The parameter {self.name} is of type {self.type}; '{text}' is not.") from error
+        return from_text(self.name, self.type, text)
+
+
+def from_text(name: str, hint: Any, text: str) -> Any:
+    """The value that a typed word means for a parameter.
+
+    Args:
+        name: of the parameter, for the error.
+        hint: its type hint, or the source of one as a notebook spells it: `str`, `int`, `float`, `bool`, one of these
+            `| None`, a `Literal`; anything else is read as YAML.
+
+    Raises:
+        FirstTokenError: the word is no such value.
+    """
+    if get_origin(hint) is Literal:
+        if text not in (choices := [str(choice) for choice in get_args(hint)]):
+            raise FirstTokenError(f"The parameter {name} is one of {', '.join(choices)}; '{text}' is not.")
+        return text
+    spelled = hint.__name__ if isinstance(hint, type) else str(hint)
+    kind, _, optional = (part.strip() for part in spelled.partition("|"))
+    if optional == "None" and text.lower() in ("none", "null", ""):
+        return None
+    try:
+        if kind == "str":
+            return text
+        if kind == "bool":
+            return {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}[text.lower()]
+        if kind in ("int", "float"):
+            return int(text) if kind == "int" else float(text)
+        return yaml.safe_load(text)
+    except (KeyError, ValueError, yaml.YAMLError) as error:
+        raise FirstTokenError(f"The parameter {name} is of type {spelled}; '{text}' is not.") from error
 
 
 # Former names of parameters, still taken wherever a chapter declares the present one and not the former.

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_type_hints
 
 import torch.distributed as dist
 
@@ -21,6 +22,7 @@ from firsttoken import models
 from firsttoken.claims.sink_rates import measure as sink_rates
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.first_token_summary import Parameters
+from firsttoken.parameters import FORMER, from_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,15 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device", default="auto")
+    hints = get_type_hints(Parameters)
     for field in dataclasses.fields(Parameters):
         if field.name != "execution":
-            parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
-    chosen = vars(parser.parse_args(arguments))
-    name, dtype, device = (chosen.pop(key) for key in ("model", "dtype", "device"))
+            former = [f"--{old}" for old, new in FORMER.items() if new == field.name and old not in hints]
+            parser.add_argument(f"--{field.name}", *former, dest=field.name, default=argparse.SUPPRESS)
+    given = vars(parser.parse_args(arguments))
+    name, dtype, device = (given.pop(key) for key in ("model", "dtype", "device"))
     first = os.environ.get("RANK", "0") == "0"
     with tempfile.TemporaryDirectory() as scratch:
         try:
             lm = models.load(name, dtype=dtype, device=device)
+            chosen = {key: from_text(key, hints[key], text) for key, text in given.items()}
             settings = Parameters(**chosen, execution="tensor_parallel")
             # Whether an old record exists may differ between machines, and then some processes would wait for ever.
             record = sink_rates.MEASUREMENT.record(lm, settings, fresh=True, store=None if first else Path(scratch))

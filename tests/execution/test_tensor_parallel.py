@@ -17,7 +17,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.execution import tensor_parallel
 from firsttoken.execution.choose import choose
 from firsttoken.measures import first_token_attention
-from firsttoken.measures.first_token_summary import SinkRates
+from firsttoken.measures.first_token_summary import Parameters
 from tiny import tiny_model
 
 NAMES = ("llama", "gemma3_text", "qwen2_moe")
@@ -74,7 +74,7 @@ def expected(folder: Path) -> records.Record:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRSTTOKEN_RESULTS", str(folder / "expected"))
         lm = models.load(str(folder / NAMES[0]), device="cpu")
-        return sink_rates.measure(lm, SinkRates(passages=4, length=16), fresh=True)
+        return sink_rates.MEASUREMENT.record(lm, Parameters(passages=4, length=16), fresh=True)
 
 
 def test_the_command_writes_the_record_of_one_process(folder: Path, expected: records.Record) -> None:

@@ -6,14 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import torch
 
 from firsttoken import files
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
-from firsttoken.parameters import Parameter
+from firsttoken.parameters import from_text
 from firsttoken.pretraining.budgets import Budget, budget
 from firsttoken.pretraining.packing import Packing
 
@@ -38,17 +38,17 @@ class Training:
             for name in ("learning_rate", "weight_decay", "tokens")
             if (value := getattr(self, name)) is not None
         }
-        found = replace(budget(self.budget), **changes)
+        settings = replace(budget(self.budget), **changes)
         if self.source is not None:
-            found = replace(found, corpus=replace(found.corpus, source=self.source))
-        if found.tokens_per_step % self.packing.length:
+            settings = replace(settings, corpus=replace(settings.corpus, source=self.source))
+        if settings.tokens_per_step % self.packing.length:
             raise FirstTokenError(
-                f"{found.tokens_per_step} tokens a step are no whole number of windows of {self.packing.length}; "
+                f"{settings.tokens_per_step} tokens a step are no whole number of windows of {self.packing.length}; "
                 "use a power of two."
             )
-        if found.steps < 20:
-            raise FirstTokenError(f"{found.tokens} tokens are {found.steps} steps; train for 20 steps or more.")
-        return found
+        if settings.steps < 20:
+            raise FirstTokenError(f"{settings.tokens} tokens are {settings.steps} steps; train for 20 steps or more.")
+        return settings
 
     @property
     def slug(self) -> str:
@@ -108,9 +108,6 @@ def from_command_line(budget_name: str, asked: Mapping[str, str]) -> Training:
     for name, text in asked.items():
         if name not in known:
             raise FirstTokenError(f"A training has no parameter {name}; it has {', '.join(known)}.")
-        kind = str(kinds[name]) if get_origin(kinds[name]) else kinds[name].__name__
-        if get_origin(kinds[name]) is Literal:
-            kind = "str"
-        value = Parameter(name, kind, "", "").parse(text)
+        value = from_text(name, kinds[name], text)
         (of_packing if name in get_type_hints(Packing) else of_training)[name] = value
     return Training(budget_name, Packing(**of_packing), **of_training)
