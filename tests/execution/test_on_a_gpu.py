@@ -15,8 +15,8 @@ import torch
 from fake import LETTERS
 from firsttoken import models, records
 from firsttoken.claims.no_op import measure as no_op
+from firsttoken.claims.sink_position import measure as sink_position
 from firsttoken.claims.smoothing import measure as smoothing
-from firsttoken.claims.where import measure as where
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures import ablations, first_token_attention
 from firsttoken.models import LanguageModel
@@ -114,9 +114,11 @@ def test_chapters(letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     lm = saved("llama", tmp_path / "model")
     given: dict[str, Any] = dict(texts=letters, passages=8, execution="resident")
 
+    positions = sink_position.Parameters(text_source=letters, passages=8, length=32, execution="resident")
+
     def measured(lm: LanguageModel) -> dict[str, Any]:
         return {
-            "where": where.measure(lm, where.Where(**given, length=32), fresh=True).values,
+            "sink_position": sink_position.MEASUREMENT.record(lm, positions, fresh=True).values,
             "no_op": no_op.measure(
                 lm, no_op.NoOp(**given, length=32, norm_passages=2, trigger=LETTERS[50]), fresh=True
             ).values,

@@ -15,8 +15,8 @@ from fake import LETTERS
 from firsttoken import records
 from firsttoken.claims.no_op import measure as no_op
 from firsttoken.claims.removal import measure as removal
+from firsttoken.claims.sink_position import measure as sink_position
 from firsttoken.claims.theory import measure as theory
-from firsttoken.claims.where import measure as where
 from firsttoken.errors import FirstTokenError
 from firsttoken.execution import shared_pass
 from firsttoken.execution.shared_pass import together
@@ -123,8 +123,9 @@ def test_chapters_stream_from_disk(
     def measured(execution: str) -> dict[str, Any]:
         no_op_ = no_op.NoOp(**given, length=32, norm_passages=4, trigger=LETTERS[50], execution=execution)
         theory_ = theory.Theory(**given, length=24, bounded=0, repeats=16, execution=execution)
+        positions = sink_position.Parameters(text_source=letters, passages=10, length=32, execution=execution)
         return {
-            "where": where.measure(lm, where.Where(**given, length=32, execution=execution), fresh=True).values,
+            "sink_position": sink_position.MEASUREMENT.record(lm, positions, fresh=True).values,
             "no_op": no_op.measure(lm, no_op_, fresh=True).values,
             "theory": theory.measure(lm, theory_, fresh=True).values,
         }

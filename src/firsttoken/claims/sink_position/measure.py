@@ -15,15 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from firsttoken import records, statistics, texts
+from firsttoken import statistics, texts
+from firsttoken.claims.sink_position.verdict import judge
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import JSON, interval
+from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures import sinks
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
-from firsttoken.records import Record, Verdict
+from firsttoken.ranges import at_least
+from firsttoken.records.measurement import Measurement
 from firsttoken.texts.token_classes import decode
 
 Reading = Literal[
@@ -50,20 +52,29 @@ MEANING: dict[Reading, str] = {
 SHIFT = 8
 RENUMBERED = 64
 TAIL = 8  # the last keys are seen by so few queries that their means say little
-VERSION = 1
+SHORTEST = 24  # tokens of a reading, so that there are places inside it before the tail
 
 
-@dataclass(frozen=True)
-class Where:
-    """Parameters of the measurement."""
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked: how many texts, of which length, are read in all the ways of `MEANING`."""
 
-    texts: str = "passages"  # see `texts.texts_from`
-    passages: int = 16
+    text_source: str = "passages"  # see `texts.texts_from`
+    passages: int = 16  # how many texts
     length: int = 64  # tokens of each reading, BOS included
-    epsilon: float = 0.3
-    seed: int = 0
+    epsilon: float = 0.3  # a key is a sink of a head above this mean attention
+    seed: int = 0  # of the random first tokens and the bootstrap
     batch_tokens: int = 512
     execution: str = "auto"  # resident, streamed; see `shared_pass.together`
+
+    def __post_init__(self) -> None:
+        sinks.check_epsilon(self.epsilon)
+        at_least(2, passages=self.passages)
+        at_least(1, batch_tokens=self.batch_tokens)
+        if self.length < SHORTEST:
+            raise FirstTokenError(
+                f"Places inside the text need a length of {SHORTEST} tokens or more, not {self.length}."
+            )
 
 
 @dataclass(frozen=True)
@@ -75,39 +86,44 @@ class Inputs:
     positions: Tensor | None = None  # (1, token)
 
 
-def readings(lm: LanguageModel, chosen: Sequence[str], length: int, seed: int) -> dict[Reading, Inputs]:
+def passages(parameters: Parameters) -> list[str]:
+    """The texts that the parameters choose."""
+    return texts.exactly(parameters.text_source, parameters.passages)
+
+
+def readings(lm: LanguageModel, passages: Sequence[str], length: int, seed: int) -> dict[Reading, Inputs]:
     """Every reading that makes sense for a model, all of the same length.
 
     The first text token is itself in first place where the tokenizer puts no BOS there.
     """
-    longer = texts.encode(lm, chosen, length + SHIFT, "never")
+    longer = texts.encode(lm, passages, length + SHIFT, "never")
     plain = longer[:, :length]
-    own = texts.encode(lm, chosen, length, "auto")
+    own = texts.encode(lm, passages, length, "auto")
     middle = length // 2
-    found: dict[Reading, Inputs] = {"as it is": Inputs(own)}
+    inputs: dict[Reading, Inputs] = {"as it is": Inputs(own)}
     bos = lm.tokenizer.bos_token_id
     if bos is not None:
         if lm.prepends_bos:
-            found["without BOS"] = Inputs(plain)
+            inputs["without BOS"] = Inputs(plain)
         else:
-            found["with BOS"] = Inputs(texts.encode(lm, chosen, length, "always"))
+            inputs["with BOS"] = Inputs(texts.encode(lm, passages, length, "always"))
         inside = own.clone()
         inside[:, middle] = bos
-        found["BOS inside"] = Inputs(inside, middle)
+        inputs["BOS inside"] = Inputs(inside, middle)
     generator = torch.Generator().manual_seed(seed)
     ordinary = plain[:, 1:].flatten()
     other = own.clone()
     other[:, 0] = ordinary[torch.randint(len(ordinary), (len(own),), generator=generator)]
-    found["another first token"] = Inputs(other)
+    inputs["another first token"] = Inputs(other)
     swapped = own.clone()
     swapped[:, 0], swapped[:, middle] = own[:, middle], own[:, 0]
-    found["swapped"] = Inputs(swapped, middle)
-    found["window shifted"] = Inputs(longer[:, SHIFT:])
-    found["renumbered"] = Inputs(own, None, torch.arange(RENUMBERED, RENUMBERED + length)[None])
-    return found
+    inputs["swapped"] = Inputs(swapped, middle)
+    inputs["window shifted"] = Inputs(longer[:, SHIFT:])
+    inputs["renumbered"] = Inputs(own, None, torch.arange(RENUMBERED, RENUMBERED + length)[None])
+    return inputs
 
 
-def profiles(lm: LanguageModel, given: Inputs, batch_tokens: int = 512) -> tuple[Tensor, Tensor]:
+def profiles(lm: LanguageModel, inputs: Inputs, batch_tokens: int = 512) -> tuple[Tensor, Tensor]:
     """alpha_k of every key k: the mean attention of the queries from k + 1 on, those that may and need not attend
     to it. Query k itself is left out, so that the first key gains nothing from being alone.
 
@@ -115,16 +131,16 @@ def profiles(lm: LanguageModel, given: Inputs, batch_tokens: int = 512) -> tuple
         alpha   # (text, layer, head, key), float32, on the CPU; 0 for the last key
         hidden  # (text, layer + 1, token, width) at positions 0 and length // 4 only, float32
     """
-    length = given.ids.shape[1]
+    length = inputs.ids.shape[1]
     rows = max(1, batch_tokens // length)
     seen = torch.arange(length - 1, -1, -1).clamp_min(1)
     alphas, states = [], []
     remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {length})"
     with torch.inference_mode(), explain_out_of_memory(remedy):
-        for batch in given.ids.split(rows):
+        for batch in inputs.ids.split(rows):
             extra = {}
-            if given.positions is not None:
-                extra["position_ids"] = given.positions.expand(len(batch), -1).to(lm.model.device)
+            if inputs.positions is not None:
+                extra["position_ids"] = inputs.positions.expand(len(batch), -1).to(lm.model.device)
             with probe(lm.model, keys=range(length)) as p:
                 out = lm.model.get_decoder()(
                     batch.to(lm.model.device), use_cache=False, output_hidden_states=True, **extra
@@ -139,59 +155,36 @@ def profiles(lm: LanguageModel, given: Inputs, batch_tokens: int = 512) -> tuple
     return torch.cat(alphas), torch.cat(states)
 
 
-def measure(lm: LanguageModel, parameters: Where, fresh: bool = False) -> Record:
-    """The record `where/<model>.json`.
-
-    Its values: `first_token_kept` (mass on position 0 with a random token there, over that as it is), `readings` (mass
-    on position 0 and on the second place), `profile` (alpha_k over heads), `secondary` (sinks elsewhere), `identity`
-    (how alike the first position is between texts that begin with different tokens, layer by layer).
-    """
-    sinks.check_epsilon(parameters.epsilon)
-    if parameters.length < 24:
-        raise FirstTokenError(f"Places inside the text need a length of 24 tokens or more, not {parameters.length}.")
-    chosen = texts.exactly(parameters.texts, parameters.passages)
-    return records.reuse_or_measure(
-        "where",
-        model=lm,
-        parameters=records.recorded(parameters),
-        texts=texts.texts_hash(chosen),
-        measure=lambda: _values(lm, chosen, parameters),
-        judge=judge,
-        version=VERSION,
-        fresh=fresh,
-    )
-
-
-def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Where) -> JSON:
-    found: JSON = {"readings": {}, "prepends_bos": lm.prepends_bos}
+def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
+    """The values of a record: `first_token_kept` (mass on position 0 with a random token there, over that as it is),
+    `readings` (mass on position 0 and on the second place), `profile` (alpha_k over heads), `secondary` (sinks
+    elsewhere), `identity` (how alike the first position is between texts that begin with different tokens, layer by
+    layer)."""
+    values: JSON = {"readings": {}, "prepends_bos": lm.prepends_bos}
     seed = parameters.seed
-    mass: dict[Reading, Tensor] = {}
-    given = readings(lm, chosen, parameters.length, seed)
-    seen = together(
-        lm,
-        {name: partial(profiles, given=one, batch_tokens=parameters.batch_tokens) for name, one in given.items()},
-        parameters.execution,
-    )
-    for name, (alpha, hidden) in seen.items():
-        second = given[name].second
+    mass: dict[Reading, Tensor] = {}  # (text,)
+    inputs = readings(lm, passages, parameters.length, seed)
+    profile_of = {
+        name: partial(profiles, inputs=one, batch_tokens=parameters.batch_tokens) for name, one in inputs.items()
+    }
+    for name, (alpha, hidden) in together(lm, profile_of, parameters.execution).items():
+        second = inputs[name].second
         mass[name] = alpha[..., 0].mean((1, 2)).double()
-        found["readings"][name] = {
+        values["readings"][name] = {
             "first": asdict(statistics.bootstrap(mass[name], seed=seed)),
             "second": None if second is None else asdict(statistics.bootstrap(alpha[..., second], seed=seed)),
             "position": second,
             "sink_rate": asdict(sinks.sink_rate_estimate(alpha[..., 0], parameters.epsilon, seed=seed)),
         }
         if name in ("as it is", "without BOS", "with BOS"):
-            found.setdefault("profile", {})[name] = statistics.rounded(alpha.mean((0, 1, 2)))
+            values.setdefault("profile", {})[name] = statistics.rounded(alpha.mean((0, 1, 2)))
         if name == "as it is":
-            found["secondary"] = secondary(alpha, decode(lm, given[name].ids), parameters.epsilon, seed)
+            values["secondary"] = secondary(alpha, decode(lm, inputs[name].ids), parameters.epsilon, seed)
         if name == "another first token":
-            found["identity"] = identity(hidden)
+            values["identity"] = identity(hidden)
     pairs = torch.stack([mass["another first token"], mass["as it is"]], dim=1)
-    found["first_token_kept"] = asdict(
-        statistics.bootstrap(pairs, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed)
-    )
-    return found
+    values["first_token_kept"] = asdict(statistics.ratio_of_sums(pairs, seed))
+    return values
 
 
 def secondary(alpha: Tensor, tokens: list[list[str]], epsilon: float, seed: int) -> JSON:
@@ -242,33 +235,5 @@ def identity(hidden: Tensor) -> JSON:
     return {"first": statistics.rounded(mean[:, 0]), "ordinary": statistics.rounded(mean[:, 1])}
 
 
-def remeasure(lm: LanguageModel, record: Record) -> Record:
-    """Measure what a record of this claim holds once more, with its own parameters."""
-    return measure(lm, Where(**record.parameters), fresh=True)
-
-
-def judge(values: JSON) -> Verdict:
-    """Paper and related work: the sink belongs to the first place whatever stands there, unless BOS was always there
-    in training; then it belongs to BOS in first place. Decided by half of the mass staying or going."""
-    kept = values["first_token_kept"]
-    sentence = f"With a random token in first place, {interval(kept, '.0%')} of the attention mass on it remains"
-    if values["prepends_bos"]:
-        without = (
-            values["readings"]["without BOS"]["first"]["value"] / values["readings"]["as it is"]["first"]["value"]
-        )
-        inside = values["readings"]["BOS inside"]["second"]["value"]
-        moved = values["readings"]["swapped"]["second"]["value"]
-        sentence += (
-            f", without BOS {without:.0%}. BOS moved into the middle of the text draws {moved:.0%} of the attention "
-            f"there, a second BOS there {inside:.0%}."
-        )
-        expected, good = kept["high"] < 0.5, without < 0.5
-        sentence += " The sink belongs to BOS." if expected and good else " The sink is not tied to BOS alone."
-    else:
-        swapped = values["readings"]["swapped"]
-        sentence += f"; moved into the middle, the former first token draws {swapped['second']['value']:.0%}. "
-        expected, good = kept["low"] > 0.5, swapped["second"]["value"] < swapped["first"]["value"] / 2
-        to_place = expected and good
-        sentence += "The sink belongs to the place." if to_place else "The sink is not tied to its place alone."
-    status: records.Status = "reproduced" if expected and good else "partly" if expected or good else "not reproduced"
-    return Verdict(status, sentence)
+MEASUREMENT = Measurement(claim="sink_position", parameters=Parameters, passages=passages, run=run, judge=judge)
+MEASUREMENTS = (MEASUREMENT,)

@@ -1,4 +1,4 @@
-"""Figures of the chapter `where`, from records to pictures."""
+"""Figures of the chapter `sink_position`, from records to pictures."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from firsttoken.claims.where.measure import MEANING, READINGS
+from firsttoken.claims.sink_position.measure import MEANING, READINGS
 from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
 from firsttoken.records import Record
 
 DASHES = {"as it is": "-", "without BOS": "--", "with BOS": ":"}
 
 
-def _models(found: Sequence[Record]) -> str:
-    return ", ".join(record.model for record in found)
+def _models(measured: Sequence[Record]) -> str:
+    return ", ".join(record.model for record in measured)
 
 
-def readings(found: Sequence[Record]) -> Display:
+def readings(measured: Sequence[Record]) -> Display:
     """Attention to position 0, and to the second place of interest, in every reading of the same passages."""
 
     def draw(axes: Any) -> None:
-        names = [name for name in READINGS if any(name in record.values["readings"] for record in found)]
-        for ax, record in zip(axes[0], found, strict=True):
+        names = [name for name in READINGS if any(name in record.values["readings"] for record in measured)]
+        for ax, record in zip(axes[0], measured, strict=True):
             color = model_color(record.model)
             for place, name in enumerate(names):
                 reading = record.values["readings"].get(name)
@@ -64,19 +64,19 @@ def readings(found: Sequence[Record]) -> Display:
         draw,
         "Bars with intervals: attention mass on position 0 in each reading of the same passages; diamonds: attention "
         "to the middle of the text where the first token or BOS was put there; one panel for each model: "
-        + _models(found),
-        ncols=len(found),
+        + _models(measured),
+        ncols=len(measured),
         squeeze=False,
         sharey=True,
-        figsize=(3.2 + 3.9 * len(found), 5.2),
+        figsize=(3.2 + 3.9 * len(measured), 5.2),
     )
 
 
-def profile(found: Sequence[Record]) -> Display:
+def profile(measured: Sequence[Record]) -> Display:
     """Mean attention to every key, over heads and over the queries after it."""
 
     def draw(ax: Axes) -> None:
-        for record in found:
+        for record in measured:
             for name, values in record.values["profile"].items():
                 ax.plot(
                     values[:-1],
@@ -92,16 +92,16 @@ def profile(found: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Mean attention to the key at each position, on a logarithmic scale: a peak at position 0, then a floor; with "
-        "and without BOS, for " + _models(found),
+        "and without BOS, for " + _models(measured),
         figsize=(7.6, 4.0),
     )
 
 
-def secondary(found: Sequence[Record]) -> Display:
+def secondary(measured: Sequence[Record]) -> Display:
     """Layer by layer: heads with a sink at position 0, and heads with one somewhere else."""
 
     def draw(axes: Any) -> None:
-        for ax, record in zip(axes[0], found, strict=True):
+        for ax, record in zip(axes[0], measured, strict=True):
             values = record.values["secondary"]
             layers = np.arange(len(values["by_layer"]))
             ax.bar(
@@ -119,18 +119,18 @@ def secondary(found: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Bars for every layer: share of heads that have a sink at position 0, and share of heads that have one at "
-        "some other position of a passage; one panel for each model: " + _models(found),
-        ncols=len(found),
+        "some other position of a passage; one panel for each model: " + _models(measured),
+        ncols=len(measured),
         squeeze=False,
         sharey=True,
-        figsize=(4.9 * len(found), 3.4),
+        figsize=(4.9 * len(measured), 3.4),
     )
 
 
-def secondary_table(found: Sequence[Record], count: int = 6) -> Display:
+def secondary_table(measured: Sequence[Record], count: int = 6) -> Display:
     """The tokens inside a text that most heads use as a sink."""
     rows = []
-    for record in found:
+    for record in measured:
         for example in record.values["secondary"]["examples"][:count]:
             before = "".join(example["before"]).replace("\n", "↵")
             rows.append(
@@ -146,11 +146,11 @@ def secondary_table(found: Sequence[Record], count: int = 6) -> Display:
     return table(rows, columns, "The strongest sinks inside the passages")
 
 
-def identity(found: Sequence[Record]) -> Display:
+def identity(measured: Sequence[Record]) -> Display:
     """Does the state at position 0 still say which token stands there?"""
 
     def draw(ax: Axes) -> None:
-        for number, record in enumerate(found):
+        for number, record in enumerate(measured):
             values = record.values["identity"]
             depth = np.arange(len(values["first"])) / (len(values["first"]) - 1)
             look: dict[str, Any] = {"color": model_color(record.model), "marker": "os^D"[number % 4], "markersize": 4}
@@ -173,6 +173,6 @@ def identity(found: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Mean cosine between the states of different passages at the same position against depth: at position 0, "
-        "where each passage has another token, and at a position inside; for " + _models(found),
+        "where each passage has another token, and at a position inside; for " + _models(measured),
         figsize=(7.2, 4.0),
     )

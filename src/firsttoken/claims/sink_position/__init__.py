@@ -1,0 +1,21 @@
+"""Does the sink belong to the token or to the place?"""
+
+from firsttoken.claims.base import Claim
+
+CLAIM = Claim(
+    id="sink_position",
+    statement=("The sink sits on the first place whatever stands there, unless BOS was always there in training."),
+    paper="argued from training with and without a fixed BOS, see the claim on packing",
+    headline="first_token_kept",
+    headline_name="first-token mass kept with a random first token",
+    format=".0%",
+    unit="texts",
+    rule=(
+        "Where the tokenizer prepends BOS, the sink should belong to BOS: surely less than half of the first "
+        "token's attention stays when a random token takes its place, and less than half when BOS is left out. "
+        "Elsewhere it should belong to the place: surely more than half stays with a random token there, and the "
+        "former first token, moved into the middle, draws less than half of what the token draws that stands first "
+        "then. Reproduced if both statements hold, partly if one does."
+    ),
+    fixed="2026-11-25, with the code that measures; the sentences were reworded after the first records, the rule not",
+)
