@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from firsttoken import cli, parameters
+from firsttoken import claims, cli, parameters
 from firsttoken.book import build, chapters
 from firsttoken.errors import FirstTokenError
+from firsttoken.records.schema import FORMER_CLAIMS
 
 
 @pytest.fixture
@@ -87,3 +88,21 @@ def test_unknown_command_is_bad_usage() -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main(["ruin"])
     assert stop.value.code == 2
+
+
+def test_a_former_name_of_a_chapter_is_taken_with_a_line(
+    jobs: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(FORMER_CLAIMS, "first", "alpha")
+    assert cli.main(["run", "first", "beta", "-p", "n", "3"]) == 0
+    assert jobs == [("alpha", {"n": 3}, None), ("beta", {}, None)]
+    assert capsys.readouterr().out == "first is called alpha now.\n"
+    asked: list = []
+    monkeypatch.setattr(chapters, "report", lambda model, names, values: asked.extend(names) or "there")
+    assert cli.main(["report", "m", "first"]) == 0
+    assert asked == ["alpha"]
+
+
+def test_where_is_sink_position() -> None:
+    assert claims.present_names(["sink_rates", "where"]) == ["sink_rates", "sink_position"]
+    assert set(FORMER_CLAIMS.values()) <= set(claims.names())

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from firsttoken import claims
 from firsttoken.book import build, chapters, cluster
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT
@@ -19,7 +20,7 @@ def command_run(args: argparse.Namespace) -> None:
     """Execute chapters into the book."""
     if bool(args.chapter) == args.all:
         raise FirstTokenError(f"Name the chapters to run, or give --all; there are {', '.join(chapters.chapters())}.")
-    names = chapters.chapters() if args.all else args.chapter
+    names = chapters.chapters() if args.all else claims.present_names(args.chapter)
     values = chapters.choose(_asked(args), names)
     chapters.run_chapters([(name, values[name], None) for name in names])
 
@@ -33,14 +34,15 @@ def command_report(args: argparse.Namespace) -> None:
     """Run the chapters for another model, into a part of its own."""
     if args.practice and args.chapter:
         raise FirstTokenError("Name chapters or give --practice, not both.")
-    names = chapters.practice() if args.practice else args.chapter
+    names = chapters.practice() if args.practice else claims.present_names(args.chapter)
     folder = chapters.report(args.model, names, dict(args.parameters))
     print(f"{folder}: in the book after `firsttoken build`")
 
 
 def command_cluster(args: argparse.Namespace) -> None:
     """Run chapters for many models, one job each, here or on SLURM."""
-    runs = cluster.plan_runs(args.models, args.chapter or ["sink_rates"], dict(args.parameters))
+    names = claims.present_names(args.chapter or ["sink_rates"])
+    runs = cluster.plan_runs(args.models, names, dict(args.parameters))
     where = cluster.Where(
         args.slurm, args.workers, args.retries, args.hours, args.gpus, args.cpus, args.memory, args.partition
     )
@@ -99,7 +101,7 @@ def command_verify(args: argparse.Namespace) -> None:
     from firsttoken.claims import verify  # imports transformers, which no other command needs and which takes a second
 
     failed = []
-    for record, lines in verify.verify(args.claim):
+    for record, lines in verify.verify(claims.present_names(args.claim)):
         name = f"{record.claim}/{record.filename}"
         print(f"{name}: {'differs' if lines else 'holds'}", flush=True)
         for line in lines[:10]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from functools import cache
 from importlib import util
 
@@ -15,12 +16,21 @@ from firsttoken.claims.base import Claim
 from firsttoken.errors import FirstTokenError
 from firsttoken.records import Record, Verdict
 from firsttoken.records.measurement import Measurement
+from firsttoken.records.schema import FORMER_CLAIMS
 
 
 @cache
 def names() -> tuple[str, ...]:
     """The claims that have a folder, in alphabetical order; `_toc.yml` has the order of a reader."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
+
+
+def present_names(asked: Iterable[str]) -> list[str]:
+    """Claims, or their chapters, by today's names; a line is printed for each former name."""
+    for name in (asked := list(asked)):
+        if name in FORMER_CLAIMS:
+            print(f"{name} is called {FORMER_CLAIMS[name]} now.")
+    return [FORMER_CLAIMS.get(name, name) for name in asked]
 
 
 def claim(name: str) -> Claim:
