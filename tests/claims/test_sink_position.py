@@ -32,6 +32,10 @@ def test_profile_equals_eager() -> None:
             expected = maps[..., key + 1 :, key].mean(-1)
             torch.testing.assert_close(alpha[:, layer, :, key], expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(hidden[:, 2, 1], out.hidden_states[2][:, LENGTH // 4], atol=1e-4, rtol=1e-4)
+    # transformers normalises the last of its hidden states; the residual stream is what goes into that norm.
+    normed = lm.model.model.norm(hidden[:, -1])
+    torch.testing.assert_close(normed[:, 1], out.hidden_states[-1][:, LENGTH // 4], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(hidden[:, -1, 1], out.hidden_states[-1][:, LENGTH // 4], atol=1e-2)
 
 
 @pytest.mark.parametrize("prepends", [True, False])

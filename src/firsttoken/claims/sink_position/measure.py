@@ -24,6 +24,8 @@ from firsttoken.measures import sinks
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
+from firsttoken.probe.forward import batches, run_decoder
+from firsttoken.probe.residual_stream import watch
 from firsttoken.ranges import at_least
 from firsttoken.records.measurement import Measurement
 from firsttoken.texts.token_classes import decode
@@ -129,29 +131,31 @@ def profiles(lm: LanguageModel, inputs: Inputs, batch_tokens: int = 512) -> tupl
 
     Returns:
         alpha   # (text, layer, head, key), float32, on the CPU; 0 for the last key
-        hidden  # (text, layer + 1, token, width) at positions 0 and length // 4 only, float32
+        hidden  # (text, layer + 1, token, width), the residual stream before any final norm, at positions 0 and
+                # length // 4 only, float32
     """
     length = inputs.ids.shape[1]
-    rows = max(1, batch_tokens // length)
     seen = torch.arange(length - 1, -1, -1).clamp_min(1)
     alphas, states = [], []
     remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {length})"
     with torch.inference_mode(), explain_out_of_memory(remedy):
-        for batch in inputs.ids.split(rows):
+        for batch in batches(inputs.ids, batch_tokens):
             extra = {}
             if inputs.positions is not None:
                 extra["position_ids"] = inputs.positions.expand(len(batch), -1).to(lm.model.device)
-            with probe(lm.model, keys=range(length)) as p:
-                out = lm.model.get_decoder()(
-                    batch.to(lm.model.device), use_cache=False, output_hidden_states=True, **extra
-                )
+            stream: list[Tensor] = []  # of each layer, (text, position, width)
+
+            def keep(_: int, v: Tensor, stream: list[Tensor] = stream) -> None:
+                stream.append(v[:, [0, length // 4]].float().cpu())
+
+            with probe(lm.model, keys=range(length)) as p, watch(lm.model, keep):
+                run_decoder(lm.model, batch, **extra)
             for_batch = []
             for _, columns in sorted(p.per_layer().items()):  # (text, head, query, key)
                 later = columns.sum(2) - columns.diagonal(dim1=2, dim2=3)
                 for_batch.append(later.cpu() / seen)
             alphas.append(torch.stack(for_batch, dim=1))
-            kept = [h[:, [0, length // 4]].float().cpu() for h in out.hidden_states]
-            states.append(torch.stack(kept, dim=1))
+            states.append(torch.stack(stream, dim=1))
     return torch.cat(alphas), torch.cat(states)
 
 
@@ -235,5 +239,12 @@ def identity(hidden: Tensor) -> JSON:
     return {"first": statistics.rounded(mean[:, 0]), "ordinary": statistics.rounded(mean[:, 1])}
 
 
-MEASUREMENT = Measurement(claim="sink_position", parameters=Parameters, passages=passages, run=run, judge=judge)
+MEASUREMENT = Measurement(
+    claim="sink_position",
+    parameters=Parameters,
+    passages=passages,
+    run=run,
+    judge=judge,
+    version=2,  # 1: the last layer's residual stream was taken behind the final norm
+)
 MEASUREMENTS = (MEASUREMENT,)
