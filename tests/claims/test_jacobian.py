@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +10,14 @@ import torch
 
 from fake import fake_lm
 from firsttoken.claims.jacobian import measure as jacobian
+from firsttoken.claims.jacobian import verdict
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
 from firsttoken.measures import jacobian as gains_
 from firsttoken.measures.bos_arms import ARMS, Arm
 from firsttoken.measures.bos_contrast import start
 from firsttoken.probe.residual_stream import push_forward, residual_stream, watch
+from firsttoken.records import Record
 from jacobian_exact import exact_jacobian
 from tiny import tiny_model
 
@@ -66,20 +67,23 @@ def test_products_equal_finite_differences() -> None:
 @pytest.mark.parametrize("name", ["llama", "gemma3_text"])
 def test_gains_estimate_the_frobenius_norm(name: str, arm: Arm) -> None:
     lm = fake_lm(tiny_model(name).double())
-    found = gains_.gains(lm, IDS, [2, 5], 200, arm, batch_tokens=64 * LENGTH)
+    estimated = gains_.gains(lm, IDS, [2, 5], 200, arm, batch_tokens=64 * LENGTH)
     inputs, first = start(lm, IDS[None], arm)
     whole = exact_jacobian(lm.model, inputs, 4)
     for row, source in enumerate((2, 5)):
         exact = whole[first:, :, first + source].square().sum((1, 2)).div(32).sqrt()
-        gain, error = found.gain[row, -1].double(), found.relative_error[row, -1].double() * found.gain[row, -1]
+        gain, error = (
+            estimated.gain[row, -1].double(),
+            estimated.relative_error[row, -1].double() * estimated.gain[row, -1],
+        )
         assert ((gain - exact).abs() <= 4 * error + 1e-6).all()
         assert (error[source:] < 0.15 * exact[source:]).all()
-        assert found.squared[row, ..., :source].abs().max() == 0, "nothing reaches back in time"
+        assert estimated.squared[row, ..., :source].abs().max() == 0, "nothing reaches back in time"
     stream = residual_stream(lm.model, inputs)[:, 0, first:]
-    torch.testing.assert_close(found.norms, stream.norm(dim=-1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(estimated.norms, stream.norm(dim=-1), atol=1e-4, rtol=1e-4)
     # One number by hand: the relative gain of source 2 at the last token after the last layer.
-    expected = found.gain[0, -1, -1] * stream[0, 2].norm() / stream[-1, -1].norm()
-    torch.testing.assert_close(found.relative[0, -1, -1], expected, atol=1e-6, rtol=1e-4)
+    expected = estimated.gain[0, -1, -1] * stream[0, 2].norm() / stream[-1, -1].norm()
+    torch.testing.assert_close(estimated.relative[0, -1, -1], expected, atol=1e-6, rtol=1e-4)
 
 
 def test_batching_changes_nothing_and_the_attention_implementation_comes_back() -> None:
@@ -108,32 +112,48 @@ def test_sources_come_from_every_part() -> None:
 
 def test_summary_against_loops() -> None:
     generator = torch.Generator().manual_seed(0)
-    found: dict[Arm, list[gains_.Gains]] = {}
+    of_arm: dict[Arm, list[gains_.Gains]] = {}
     for arm in ARMS:
-        found[arm] = []
+        of_arm[arm] = []
         for at in ([1, 4], [2, 3]):
             squared = torch.rand(2, 3, 3, 8, generator=generator)
             for row, i in enumerate(at):
                 squared[row, ..., :i] = 0
             norms = torch.rand(3, 8, generator=generator) + 0.5
-            found[arm].append(gains_.Gains(squared, norms, torch.tensor(at)))
-    values = jacobian.summary(found)
+            of_arm[arm].append(gains_.Gains(squared, norms, torch.tensor(at)))
+    values = jacobian.summary(of_arm)
     means = {}
     for arm in ARMS:
         per_source = []
-        for g in found[arm]:
+        for g in of_arm[arm]:
             for row, i in enumerate(g.sources.tolist()):
                 later = [float(g.relative[row, 2, j]) for j in range(i + 1, 8)]
                 per_source.append(sum(later) / len(later))
         means[arm] = sum(per_source) / 4
         assert values["by_layer"][arm]["later"][2]["value"] == pytest.approx(means[arm], rel=1e-5)
-        at_two = [float(g.relative[r, -1, i + 1]) for g in found[arm] for r, i in enumerate(g.sources.tolist())]
+        at_two = [float(g.relative[r, -1, i + 1]) for g in of_arm[arm] for r, i in enumerate(g.sources.tolist())]
         assert values["by_distance"][arm][0]["value"] == pytest.approx(sum(at_two) / 4, rel=1e-5)
     assert values["by_layer"]["ratio"][1]["value"] == pytest.approx(means["without_bos"] / means["with_bos"], rel=1e-5)
     assert values["pairs"] == sum(7 - i for i in (1, 4, 2, 3))
 
 
-def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"directions": 1}, "directions must be at least 2, not 1"),
+        ({"sources": 0}, "sources must be at least 1, not 0"),
+        ({"passages": 1}, "passages must be at least 2, not 1"),
+        ({"sources": 4, "text_tokens": 5}, "text_tokens must be at least 6, not 5"),
+        ({"batch_tokens": 0}, "batch_tokens must be at least 1, not 0"),
+        ({"seed": -1}, "seed must be at least 0, not -1"),
+    ],
+)
+def test_bad_parameters(asked: dict[str, int], message: str) -> None:
+    with pytest.raises(FirstTokenError, match=message):
+        jacobian.Parameters(**asked)
+
+
+def test_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = fake_lm(tiny_model("llama"))
     with pytest.raises(FirstTokenError, match="at least 2"):
         gains_.gains(lm, IDS, [2], 1)
@@ -163,4 +183,4 @@ def test_verdicts_follow_from_the_numbers(ratio: tuple[float, float], without: f
 
     mass = {"with_bos": estimate(0.5, 0.5), "without_bos": estimate(without, without)}
     values = {"pairs": 700, "sensitivity_ratio": estimate(*ratio), "first_token_mass": mass}
-    assert jacobian.judge(values).status == status
+    assert verdict.judge(Record("jacobian", "some-model", {}, values, {})).status == status

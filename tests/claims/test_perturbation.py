@@ -12,6 +12,7 @@ import torch
 from fake import LETTERS, fake_lm
 from firsttoken import models, statistics, texts
 from firsttoken.claims.perturbation import measure as perturbation
+from firsttoken.claims.perturbation import verdict
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
 from firsttoken.measures import spread as mixing
@@ -20,6 +21,7 @@ from firsttoken.measures.bos_contrast import first_token_mass, start
 from firsttoken.models import LanguageModel
 from firsttoken.models.bundled import BUNDLED
 from firsttoken.probe.residual_stream import residual_stream
+from firsttoken.records import Record
 from firsttoken.texts import edits, tokens
 from firsttoken.texts.edits import Edit
 from tiny import tiny_model
@@ -55,27 +57,27 @@ def test_residual_stream_is_the_models_own_hidden_states(name: str) -> None:
 @pytest.mark.parametrize("arm", ARMS)
 def test_distances_equal_two_separate_runs(name: str, arm: Arm) -> None:
     lm, ids = fake_lm(tiny_model(name)), given()
-    found = mixing.run_edits(lm, ids, [edit(3, 4), edit(1, 9)], arm)
+    moved = mixing.run_edits(lm, ids, [edit(3, 4), edit(1, 9)], arm)
     for row, e in enumerate((edit(3, 4), edit(1, 9))):
         after = ids[e.text].clone()
         after[e.position] = e.token
         pair, first = start(lm, torch.stack([ids[e.text], after]), arm)
         one, other = (residual_stream(lm.model, each[None])[:, 0, first:] for each in pair)
-        torch.testing.assert_close(found.absolute[row], (other - one).norm(dim=-1), atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(moved.absolute[row], (other - one).norm(dim=-1), atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(
-            found.relative[row], (other - one).norm(dim=-1) / one.norm(dim=-1), atol=1e-4, rtol=1e-3
+            moved.relative[row], (other - one).norm(dim=-1) / one.norm(dim=-1), atol=1e-4, rtol=1e-3
         )
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("arm", ARMS)
 def test_nothing_moves_before_the_edit(name: str, arm: Arm) -> None:
-    found = mixing.run_edits(fake_lm(tiny_model(name)), given(), [edit(0, LENGTH - 1), edit(1, 5)], arm)
-    assert found.relative[0, :, :-1].max() < 1e-5, "an edit of the last token"
-    assert found.relative[1, :, :5].max() < 1e-5
-    assert found.relative[0, :, -1].min() > 1e-2
-    assert found.relative[1, -1, 5:].min() > 1e-6, "sliding windows have passed it on by now"
-    assert found.relative[1, 0, 6:].max() < 1e-6, "before the first layer nothing has spread"
+    moved = mixing.run_edits(fake_lm(tiny_model(name)), given(), [edit(0, LENGTH - 1), edit(1, 5)], arm)
+    assert moved.relative[0, :, :-1].max() < 1e-5, "an edit of the last token"
+    assert moved.relative[1, :, :5].max() < 1e-5
+    assert moved.relative[0, :, -1].min() > 1e-2
+    assert moved.relative[1, -1, 5:].min() > 1e-6, "sliding windows have passed it on by now"
+    assert moved.relative[1, 0, 6:].max() < 1e-6, "before the first layer nothing has spread"
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -98,11 +100,11 @@ def test_batching_changes_nothing() -> None:
 
 def test_first_token_mass_is_what_eager_attention_says() -> None:
     lm, ids = fake_lm(tiny_model("llama")), given()
-    found = first_token_mass(lm, ids, "without_bos")
+    mass = first_token_mass(lm, ids, "without_bos")
     lm.model.set_attn_implementation("eager")
     with torch.no_grad():
         maps = lm.model.model(ids, output_attentions=True).attentions
-    assert found["value"] == pytest.approx(float(torch.stack(maps)[..., 0].mean()), abs=1e-5)
+    assert mass["value"] == pytest.approx(float(torch.stack(maps)[..., 0].mean()), abs=1e-5)
 
 
 def test_out_of_memory_names_the_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,10 +136,10 @@ def test_ratio_is_of_means_and_draws_texts_not_edits() -> None:
     exact = statistics.ratio_estimates(3 * below, below, texts_of)[0]
     assert (exact.value, exact.low, exact.high, exact.n) == pytest.approx((3, 3, 3, 3))
     above = below.flip(0)
-    found = statistics.ratio_estimates(above, below, texts_of)[0]
-    assert found.value == pytest.approx(float(above.sum() / below.sum()))
+    ratio = statistics.ratio_estimates(above, below, texts_of)[0]
+    assert ratio.value == pytest.approx(float(above.sum() / below.sum()))
     drawn = brute_force(above, below, texts_of)
-    assert (found.low, found.high) == pytest.approx(drawn, rel=0.05)
+    assert (ratio.low, ratio.high) == pytest.approx(drawn, rel=0.05)
     with pytest.raises(FirstTokenError, match="at least two texts"):
         statistics.ratio_estimates(above, below, torch.zeros(6, dtype=torch.long))
 
@@ -176,19 +178,19 @@ def test_chosen_edits_are_where_they_say(lm: LanguageModel) -> None:
     ids = tokens.encode(lm, texts.texts_from("passages", limit=60), 64, "never")
     synonyms = edits.token_synonyms(lm)
     vocabulary = sorted(set(ids.flatten().tolist()))
-    found = edits.choose_edits(ids, 120, synonyms, vocabulary, seed=0)
-    assert len({(e.text, e.place) for e in found}) == 120, "one edit for each place of each text"
+    chosen = edits.choose_edits(ids, 120, synonyms, vocabulary, seed=0)
+    assert len({(e.text, e.place) for e in chosen}) == 120, "one edit for each place of each text"
     usable = 64 - edits.LAST_FREE - edits.FIRST
-    for e in found:
+    for e in chosen:
         assert ids[e.text, e.position] != e.token
         assert edits.FIRST <= e.position < 64 - edits.LAST_FREE
         low, high = edits.PLACES[e.place]
         assert low * usable - 1 <= e.position - edits.FIRST <= high * usable
         if e.kind == "synonym":
             assert synonyms[int(ids[e.text, e.position])] == e.token
-    assert sum(e.kind == "synonym" for e in found) >= 30
-    assert found == edits.choose_edits(ids, 120, synonyms, vocabulary, seed=0)
-    assert found != edits.choose_edits(ids, 120, synonyms, vocabulary, seed=1)
+    assert sum(e.kind == "synonym" for e in chosen) >= 30
+    assert chosen == edits.choose_edits(ids, 120, synonyms, vocabulary, seed=0)
+    assert chosen != edits.choose_edits(ids, 120, synonyms, vocabulary, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -222,8 +224,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_record_of_a_real_model(lm: LanguageModel) -> None:
-    settings = perturbation.Perturbation(edits=9, length=32, shown=24)
-    record = perturbation.measure(lm, settings)
+    few: dict[str, Any] = dict(edits=9, text_tokens=32, shown=24)
+    parameters = perturbation.Parameters(**few)
+    record = perturbation.MEASUREMENT.record(lm, parameters)
     values = record.values
     depth = lm.model.config.num_hidden_layers
     assert values["edits"] == 9
@@ -235,41 +238,48 @@ def test_record_of_a_real_model(lm: LanguageModel) -> None:
         assert relative[:, : picture["position"]].max() < 1e-3
         assert relative[:, picture["position"]].min() > 1e-2
     assert sink_survives(values["first_token_mass"]) == (lm.slug == "smollm2-135m")
-    assert perturbation.measure(lm, settings) == record
-    one = perturbation.measure(lm, perturbation.Perturbation(edits=9, length=32, shown=24, bos="never"))
+    assert perturbation.MEASUREMENT.record(lm, parameters) == record
+    one = perturbation.MEASUREMENT.record(lm, perturbation.Parameters(**few, bos="never"))
     assert one.verdict is not None
     assert one.verdict.status == "not measured"
     assert one.values["by_layer"]["without_bos"] == values["by_layer"]["without_bos"]
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("asked", "message"),
     [
-        (perturbation.Perturbation(bos="auto"), "bos must be both, always or never"),
-        (perturbation.Perturbation(threshold=1.5), "threshold is a share"),
-        (perturbation.Perturbation(text="no-such-passage"), "There is no passage"),
+        ({"bos": "auto"}, "bos must be both, always or never"),
+        ({"threshold": 1.5}, "threshold is a share"),
+        ({"text": "no-such-passage"}, "There is no passage"),
+        ({"edit": "greatest"}, "is written 'old -> new'"),
+        ({"edits": 1}, "edits must be at least 2, not 1"),
+        ({"shown": 0}, "shown must be at least 2, not 0"),
+        ({"text_tokens": -4}, "text_tokens must be at least 2, not -4"),
+        ({"batch_tokens": 0}, "batch_tokens must be at least 1, not 0"),
+        ({"seed": -1}, "seed must be at least 0, not -1"),
     ],
 )
-def test_bad_parameters(settings: perturbation.Perturbation, message: str) -> None:
+def test_bad_parameters(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(FirstTokenError, match=message):
-        perturbation.measure(fake_lm(tiny_model("llama")), settings)
+        perturbation.MEASUREMENT.record(fake_lm(tiny_model("llama")), perturbation.Parameters(**asked))
 
 
 def test_an_edit_outside_the_picture() -> None:
-    settings = perturbation.Perturbation(edit=f"{LETTERS[60]} -> {LETTERS[70]}", shown=20)
+    parameters = perturbation.Parameters(edit=f"{LETTERS[60]} -> {LETTERS[70]}", shown=20)
     with pytest.raises(FirstTokenError, match="raise `shown`"):
-        perturbation.picture(fake_lm(tiny_model("llama")), "".join(LETTERS[3:90]), settings)
+        perturbation.picture(fake_lm(tiny_model("llama")), "".join(LETTERS[3:90]), parameters)
 
 
-def values(ratio: tuple[float, float], without: float) -> dict[str, Any]:
+def record_of(ratio: tuple[float, float], without: float) -> Record:
     def estimate(low: float, high: float) -> dict[str, Any]:
         return asdict(Estimate((low + high) / 2, low, high, 40))
 
-    return {
+    values = {
         "edits": 120,
         "spread_ratio": estimate(*ratio),
         "first_token_mass": {"with_bos": estimate(0.5, 0.5), "without_bos": estimate(without, without)},
     }
+    return Record("perturbation", "some-model", {}, values, {})
 
 
 @pytest.mark.parametrize(
@@ -282,6 +292,6 @@ def values(ratio: tuple[float, float], without: float) -> dict[str, Any]:
     ],
 )
 def test_verdicts_follow_from_the_numbers(ratio: tuple[float, float], without: float, status: str) -> None:
-    found = perturbation.judge(values(ratio, without))
-    assert found.status == status
-    assert f"{sum(ratio) / 2:.2f} [" in found.sentence
+    judged = verdict.judge(record_of(ratio, without))
+    assert judged.status == status
+    assert f"{sum(ratio) / 2:.2f} [" in judged.sentence

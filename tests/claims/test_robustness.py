@@ -12,12 +12,13 @@ from torch import Tensor
 
 from fake import LETTERS, Letters, fake_lm
 from firsttoken import texts
-from firsttoken.claims.robustness import attacks
+from firsttoken.claims.robustness import attacks, verdict
 from firsttoken.claims.robustness import measure as robustness
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
 from firsttoken.probe.interventions import forbid_key, in_every_layer, weaken_key
+from firsttoken.records import Record
 from firsttoken.texts import Passage, tokens
 from tiny import tiny_model
 
@@ -118,8 +119,8 @@ def test_sensitivity_against_direct_computation(lm: LanguageModel) -> None:
     # Pairs that begin with no text of the list, shorter ones too, as after a typo.
     shorter = [(before[5:], after[5:]) for before, after in swaps[1:]]
     pairs = {"swap": swaps, "typo": shorter, "noise": [(row, row) for row in rows]}
-    found = robustness.sensitivity(lm, rows, pairs, "intact", None, 0)
-    assert list(found.shifts) == list(pairs)
+    reacted = robustness.sensitivity(lm, rows, pairs, "intact", None, 0)
+    assert list(reacted.shifts) == list(pairs)
 
     def predicted(row: Tensor, noise: bool = False) -> Tensor:
         given = torch.cat([torch.tensor([1]), row])[None]
@@ -127,14 +128,14 @@ def test_sensitivity_against_direct_computation(lm: LanguageModel) -> None:
             return lm.model(given).logits[0, -TAIL:].softmax(-1)
 
     for kind, of_kind in pairs.items():
-        for value, (before, after) in zip(found.shifts[kind], of_kind, strict=True):
+        for value, (before, after) in zip(reacted.shifts[kind], of_kind, strict=True):
             p, q = predicted(before), predicted(after, kind == "noise")
             assert float(value) == pytest.approx(float((p * (p / q).log()).sum(-1).mean()), abs=1e-4)
-    for value, row in zip(found.loss, rows, strict=True):
+    for value, row in zip(reacted.loss, rows, strict=True):
         loss = -predicted(row)[:-1].log().gather(1, row[-TAIL + 1 :, None]).mean()
         assert float(value) == pytest.approx(float(loss), abs=1e-4)
     forbidden = robustness.sensitivity(lm, rows, pairs, "forbidden", None, 0)
-    assert forbidden.shifts["swap"].ne(found.shifts["swap"]).any()
+    assert forbidden.shifts["swap"].ne(reacted.shifts["swap"]).any()
     with pytest.raises(FirstTokenError, match="no arm"):
         robustness.sink_arm(lm, "gone", None)
 
@@ -142,9 +143,9 @@ def test_sensitivity_against_direct_computation(lm: LanguageModel) -> None:
 def test_ratio_by_hand() -> None:
     without = {"a": torch.tensor([2.0, 4.0]), "b": torch.tensor([1.0, 1.0])}
     with_it = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([2.0, 2.0])}
-    found = robustness.ratio(without, with_it, 0)
-    assert found["value"] == pytest.approx((2 * 0.5) ** 0.5)
-    assert found["n"] == 2
+    combined = robustness.ratio(without, with_it, 0)
+    assert combined["value"] == pytest.approx((2 * 0.5) ** 0.5)
+    assert combined["n"] == 2
 
 
 # -- attacks ------------------------------------------------------------------------------------------------
@@ -173,16 +174,16 @@ def test_attacks_leave_the_second_half_alone(lm: LanguageModel) -> None:
 
 def test_reaction_against_eager(lm: LanguageModel) -> None:
     rows = some_ids(3, 30)
-    found = attacks.react(lm, rows, 10)
+    reaction = attacks.react(lm, rows, 10)
     lm.model.set_attn_implementation("eager")
     with torch.no_grad():
         out = lm.model(rows, output_attentions=True)
     mass = torch.stack(out.attentions)[..., -10:, 0].mean((0, 2, 3))
-    torch.testing.assert_close(found.mass, mass, atol=1e-5, rtol=0)
+    torch.testing.assert_close(reaction.mass, mass, atol=1e-5, rtol=0)
     loss = torch.nn.functional.cross_entropy(
         out.logits[:, -10:-1].transpose(1, 2), rows[:, -9:], reduction="none"
     ).mean(1)
-    torch.testing.assert_close(found.loss, loss, atol=1e-4, rtol=0)
+    torch.testing.assert_close(reaction.loss, loss, atol=1e-4, rtol=0)
 
 
 @pytest.mark.usefixtures("passages")
@@ -224,9 +225,19 @@ def test_verdicts(gone: float, weak: float, status: str) -> None:
 
     arms = {arm: {"loss": estimate(3.0)} for arm in robustness.ARMS}
     values = {"sensitivity_ratio": estimate(gone), "weakened_ratio": estimate(weak), "arms": arms}
-    assert robustness.judge(values).status == status
+    assert verdict.judge(Record("robustness", "some-model", {}, values, {})).status == status
 
 
-def test_clear_messages(lm: LanguageModel) -> None:
-    with pytest.raises(FirstTokenError, match="length of 60 or more"):
-        robustness.measure(lm, robustness.Robustness(length=30))
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"text_tokens": 59}, "text_tokens must be at least 60, not 59"),
+        ({"passages": 1}, "passages must be at least 2, not 1"),
+        ({"suffix": 0}, "suffix must be at least 1, not 0"),
+        ({"candidates": 1}, "candidates must be at least 2, not 1"),
+        ({"seed": -1}, "seed must be at least 0, not -1"),
+    ],
+)
+def test_bad_parameters(asked: dict[str, int], message: str) -> None:
+    with pytest.raises(FirstTokenError, match=message):
+        robustness.Parameters(**asked)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fake import fake_lm
 from firsttoken import records
-from firsttoken.claims.theory import collapse, figures
+from firsttoken.claims.theory import collapse, figures, verdict
 from firsttoken.claims.theory import measure as theory
 from firsttoken.claims.theory.bounds import weight_norms
 from firsttoken.claims.theory.linear_model import SWEEPS, Toy, sweep, toy
@@ -74,7 +74,7 @@ def test_spectra_equal_torch(shape: tuple[int, ...]) -> None:
 
 def test_collapse_by_layer_against_a_loop() -> None:
     lm = fake_lm(tiny_model("llama"))
-    found = collapse.by_layer(lm, IDS, "with_bos")
+    by_layer = collapse.by_layer(lm, IDS, "with_bos")
     rows = torch.cat([torch.ones(3, 1, dtype=torch.long), IDS], dim=1)
     states = residual_stream(lm.model, rows)
     lm.model.set_attn_implementation("eager")
@@ -85,12 +85,12 @@ def test_collapse_by_layer_against_a_loop() -> None:
         for v in states[layer]:
             shares.append(float((v - v.mean(0)).norm() / v.norm()))
             norms.append(float(v[0].norm() / v[1:].norm(dim=-1).mean()))
-        assert found["from_mean"][layer]["value"] == pytest.approx(sum(shares) / 3, rel=1e-4)
-        assert found["first_norm"][layer]["value"] == pytest.approx(sum(norms) / 3, rel=1e-4)
+        assert by_layer["from_mean"][layer]["value"] == pytest.approx(sum(shares) / 3, rel=1e-4)
+        assert by_layer["first_norm"][layer]["value"] == pytest.approx(sum(norms) / 3, rel=1e-4)
         if layer:
             mass = float(maps[layer - 1][..., 0].mean())
-            assert found["mass"][layer - 1]["value"] == pytest.approx(mass, abs=1e-5)
-    assert found["broken"] == 0
+            assert by_layer["mass"][layer - 1]["value"] == pytest.approx(mass, abs=1e-5)
+    assert by_layer["broken"] == 0
 
 
 def test_inputs_of_one_token_only_have_equal_states_with_rotary_positions() -> None:
@@ -103,15 +103,15 @@ def test_inputs_of_one_token_only_have_equal_states_with_rotary_positions() -> N
 
 def test_last_two_against_separate_runs() -> None:
     lm = fake_lm(tiny_model("llama"))
-    found = collapse.last_two(lm, IDS, repeats=16)
-    assert found["repeats"] == [2, 4, 8, 16]
+    last_two = collapse.last_two(lm, IDS, repeats=16)
+    assert last_two["repeats"] == [2, 4, 8, 16]
     tokens = [lm.tokenizer(word, add_special_tokens=False).input_ids[0] for word in collapse.REPEATED[:3]]
-    for place, n in enumerate(found["repeats"]):
+    for place, n in enumerate(last_two["repeats"]):
         shares = []
         for row, token in zip(IDS, tokens, strict=True):
             v = residual_stream(lm.model, torch.cat([row[: collapse.PREFIX], torch.full((n,), token)])[None])[-1, 0]
             shares.append(float((v[-1] - v[-2]).norm() / v[-1].norm()))
-        assert found["without_bos"][place]["value"] == pytest.approx(sum(shares) / 3, rel=1e-3)
+        assert last_two["without_bos"][place]["value"] == pytest.approx(sum(shares) / 3, rel=1e-3)
 
 
 # -- path sums ----------------------------------------------------------------------------------------------
@@ -120,12 +120,12 @@ def test_last_two_against_separate_runs() -> None:
 def test_path_sum_equals_a_walk_over_all_paths() -> None:
     maps = torch.rand(3, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).tril()
     steps = [mean_map(of_layer) for of_layer in maps]
-    found = log_path_sums(steps)[-1]
+    logs = log_path_sums(steps)[-1]
     for j, i in itertools.product(range(4), range(4)):
         total = sum(
             float(steps[2][j, b] * steps[1][b, a] * steps[0][a, i]) for a, b in itertools.product(range(4), range(4))
         )
-        assert float(found[j, i].exp()) == pytest.approx(total, rel=1e-9)
+        assert float(logs[j, i].exp()) == pytest.approx(total, rel=1e-9)
 
 
 def test_path_sum_survives_many_layers() -> None:
@@ -136,7 +136,7 @@ def test_path_sum_survives_many_layers() -> None:
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "qwen3"])
 def test_walk_equals_products_of_eager_maps(name: str) -> None:
     lm = fake_lm(tiny_model(name))
-    found = walk(lm, IDS, [1, 6])
+    walked = walk(lm, IDS, [1, 6])
     lm.model.set_attn_implementation("eager")
     with torch.no_grad():
         maps = torch.stack(lm.model.model(IDS, output_attentions=True).attentions)  # (layer, text, head, query, key)
@@ -144,7 +144,7 @@ def test_walk_equals_products_of_eager_maps(name: str) -> None:
         sums = log_path_sums([mean_map(of_layer[text]) for of_layer in maps])
         for layer, log in enumerate(sums, 1):
             share = (log - layer * math.log(4 + 1 / 4)).exp()[:, [1, 6]].float()
-            torch.testing.assert_close(found[layer - 1, text], share, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(walked[layer - 1, text], share, atol=1e-5, rtol=1e-4)
 
 
 # -- the toy model ------------------------------------------------------------------------------------------
@@ -191,10 +191,10 @@ def test_a_smaller_constant_would_be_violated() -> None:
 
 
 def test_sweeps_say_what_the_chapter_says() -> None:
-    found = {name: sweep(name) for name in SWEEPS}
-    for numbers in (found["sink"].exact, found["sink"].tight, found["sink"].theorem):
+    swept = {name: sweep(name) for name in SWEEPS}
+    for numbers in (swept["sink"].exact, swept["sink"].tight, swept["sink"].theorem):
         assert numbers == sorted(numbers, reverse=True), "a stronger sink mixes less, and the bounds know it"
-    gaps = [t - e for t, e in zip(found["depth"].theorem, found["depth"].exact, strict=True)]
+    gaps = [t - e for t, e in zip(swept["depth"].theorem, swept["depth"].exact, strict=True)]
     assert gaps == sorted(gaps), "the theorem's bound moves away with depth"
 
 
@@ -204,14 +204,14 @@ def test_sweeps_say_what_the_chapter_says() -> None:
 @pytest.mark.parametrize("name", ["llama", "gemma3_text"])
 def test_compare_finds_no_violation_and_would_find_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = fake_lm(tiny_model(name))
-    parameters = theory.Theory(sources=2, directions=4)
-    found = theory.compare(lm, IDS, parameters)
-    assert found["violations"] == 0
-    assert found["pairs"] > 100
+    parameters = theory.Parameters(sources=2, directions=4)
+    compared = theory.compare(lm, IDS, parameters)
+    assert compared["violations"] == 0
+    assert compared["pairs"] > 100
     for arm in ARMS:
-        assert len(found["bound"][arm]["log10_gain"]) == 4
+        assert len(compared["bound"][arm]["log10_gain"]) == 4
         for gain, tight, theorem in zip(
-            *(found["bound"][arm][k] for k in ("log10_gain", "log10_tight", "log10_theorem")), strict=True
+            *(compared["bound"][arm][k] for k in ("log10_gain", "log10_tight", "log10_theorem")), strict=True
         ):
             assert gain["value"] <= tight["value"] <= theorem["value"] + 1e-9
     real = theory.log_path_sums
@@ -220,8 +220,8 @@ def test_compare_finds_no_violation_and_would_find_one(name: str, monkeypatch: p
 
 
 def test_other_architectures_say_why_they_have_no_bound() -> None:
-    found = theory.compare(fake_lm(tiny_model("gpt2")), IDS, theory.Theory())
-    assert "gpt2 is built otherwise" in found["bound"]["refused"]
+    compared = theory.compare(fake_lm(tiny_model("gpt2")), IDS, theory.Parameters())
+    assert "gpt2 is built otherwise" in compared["bound"]["refused"]
     with pytest.raises(FirstTokenError, match="gpt2"):
         weight_norms(tiny_model("gpt2"))
 
@@ -234,12 +234,28 @@ def test_rank_correlation_of_lists_with_known_answers() -> None:
     assert float(theory.rank_correlation(a, torch.tensor([1.0, 2.0, 3.0, 4.0]))) == pytest.approx(0.8)
 
 
-def test_bad_parameters() -> None:
-    lm = fake_lm(tiny_model("llama"))
-    with pytest.raises(FirstTokenError, match="bounded must be 0 or between 2 and passages=12"):
-        theory.measure(lm, theory.Theory(bounded=1))
-    with pytest.raises(FirstTokenError, match="bound_length must be at most length=64"):
-        theory.measure(lm, theory.Theory(bound_length=65))
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"bounded": 1}, "bounded must be 0 or between 2 and passages=12, not 1"),
+        ({"bounded": 13}, "bounded must be 0 or between 2 and passages=12, not 13"),
+        ({"bound_length": 65}, "bound_length must be at most text_tokens=64, not 65"),
+        ({"bound_length": 4}, "bound_length must be at least 5, not 4"),
+        ({"text_tokens": 7, "bounded": 0}, "text_tokens must be at least 8, not 7"),
+        ({"passages": 1, "bounded": 0}, "passages must be at least 2, not 1"),
+        ({"directions": 1}, "directions must be at least 2, not 1"),
+        ({"sources": 0}, "sources must be at least 1, not 0"),
+        ({"repeats": 1}, "repeats must be at least 2, not 1"),
+        ({"seed": -1}, "seed must be at least 0, not -1"),
+    ],
+)
+def test_bad_parameters(asked: dict[str, int], message: str) -> None:
+    with pytest.raises(FirstTokenError, match=message):
+        theory.Parameters(**asked)
+
+
+def test_a_text_that_is_too_short_for_the_bound_may_go_without_it() -> None:
+    assert theory.Parameters(bounded=0, text_tokens=16).bound_length > 16
 
 
 @pytest.mark.parametrize(
@@ -267,7 +283,7 @@ def test_verdicts_follow_from_the_numbers(
         "path_sum_ratio": estimate(1000.0),
         "first_token_mass": {"with_bos": estimate(0.5), "without_bos": estimate(without)},
     }
-    assert theory.judge(values).status == status
+    assert verdict.judge(records.Record("theory", "some-model", {}, values, {})).status == status
 
 
 def test_figures_of_a_model_without_a_bound() -> None:

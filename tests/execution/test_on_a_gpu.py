@@ -115,6 +115,7 @@ def test_chapters(letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     given: dict[str, Any] = dict(texts=letters, passages=8, execution="resident")
 
     positions = sink_position.Parameters(text_source=letters, passages=8, length=32, execution="resident")
+    rows = smoothing.Parameters(text_source=letters, passages=8, text_tokens=16, maps=1, execution="resident")
 
     def measured(lm: LanguageModel) -> dict[str, Any]:
         return {
@@ -122,7 +123,7 @@ def test_chapters(letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             "no_op": no_op.measure(
                 lm, no_op.NoOp(**given, length=32, norm_passages=2, trigger=LETTERS[50]), fresh=True
             ).values,
-            "smoothing": smoothing.measure(lm, smoothing.Smoothing(**given, length=16, maps=1), fresh=True).values,
+            "smoothing": smoothing.MEASUREMENT.record(lm, rows, fresh=True).values,
         }
 
     expected = measured(lm)

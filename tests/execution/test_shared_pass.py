@@ -122,12 +122,14 @@ def test_chapters_stream_from_disk(
 
     def measured(execution: str) -> dict[str, Any]:
         no_op_ = no_op.NoOp(**given, length=32, norm_passages=4, trigger=LETTERS[50], execution=execution)
-        theory_ = theory.Theory(**given, length=24, bounded=0, repeats=16, execution=execution)
+        unbounded = theory.Parameters(
+            text_source=letters, passages=10, text_tokens=24, bounded=0, repeats=16, execution=execution
+        )
         positions = sink_position.Parameters(text_source=letters, passages=10, length=32, execution=execution)
         return {
             "sink_position": sink_position.MEASUREMENT.record(lm, positions, fresh=True).values,
             "no_op": no_op.measure(lm, no_op_, fresh=True).values,
-            "theory": theory.measure(lm, theory_, fresh=True).values,
+            "theory": theory.MEASUREMENT.record(lm, unbounded, fresh=True).values,
         }
 
     streamed = measured("streamed")
@@ -158,9 +160,24 @@ def test_a_streamed_theory_leaves_the_bound_out_and_says_so(
 ) -> None:
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
     lm = saved("llama", tmp_path / "model")
-    parameters = theory.Theory(texts=letters, passages=4, length=16, bound_length=16, repeats=4, execution="streamed")
-    record = theory.measure(lm, parameters)
+    parameters = theory.Parameters(
+        text_source=letters, passages=4, text_tokens=16, bound_length=16, repeats=4, execution="streamed"
+    )
+    record = theory.MEASUREMENT.record(lm, parameters)
     assert record.parameters["bounded"] == 0
     assert record.verdict is not None
     assert "not compared" in record.verdict.sentence
     assert removal.Removal().execution == "auto"
+
+
+def test_a_bound_that_was_once_compared_is_shown_where_the_model_must_be_streamed(
+    letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
+    asked: dict[str, Any] = dict(text_source=letters, passages=2, bounded=2, text_tokens=16, bound_length=8, repeats=4)
+    resident, streamed = (theory.Parameters(**asked, execution=way) for way in ("resident", "streamed"))
+    whole = theory.MEASUREMENT.record(saved("llama", tmp_path / "model"), resident)
+    lm = saved("llama", tmp_path / "model")
+    assert theory.MEASUREMENT.record(lm, streamed) == whole
+    assert "model" not in vars(lm), "nobody needed the weights"
+    assert theory.MEASUREMENT.record(lm, streamed, fresh=True).parameters["bounded"] == 0

@@ -25,13 +25,13 @@ def sink_survives(mass: Mapping[str, Any]) -> bool:
 
 def mass_sentence(mass: Mapping[str, Any]) -> str:
     """The attention on the first token in both arms, and what it means for a comparison of the two."""
-    found = (
+    sentence = (
         f"The first token gets {mass['with_bos']['value']:.0%} of the attention with BOS and "
         f"{mass['without_bos']['value']:.0%} without."
     )
     if sink_survives(mass):
-        found += (
+        sentence += (
             " The sink outlives BOS: it moves to the first token of the text, so this model cannot show what happens "
             "without a sink."
         )
-    return found
+    return sentence

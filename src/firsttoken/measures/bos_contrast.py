@@ -28,7 +28,7 @@ def start(lm: LanguageModel, ids: Tensor, arm: Arm) -> tuple[Tensor, int]:
     if arm == "with_bos" and lm.tokenizer.bos_token_id is None:
         raise FirstTokenError(
             f"{lm.name} has no BOS token in its tokenizer, so it cannot be compared with and without one; the "
-            "chapters sink_rates, where and removal do not need one."
+            "chapters sink_rates, sink_position and removal do not need one."
         )
     prefix = lm.prefix("always" if arm == "with_bos" else "never")
     if not prefix:
@@ -49,6 +49,6 @@ def first_token_mass(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0, ex
     def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor | None:
         return attention(p, layer)[..., 0].mean(-1) if layer else None  # (row, head)
 
-    found = through_layers(lm, [rows], see, execution=execution, task="first-token mass")
-    alpha = torch.stack([torch.cat(parts) for parts in found.values()], dim=1)  # (text, layer, head)
+    by_layer = through_layers(lm, [rows], see, execution=execution, task="first-token mass")
+    alpha = torch.stack([torch.cat(parts) for parts in by_layer.values()], dim=1)  # (text, layer, head)
     return asdict(statistics.bootstrap(alpha, seed=seed))

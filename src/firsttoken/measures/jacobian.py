@@ -57,8 +57,8 @@ class Gains:
 
 def sphere(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Directions uniform on the unit sphere of the last dimension."""
-    found = torch.randn(*shape, generator=generator)
-    return found / found.norm(dim=-1, keepdim=True)
+    gaussian = torch.randn(*shape, generator=generator)
+    return gaussian / gaussian.norm(dim=-1, keepdim=True)
 
 
 def gains(
@@ -93,7 +93,7 @@ def gains(
     squared = torch.zeros(len(sources), directions, depth, length)
     norms = torch.zeros(depth, length)
     size = max(1, batch_tokens // row.shape[1])
-    with explain_out_of_memory(f"lower batch_tokens (now {batch_tokens}) or length (now {length})"):
+    with explain_out_of_memory(f"lower batch_tokens (now {batch_tokens}) or give shorter texts (now {length} tokens)"):
         for begin in range(0, len(pairs), size):
             chosen = torch.tensor(pairs[begin : begin + size])
             source, number = chosen.T

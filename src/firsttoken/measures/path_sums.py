@@ -52,13 +52,13 @@ def log_path_sums(matrices: Sequence[Tensor]) -> list[Tensor]:
     """
     product = torch.eye(len(matrices[0]), dtype=torch.float64)
     scale = 0.0
-    found = []
+    logs = []
     for matrix in matrices:
         product = matrix.double() @ product
         largest = float(product.max())
         product, scale = product / largest, scale + math.log(largest)
-        found.append(product.log() + scale)
-    return found
+        logs.append(product.log() + scale)
+    return logs
 
 
 def walk(lm: LanguageModel, ids: Tensor, sources: Sequence[int]) -> Tensor:
@@ -78,7 +78,7 @@ def walk(lm: LanguageModel, ids: Tensor, sources: Sequence[int]) -> Tensor:
     x = torch.zeros(text, length, len(sources))
     x[:, list(sources), torch.arange(len(sources))] = 1.0
     state = {"x": x.to(lm.model.device)}
-    found: list[Tensor] = []
+    shares: list[Tensor] = []
 
     def step(module: Any, call: AttentionCall) -> AttentionCall:
         now = state["x"]
@@ -86,10 +86,10 @@ def walk(lm: LanguageModel, ids: Tensor, sources: Sequence[int]) -> Tensor:
         values = now[:, None].expand(-1, heads, -1, -1).to(call.query)
         moved, _ = attend(replace(call, value=values))
         state["x"] = (moved.float().sum(1) + now / heads) / (heads + 1 / heads)
-        found.append(state["x"].cpu())
+        shares.append(state["x"].cpu())
         return call
 
-    remedy = "lower length, or the number of texts or sources"
+    remedy = "give fewer or shorter texts, or fewer sources"
     with torch.inference_mode(), explain_out_of_memory(remedy), probe(lm.model, hook=step):
         lm.model.get_decoder()(ids.to(lm.model.device), use_cache=False)
-    return torch.stack(found)
+    return torch.stack(shares)

@@ -82,8 +82,8 @@ def run_edits(
         v = v[:, first:]
         return torch.stack(distances(v[base], v[len(v) - len(base) :]), dim=1)  # (edit, 2, token)
 
-    found = through_layers(lm, inputs, see, execution=execution, task=f"distances of edits {edits}, {arm}")
-    together = torch.stack([torch.cat(parts) for parts in found.values()], dim=2)  # (edit, 2, layer + 1, token)
+    by_layer = through_layers(lm, inputs, see, execution=execution, task=f"distances of edits {edits}, {arm}")
+    together = torch.stack([torch.cat(parts) for parts in by_layer.values()], dim=2)  # (edit, 2, layer + 1, token)
     in_order = together[torch.tensor(chosen).argsort()]
     return Distances(in_order[:, 0], in_order[:, 1])
 

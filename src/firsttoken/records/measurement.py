@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
-from firsttoken.records.store import Record, Verdict, recorded, reuse_or_measure
+from firsttoken.records.store import Record, Verdict, recorded, reusable, reuse_or_measure
 
 P = TypeVar("P")
 
@@ -46,7 +46,8 @@ class Measurement(Generic[P]):
         judge: what the record says about the claim, from the record alone.
         variant: the part of the file name after the model; empty for the claim's main record.
         version: raised when the meaning of a value changes; older records are then measured again.
-        fit: what the model allows of the parameters, such as a shorter longest text; this is what is recorded.
+        fit: what the model allows of the parameters, such as a shorter longest text; this is what is recorded. Not
+            asked where a record answers the parameters as they are.
         given: a measurement with the same parameters that this one is computed from.
         copies: keys of values that are rounded copies of numbers compared elsewhere.
         repeatable: false where another processor's rounding changes all that follows, as in sampled text.
@@ -84,6 +85,12 @@ class Measurement(Generic[P]):
         Raises:
             FirstTokenError: the parameters do not fit the model or the texts.
         """
+        # What a record answers as it was asked needs no fitting, which may have to look at the weights.
+        if self.fit is not as_it_is and not fresh:
+            of_texts = texts_hash(self.passages(parameters))
+            asked = (self.claim, lm, recorded(parameters), of_texts, self.version, self.variant)
+            if (old := reusable(*asked, reference=reference, store=store)) is not None:
+                return old
         fitted = self.fit(lm, parameters)
         passages = self.passages(fitted)
 

@@ -14,7 +14,7 @@ from firsttoken.plots import Display, table, whole_numbers
 from firsttoken.records import Record
 
 
-def by_layer(found: Sequence[Record]) -> Display:
+def by_layer(records: Sequence[Record]) -> Display:
     """Mean relative gain at later tokens along the depth."""
 
     def pick(record: Record) -> Any:
@@ -27,29 +27,29 @@ def by_layer(found: Sequence[Record]) -> Display:
 
     alt = "Relative gain from a token to the later ones after each layer, with BOS and without"
     return by_arm(
-        found, pick, alt, "after layer (0: the input)", "relative gain, mean over later tokens", LABELS, adjust
+        records, pick, alt, "after layer (0: the input)", "relative gain, mean over later tokens", LABELS, adjust
     )
 
 
-def ratio(found: Sequence[Record]) -> Display:
+def ratio(records: Sequence[Record]) -> Display:
     """Relative gain without BOS over with it, along the depth."""
     alt = "Relative gain without BOS divided by the one with BOS, after each layer"
-    return ratio_by_layer(found, "ratio", alt, "gain without BOS / with BOS")
+    return ratio_by_layer(records, "ratio", alt, "gain without BOS / with BOS")
 
 
-def by_distance(found: Sequence[Record]) -> Display:
+def by_distance(records: Sequence[Record]) -> Display:
     """Relative gain after the last layer against the distance of the two tokens."""
     alt = "Relative gain after the last layer against the distance between the two tokens, both logarithmic"
-    return _binned(found, "by_distance", alt, "distance j − i in tokens")
+    return _binned(records, "by_distance", alt, "distance j − i in tokens")
 
 
-def by_position(found: Sequence[Record]) -> Display:
+def by_position(records: Sequence[Record]) -> Display:
     """The same against the position of the later token."""
     alt = "Relative gain after the last layer against the number of tokens before the later token, both logarithmic"
-    return _binned(found, "by_position", alt, "context of the later token, in tokens")
+    return _binned(records, "by_position", alt, "context of the later token, in tokens")
 
 
-def _binned(found: Sequence[Record], name: str, alt: str, xlabel: str) -> Display:
+def _binned(records: Sequence[Record], name: str, alt: str, xlabel: str) -> Display:
     def middles(record: Record) -> list[float]:
         ends = [[int(end) for end in label.split("–")] for label in record.values["distance"]]
         return [sum(pair) / len(pair) for pair in ends]
@@ -65,13 +65,13 @@ def _binned(found: Sequence[Record], name: str, alt: str, xlabel: str) -> Displa
         ax.set_xticks([middle for middle, _ in ticks], [label for _, label in ticks], fontsize=8)
         ax.xaxis.set_minor_locator(NullLocator())
 
-    return by_arm(found, pick, alt, xlabel, "relative gain after the last layer", LABELS, adjust)
+    return by_arm(records, pick, alt, xlabel, "relative gain after the last layer", LABELS, adjust)
 
 
-def errors(found: Sequence[Record]) -> Display:
+def errors(records: Sequence[Record]) -> Display:
     """The Monte-Carlo error of one pair's gain, and over how many pairs it is then averaged."""
     rows = []
-    for record in found:
+    for record in records:
         for arm in ARMS:
             values = record.values
             rows.append((record.model, LABELS[arm], values["pairs"], f"{values[f'monte_carlo_error_{arm}']:.0%}"))

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from firsttoken import records, texts
-from firsttoken.estimates import JSON, interval
-from firsttoken.measures.bos_arms import ARMS, Arm, mass_sentence, sink_survives
+from firsttoken import texts
+from firsttoken.claims.jacobian.verdict import judge
+from firsttoken.estimates import JSON
+from firsttoken.measures.bos_arms import ARMS, Arm
 from firsttoken.measures.bos_contrast import first_token_mass
 from firsttoken.measures.jacobian import Gains, choose_sources, gains
 from firsttoken.models import LanguageModel
-from firsttoken.records import Record, Verdict
+from firsttoken.ranges import at_least
+from firsttoken.records.measurement import Measurement
 from firsttoken.statistics import mean_estimates, ratio_estimates
 
-# -- the chapter --------------------------------------------------------------------------------------------
 
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked of the sensitivity of tokens to each other."""
 
-@dataclass(frozen=True)
-class Jacobian:
-    """Parameters of the measurement. `batch_tokens` changes no number beyond rounding and is not recorded."""
-
-    texts: str = "passages"  # see `texts.texts_from`
+    text_source: str = "passages"  # see `texts.texts_from`
     passages: int = 12  # how many texts
-    length: int = 96  # text tokens, BOS not counted
+    text_tokens: int = 96  # of each text, BOS not counted
     sources: int = 2  # tokens i for each text, one from each part of it
     directions: int = 2  # random directions for each source
     seed: int = 0
     batch_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed)
+        at_least(1, sources=self.sources, batch_tokens=self.batch_tokens)
+        at_least(2, passages=self.passages, directions=self.directions)
+        # The first token of a text and the last are no sources.
+        at_least(self.sources + 2, text_tokens=self.text_tokens)
 
 
 def distance_bins(length: int) -> list[tuple[int, int]]:
@@ -37,48 +45,28 @@ def distance_bins(length: int) -> list[tuple[int, int]]:
     return [(2**k, min(2 ** (k + 1) - 1, length - 1)) for k in range(length.bit_length()) if 2**k < length]
 
 
-def measure(lm: LanguageModel, parameters: Jacobian, fresh: bool = False) -> Record:
-    """The record `jacobian/<model>.json`.
-
-    Its values: `sensitivity_ratio` (relative gain at later tokens without BOS / with it, mean over layers and pairs)
-    and `gain_ratio` (the same of the absolute gain); for each arm `by_layer` (relative gain at later tokens and at the
+def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
+    """`sensitivity_ratio` (relative gain at later tokens without BOS / with it, mean over layers and pairs) and
+    `gain_ratio` (the same of the absolute gain); for each arm `by_layer` (relative gain at later tokens and at the
     source itself), `by_distance` and `by_position` at the last layer; `monte_carlo_error`.
     """
-    chosen = texts.exactly(parameters.texts, parameters.passages)
-
-    def run() -> JSON:
-        ids = texts.encode(lm, chosen, parameters.length, "never")
-        generator = torch.Generator().manual_seed(parameters.seed)
-        sources = [choose_sources(parameters.length, parameters.sources, generator) for _ in chosen]
-        found = {
-            arm: [
-                gains(lm, row, at, parameters.directions, arm, parameters.seed + number, parameters.batch_tokens)
-                for number, (row, at) in enumerate(zip(ids, sources, strict=True))
-            ]
-            for arm in ARMS
-        }
-        mass = {arm: first_token_mass(lm, ids, arm, parameters.seed) for arm in ARMS}
-        return summary(found, parameters.seed) | {"first_token_mass": mass}
-
-    return records.reuse_or_measure(
-        "jacobian",
-        model=lm,
-        parameters=records.recorded(parameters),
-        texts=texts.texts_hash(chosen),
-        measure=run,
-        judge=judge,
-        fresh=fresh,
-    )
+    ids = texts.encode(lm, passages, parameters.text_tokens, "never")
+    generator = torch.Generator().manual_seed(parameters.seed)
+    sources = [choose_sources(parameters.text_tokens, parameters.sources, generator) for _ in passages]
+    of_arm = {
+        arm: [
+            gains(lm, row, at, parameters.directions, arm, parameters.seed + number, parameters.batch_tokens)
+            for number, (row, at) in enumerate(zip(ids, sources, strict=True))
+        ]
+        for arm in ARMS
+    }
+    mass = {arm: first_token_mass(lm, ids, arm, parameters.seed) for arm in ARMS}
+    return summary(of_arm, parameters.seed) | {"first_token_mass": mass}
 
 
-def remeasure(lm: LanguageModel, record: Record) -> Record:
-    """Measure what a record of this claim holds once more, with its own parameters."""
-    return measure(lm, Jacobian(**record.parameters), fresh=True)
-
-
-def summary(found: dict[Arm, list[Gains]], seed: int = 0) -> JSON:
+def summary(of_arm: dict[Arm, list[Gains]], seed: int = 0) -> JSON:
     """All that a record says about the gains of several texts in both arms."""
-    arms = {arm: _Pooled(per_text) for arm, per_text in found.items()}
+    arms = {arm: _Pooled(per_text) for arm, per_text in of_arm.items()}
     first = arms[ARMS[0]]
     values: JSON = {"pairs": int(first.later.sum()), "sources": len(first.of_text), "by_layer": {}}
     values["distance"] = [f"{low}" if low == high else f"{low}–{high}" for low, high in first.bins]
@@ -146,17 +134,11 @@ def _estimates(samples: Tensor, of_text: Tensor, seed: int) -> list[JSON]:
     return [asdict(estimate) for estimate in mean_estimates(samples, of_text, seed)]
 
 
-def judge(values: JSON) -> Verdict:
-    """The claim is that the sink makes tokens less sensitive to each other: the ratio is above 1."""
-    ratio, mass = values["sensitivity_ratio"], values["first_token_mass"]
-    sentence = (
-        f"Over {values['pairs']} pairs of tokens, a later token is {interval(ratio)} times as sensitive to an earlier "
-        f"one without BOS as with it. {mass_sentence(mass)}"
-    )
-    if sink_survives(mass):
-        return Verdict("not measured", sentence)
-    if ratio["low"] > 1:
-        return Verdict("reproduced", sentence + " Without its sink the model mixes its tokens more.")
-    if ratio["high"] < 1:
-        return Verdict("not reproduced", sentence + " Without its sink the model mixes its tokens less.")
-    return Verdict("not reproduced", sentence + " The interval contains 1: no difference can be told.")
+MEASUREMENT = Measurement(
+    claim="jacobian",
+    parameters=Parameters,
+    passages=lambda parameters: texts.exactly(parameters.text_source, parameters.passages),
+    run=run,
+    judge=judge,
+)
+MEASUREMENTS = (MEASUREMENT,)

@@ -11,9 +11,10 @@ CLAIM = Claim(
     format=".2f",
     unit="texts",
     rule=(
-        "Reproduced where the spread without BOS over the spread with BOS is above 1 with its whole interval."
-        " Not measured where the first token keeps more than half of its attention without BOS: then removing"
-        " BOS does not remove the sink, and the comparison says nothing about sinks."
+        "Reproduced where the spread without BOS over the spread with BOS is above 1 with its whole interval, "
+        "else not reproduced. Not measured where the first token keeps more than half of its attention without BOS: "
+        "then removing BOS does not remove the sink, and the comparison says nothing about sinks; nor where only one "
+        "of the two was run."
     ),
     fixed="2026-11-25; the condition on the sink was added after a first look, the same day",
 )

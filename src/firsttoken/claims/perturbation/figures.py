@@ -98,7 +98,7 @@ def absolute_map(record: Record) -> Display:
     return figure(draw, alt, ncols=len(arms), figsize=(4.7 * len(arms), 3.3), sharey=True)
 
 
-def spread_by_layer(found: Sequence[Record]) -> Display:
+def spread_by_layer(records: Sequence[Record]) -> Display:
     """Mean relative distance of later tokens along the depth, both arms."""
 
     def pick(record: Record) -> Any:
@@ -111,20 +111,20 @@ def spread_by_layer(found: Sequence[Record]) -> Display:
         ax.set_ylim(0)
 
     alt = "How far later tokens move, relative to their norm, after each layer, with BOS and without"
-    return by_arm(found, pick, alt, "after layer", "relative distance, mean over later tokens", LABELS, adjust)
+    return by_arm(records, pick, alt, "after layer", "relative distance, mean over later tokens", LABELS, adjust)
 
 
-def ratio(found: Sequence[Record]) -> Display:
+def ratio(records: Sequence[Record]) -> Display:
     """Spread without BOS over spread with it, along the depth."""
-    found = [record for record in found if "ratio" in record.values["by_layer"]]
+    compared = [record for record in records if "ratio" in record.values["by_layer"]]
     alt = "Spread of an edit without BOS divided by its spread with BOS, after each layer"
-    return ratio_by_layer(found, "ratio", alt, "spread without BOS / with BOS")
+    return ratio_by_layer(compared, "ratio", alt, "spread without BOS / with BOS")
 
 
-def groups(found: Sequence[Record]) -> Display:
+def groups(records: Sequence[Record]) -> Display:
     """The ratio by kind of edit and by where in the text it is."""
     rows = []
-    for record in found:
+    for record in records:
         for group, names in (("kind", get_args(Kind)), ("place", get_args(Place))):
             of_group = record.values.get(f"by_{group}", {})
             for name in names:

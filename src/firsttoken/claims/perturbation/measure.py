@@ -12,101 +12,91 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firsttoken import records, texts
+from firsttoken import texts
+from firsttoken.claims.perturbation.verdict import judge
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import JSON, interval
+from firsttoken.estimates import JSON
 from firsttoken.execution.by_layer import through_layers
-from firsttoken.measures.bos_arms import ARMS, Arm, mass_sentence, sink_survives
+from firsttoken.measures.bos_arms import ARMS, Arm
 from firsttoken.measures.bos_contrast import first_token_mass, start
 from firsttoken.measures.spread import Distances, distances, reach, run_edits, spread
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
-from firsttoken.records import Record, Verdict
+from firsttoken.ranges import at_least
+from firsttoken.records.measurement import Measurement
 from firsttoken.statistics import mean_estimates, ratio_estimates
-from firsttoken.texts.edits import Edit, choose_edits, edit_text, shakespeare, token_synonyms
+from firsttoken.texts.edits import Edit, choose_edits, edit_text, parse_edit, shakespeare, token_synonyms
 
 ALL_TEXTS = 170
+_ARMS_OF: dict[str, tuple[Arm, ...]] = {"both": ARMS, "always": ("with_bos",), "never": ("without_bos",)}
 
 
-@dataclass(frozen=True)
-class Perturbation:
-    """Parameters of the measurement. `batch_tokens` changes no number beyond rounding and is not recorded."""
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked of the spread of a change."""
 
     text: str = ""  # of the picture, a text or the name of a passage; empty: the project's paragraph on Shakespeare
     edit: str = "greatest -> best"  # the edit of the picture
     shown: int = 48  # tokens of the picture
-    texts: str = "passages"  # see `texts.texts_from`; the statistics are over these
+    text_source: str = "passages"  # see `texts.texts_from`; the statistics are over these
     edits: int = 120  # single-token edits of the statistics
-    length: int = 64  # text tokens, BOS not counted
+    text_tokens: int = 64  # of each text, BOS not counted
     bos: str = "both"  # both, always, never: which arms to run; the ratio needs both
     threshold: float = 0.1  # a token counts as reached when it moved by this share of its norm
     seed: int = 0
     batch_tokens: int = 4096
     execution: str = "auto"  # resident, streamed; see `by_layer.through_layers`
 
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed)
+        at_least(1, batch_tokens=self.batch_tokens)
+        at_least(2, edits=self.edits, shown=self.shown, text_tokens=self.text_tokens)
+        if not 0 < self.threshold < 1:
+            raise FirstTokenError(f"threshold is a share of a norm between 0 and 1, not {self.threshold}.")
+        if self.bos not in _ARMS_OF:
+            raise FirstTokenError(f"bos must be both, always or never here, not {self.bos!r}.")
+        parse_edit(self.edit)
+
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """The arms to run.
-
-        Raises:
-            FirstTokenError: `bos` is none of both, always, never.
-        """
-        chosen: dict[str, tuple[Arm, ...]] = {"both": ARMS, "always": ("with_bos",), "never": ("without_bos",)}
-        if self.bos not in chosen:
-            raise FirstTokenError(f"bos must be both, always or never here, not {self.bos!r}.")
-        return chosen[self.bos]
+        """The arms to run."""
+        return _ARMS_OF[self.bos]
 
 
-def measure(lm: LanguageModel, parameters: Perturbation, fresh: bool = False) -> Record:
-    """The record `perturbation/<model>.json`.
+def passages(parameters: Parameters) -> list[str]:
+    """The text of the picture, then those of the statistics."""
+    shown = texts.passage(parameters.text) if parameters.text else shakespeare()
+    return [shown, *texts.texts_from(parameters.text_source, limit=ALL_TEXTS)]
 
-    Its values: `spread_ratio` (relative spread without BOS / with BOS, mean over layers) and `spread_ratio_absolute`;
+
+def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
+    """`spread_ratio` (relative spread without BOS / with BOS, mean over layers) and `spread_ratio_absolute`;
     for each arm `by_layer` with `spread`, `spread_absolute` and `reach`; the ratio `by_layer`, `by_kind` and
     `by_place`; `first_token_mass` of each arm; `picture`, the distances of one edit at every layer and token.
     """
-    if not 0 < parameters.threshold < 1:
-        raise FirstTokenError(f"threshold is a share of a norm between 0 and 1, not {parameters.threshold}.")
-    arms = parameters.arms
-    chosen = texts.texts_from(parameters.texts, limit=ALL_TEXTS)
-    shown = texts.passage(parameters.text) if parameters.text else shakespeare()
-
-    def run() -> JSON:
-        ids = texts.encode(lm, chosen, parameters.length, "never")
-        vocabulary = sorted(set(ids.flatten().tolist()))
-        edits = choose_edits(ids, parameters.edits, token_synonyms(lm), vocabulary, parameters.seed)
-        found = {arm: run_edits(lm, ids, edits, arm, parameters.batch_tokens, parameters.execution) for arm in arms}
-        used = ids[sorted({edit.text for edit in edits})[:16]]
-        return summary(found, edits, parameters) | {
-            "first_token_mass": {arm: first_token_mass(lm, used, arm, execution=parameters.execution) for arm in arms},
-            "picture": picture(lm, shown, parameters),
-        }
-
-    return records.reuse_or_measure(
-        "perturbation",
-        model=lm,
-        parameters=records.recorded(parameters),
-        texts=texts.texts_hash([shown, *chosen]),
-        measure=run,
-        judge=judge,
-        fresh=fresh,
-    )
+    shown, *edited = passages
+    arms, execution = parameters.arms, parameters.execution
+    ids = texts.encode(lm, edited, parameters.text_tokens, "never")
+    vocabulary = sorted(set(ids.flatten().tolist()))
+    edits = choose_edits(ids, parameters.edits, token_synonyms(lm), vocabulary, parameters.seed)
+    of_arm = {arm: run_edits(lm, ids, edits, arm, parameters.batch_tokens, execution) for arm in arms}
+    used = ids[sorted({edit.text for edit in edits})[:16]]
+    return summary(of_arm, edits, parameters) | {
+        "first_token_mass": {arm: first_token_mass(lm, used, arm, execution=execution) for arm in arms},
+        "picture": picture(lm, shown, parameters),
+    }
 
 
-def remeasure(lm: LanguageModel, record: Record) -> Record:
-    """Measure what a record of this claim holds once more, with its own parameters."""
-    return measure(lm, Perturbation(**record.parameters), fresh=True)
-
-
-def summary(found: dict[Arm, Distances], edits: Sequence[Edit], parameters: Perturbation) -> JSON:
+def summary(of_arm: dict[Arm, Distances], edits: Sequence[Edit], parameters: Parameters) -> JSON:
     """All statistics of a set of edits that ran in one or both arms."""
     positions = torch.tensor([edit.position for edit in edits])
     of_text = torch.tensor([edit.text for edit in edits])
     seed = parameters.seed
     values: JSON = {"edits": len(edits), "by_layer": {}}
     # Layer 0 is the input: nothing has been mixed yet, and its spread is zero by construction.
-    relative = {arm: spread(d.relative, positions)[:, 1:] for arm, d in found.items()}
-    absolute = {arm: spread(d.absolute, positions)[:, 1:] for arm, d in found.items()}
-    for arm, d in found.items():
+    relative = {arm: spread(d.relative, positions)[:, 1:] for arm, d in of_arm.items()}
+    absolute = {arm: spread(d.absolute, positions)[:, 1:] for arm, d in of_arm.items()}
+    for arm, d in of_arm.items():
         reached = reach(d.relative, positions, parameters.threshold)[:, 1:]
         values["by_layer"][arm] = {
             name: [asdict(estimate) for estimate in mean_estimates(samples, of_text, seed)]
@@ -114,7 +104,7 @@ def summary(found: dict[Arm, Distances], edits: Sequence[Edit], parameters: Pert
         }
         values[f"spread_{arm}"] = asdict(mean_estimates(relative[arm].mean(1, True), of_text, seed)[0])
         values[f"reach_{arm}"] = asdict(mean_estimates(reached.mean(1, True), of_text, seed)[0])
-    if len(found) < 2:
+    if len(of_arm) < 2:
         return values
 
     def ratios(samples: dict[Arm, Tensor], kept: Tensor | None = None) -> list[JSON]:
@@ -135,7 +125,7 @@ def summary(found: dict[Arm, Distances], edits: Sequence[Edit], parameters: Pert
     return values
 
 
-def picture(lm: LanguageModel, text: str, parameters: Perturbation) -> JSON:
+def picture(lm: LanguageModel, text: str, parameters: Parameters) -> JSON:
     """One edit of one text: tokens, and for each arm the distances (layer + 1, token), relative and absolute."""
     before, after, position = edit_text(lm, text, parameters.edit)
     before, after = before[: parameters.shown], after[: parameters.shown]
@@ -144,15 +134,15 @@ def picture(lm: LanguageModel, text: str, parameters: Perturbation) -> JSON:
             f"The edit {parameters.edit!r} changes token {position}, and the picture shows {len(before)} tokens; "
             f"raise `shown` or give a text with more tokens after it."
         )
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "tokens": [lm.tokenizer.decode([token]) for token in before.tolist()],
         "edited_tokens": [lm.tokenizer.decode([token]) for token in after.tolist()],
         "position": position,
     }
     for arm in parameters.arms:
         d = _run_pair(lm, before, after, arm, parameters.execution)
-        found[arm] = {"relative": _digits(d.relative[0]), "absolute": _digits(d.absolute[0])}
-    return found
+        values[arm] = {"relative": _digits(d.relative[0]), "absolute": _digits(d.absolute[0])}
+    return values
 
 
 def _run_pair(lm: LanguageModel, before: Tensor, after: Tensor, arm: Arm, execution: str) -> Distances:
@@ -162,8 +152,8 @@ def _run_pair(lm: LanguageModel, before: Tensor, after: Tensor, arm: Arm, execut
     def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor:
         return torch.stack(distances(v[0, first:], v[1, first:]))[None]  # (1, 2, token)
 
-    found = through_layers(lm, [rows], see, execution=execution, task="distances of two texts")
-    absolute, relative = torch.stack([parts[0] for parts in found.values()], dim=2).unbind(1)
+    by_layer = through_layers(lm, [rows], see, execution=execution, task="distances of two texts")
+    absolute, relative = torch.stack([parts[0] for parts in by_layer.values()], dim=2).unbind(1)
     return Distances(absolute, relative)
 
 
@@ -171,23 +161,5 @@ def _digits(rows: Tensor) -> list[list[float]]:
     return [[float(f"{value:.3g}") for value in row] for row in rows.tolist()]
 
 
-def judge(values: JSON) -> Verdict:
-    """The claim is that the sink slows the spread of a change: without BOS, later tokens move further.
-
-    Reproduced where the ratio's whole interval is above 1 and removing BOS does weaken the sink; where the sink
-    stays on another token, the comparison says nothing about sinks.
-    """
-    if "spread_ratio" not in values:
-        return Verdict("not measured", "Only one of the two arms was run; set bos to 'both' to compare them.")
-    ratio, mass = values["spread_ratio"], values["first_token_mass"]
-    sentence = (
-        f"Over {values['edits']} single-token edits, later tokens move {interval(ratio)} times as far without BOS as "
-        f"with it. {mass_sentence(mass)}"
-    )
-    if sink_survives(mass):
-        return Verdict("not measured", sentence)
-    if ratio["low"] > 1:
-        return Verdict("reproduced", sentence + " Without its sink the model passes a change on further.")
-    if ratio["high"] < 1:
-        return Verdict("not reproduced", sentence + " Without its sink the model passes a change on less far.")
-    return Verdict("not reproduced", sentence + " The interval contains 1: no difference can be told.")
+MEASUREMENT = Measurement(claim="perturbation", parameters=Parameters, passages=passages, run=run, judge=judge)
+MEASUREMENTS = (MEASUREMENT,)

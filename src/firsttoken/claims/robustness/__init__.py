@@ -13,7 +13,8 @@ CLAIM = Claim(
     unit="texts",
     rule=(
         "Reproduced if predictions surely move more after a small change both without a sink and with a "
-        "weakened one; partly if in one of the two. Surely: the whole 95 % interval is above one."
+        "weakened one; partly if in one of the two, else not reproduced. Surely: the whole 95 % interval is above "
+        "one."
     ),
     fixed="2026-11-25, before the measurement",
 )

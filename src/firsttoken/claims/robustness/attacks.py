@@ -89,7 +89,7 @@ def attacks(lm: LanguageModel, suffix: Sequence[int], seed: int = 0) -> dict[str
         drawn = rows.flatten()[torch.randint(rows.numel(), (len(rows), 1), generator=generator)]
         return torch.cat([drawn, front(bos, rows)], dim=1)
 
-    found: dict[str, Attack] = {
+    by_name: dict[str, Attack] = {
         "none": partial(front, bos),
         "none, pinned": partial(front, [*bos, *pin]),
         "repeated": partial(front, [*bos, *word * REPEATS]),
@@ -99,8 +99,8 @@ def attacks(lm: LanguageModel, suffix: Sequence[int], seed: int = 0) -> dict[str
         "found suffix": partial(middle, suffix),
     }
     if lm.tokenizer.bos_token_id is not None:
-        found["BOS inside"] = partial(middle, [lm.tokenizer.bos_token_id])
-    return found
+        by_name["BOS inside"] = partial(middle, [lm.tokenizer.bos_token_id])
+    return by_name
 
 
 def random_tokens(rows: Tensor, count: int, seed: int) -> list[int]:

@@ -17,11 +17,11 @@ from firsttoken.records import Record
 LOOK = {"weakened": (PALETTE[1], "D"), "forbidden": (PALETTE[4], "v"), "no sink": (PALETTE[3], "X")}
 
 
-def sensitivity(found: Sequence[Record]) -> Display:
+def sensitivity(records: Sequence[Record]) -> Display:
     """How much farther predictions move after a small change when the sink is weakened or gone."""
 
     def draw(axes: Any) -> None:
-        for ax, record in zip(np.atleast_1d(axes), found, strict=True):
+        for ax, record in zip(np.atleast_1d(axes), records, strict=True):
             for place, kind in enumerate(KINDS):
                 for number, (arm, (color, marker)) in enumerate(LOOK.items()):
                     ratio = record.values["by_kind"][kind][arm]["ratio"]
@@ -49,16 +49,16 @@ def sensitivity(found: Sequence[Record]) -> Display:
         draw,
         "Points with intervals: how far predictions move after a typo, a swap, a synonym and noise, relative to the "
         "intact model, with the first token's attention weakened, forbidden, and without a sink; right of one means "
-        "more sensitive; one panel for each of " + _models(found),
-        ncols=len(found),
+        "more sensitive; one panel for each of " + _models(records),
+        ncols=len(records),
         sharey=True,
-        figsize=(2.4 + 3.6 * len(found), 4.4),
+        figsize=(2.4 + 3.6 * len(records), 4.4),
     )
 
 
-def attacks(found: Sequence[Record]) -> Display:
+def attacks(records: Sequence[Record]) -> Display:
     """What each attack does to the attention on the first token and to the loss."""
-    names = [name for name in MEANING if any(name in record.values["attacks"]["by_attack"] for record in found)]
+    names = [name for name in MEANING if any(name in record.values["attacks"]["by_attack"] for record in records)]
 
     def draw(axes: Any) -> None:
         for ax, key, label in zip(
@@ -67,14 +67,14 @@ def attacks(found: Sequence[Record]) -> Display:
             ("change of the attention\nto the first token (share)", "change of the loss\n(nats per token)"),
             strict=True,
         ):
-            for number, record in enumerate(found):
+            for number, record in enumerate(records):
                 for place, name in enumerate(names):
                     if name not in record.values["attacks"]["by_attack"]:
                         continue
                     change = record.values["attacks"]["by_attack"][name][key]
                     ax.errorbar(
                         change["value"],
-                        place + (number - (len(found) - 1) / 2) * 0.26,
+                        place + (number - (len(records) - 1) / 2) * 0.26,
                         xerr=reach(change),
                         color=model_color(record.model),
                         marker="os^D"[number % 4],
@@ -88,23 +88,23 @@ def attacks(found: Sequence[Record]) -> Display:
         axes[0].set_yticks(range(len(names)), [f"{name}:\n{MEANING[name]}" for name in names], fontsize=8)
         axes[0].invert_yaxis()
         axes[0].figure.legend(
-            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(found))
+            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(records))
         )
 
     return figure(
         draw,
         "Points with intervals for each attack: change of the attention to the first token on the left, of the loss "
-        "on the right, against the same text without the attack; for " + _models(found),
+        "on the right, against the same text without the attack; for " + _models(records),
         ncols=2,
         sharey=True,
         figsize=(9.5, 5.2),
     )
 
 
-def arms_table(found: Sequence[Record]) -> Display:
+def arms_table(records: Sequence[Record]) -> Display:
     """What each arm costs before anything is changed, and how far a change moves the predictions then."""
     rows = []
-    for record in found:
+    for record in records:
         for arm in ARMS:
             kinds = [record.values["by_kind"][kind][arm]["divergence"]["value"] for kind in KINDS]
             loss = interval(record.values["arms"][arm]["loss"])
@@ -113,10 +113,10 @@ def arms_table(found: Sequence[Record]) -> Display:
     return table(rows, columns, "Losses without a change, and divergences after one")
 
 
-def search_table(found: Sequence[Record]) -> Display:
+def search_table(records: Sequence[Record]) -> Display:
     """What the search found, and how far it lowered the attention on the texts it searched with."""
     rows = []
-    for record in found:
+    for record in records:
         part = record.values["attacks"]
         masses = " → ".join(f"{value:.1%}" for value in part["search"])
         rows.append((record.model, repr(part["suffix"]), masses))
@@ -125,5 +125,5 @@ def search_table(found: Sequence[Record]) -> Display:
     )
 
 
-def _models(found: Sequence[Record]) -> str:
-    return ", ".join(record.model for record in found)
+def _models(records: Sequence[Record]) -> str:
+    return ", ".join(record.model for record in records)

@@ -16,16 +16,19 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from firsttoken import records, statistics, texts
+from firsttoken import statistics, texts
 from firsttoken.claims.robustness.attacks import attacks, react, search
+from firsttoken.claims.robustness.verdict import judge
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import JSON, interval
+from firsttoken.estimates import JSON
 from firsttoken.measures.ablations import Means, calibrated, intervened
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.interventions import in_every_layer, weaken_key
-from firsttoken.records import Record, Verdict
+from firsttoken.ranges import at_least
+from firsttoken.records.measurement import Measurement
+from firsttoken.statistics import ratio_of_sums
 from firsttoken.texts.edits import token_synonyms
 
 KINDS: dict[str, str] = {
@@ -44,19 +47,28 @@ NATS = 2.0  # by which `weakened` lowers the score of the first token
 NOISE = 0.1  # standard deviation, relative to the root mean square of a token's embedding
 BATCH = 8  # texts that run at once; their logits are large where the vocabulary is
 TAIL = 20  # tokens at the end of a text whose predictions are compared
-VERSION = 1
 
 
-@dataclass(frozen=True)
-class Robustness:
-    """Parameters of the measurement."""
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked of small changes and attacks."""
 
-    texts: str = "passages"  # see `texts.texts_from`
+    text_source: str = "passages"  # see `texts.texts_from`
     passages: int = 16
-    length: int = 64  # text tokens, BOS not counted
+    text_tokens: int = 64  # of each text, BOS not counted
     suffix: int = 3  # tokens that the search may put into a text
     candidates: int = 16  # tried for each of them
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed)
+        at_least(1, suffix=self.suffix)
+        at_least(2, passages=self.passages, candidates=self.candidates)
+        if self.text_tokens < 3 * TAIL:
+            raise FirstTokenError(
+                f"Changes need room before the last {TAIL} tokens; text_tokens must be at least {3 * TAIL}, not "
+                f"{self.text_tokens}."
+            )
 
 
 Pair = tuple[Tensor, Tensor]  # a text before and after a change, (token,) each; the last TAIL tokens are the same
@@ -145,7 +157,7 @@ def log_probabilities(lm: LanguageModel, rows: Sequence[Tensor]) -> list[Tensor]
         rows: (token,) each, text tokens without BOS; texts of equal length run together.
     """
     bos = torch.tensor(lm.prefix("auto"), dtype=torch.int64)
-    found: dict[int, Tensor] = {}
+    of_row: dict[int, Tensor] = {}
     for length in {len(row) for row in rows}:
         of_length = [n for n, row in enumerate(rows) if len(row) == length]
         for start in range(0, len(of_length), BATCH):
@@ -153,8 +165,8 @@ def log_probabilities(lm: LanguageModel, rows: Sequence[Tensor]) -> list[Tensor]
             given = torch.stack([torch.cat([bos, rows[n]]) for n in batch]).to(lm.model.device)
             with torch.inference_mode(), explain_out_of_memory("use a smaller model or another device"):
                 logits = lm.model(given, use_cache=False, logits_to_keep=TAIL).logits.float()
-                found |= dict(zip(batch, torch.log_softmax(logits, dim=-1).cpu(), strict=True))
-    return [found[n] for n in range(len(rows))]
+                of_row |= dict(zip(batch, torch.log_softmax(logits, dim=-1).cpu(), strict=True))
+    return [of_row[n] for n in range(len(rows))]
 
 
 def divergence(before: Tensor, after: Tensor) -> Tensor:
@@ -199,53 +211,32 @@ def _key(row: Tensor) -> tuple[int, ...]:
     return tuple(row.tolist())
 
 
-def measure(lm: LanguageModel, parameters: Robustness, fresh: bool = False) -> Record:
-    """The record `robustness/<model>.json`.
-
-    Its values: `sensitivity_ratio` (divergence after a change without a sink, over that with it, the mean of all
-    kinds), `weakened_ratio`, `by_kind` with the divergence of each arm and its ratio to the intact one, `loss` of each
-    arm, and `attacks` with mass on the first token and loss, and what each does against none.
+def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
+    """`sensitivity_ratio` (divergence after a change without a sink, over that with it, the mean of all kinds),
+    `weakened_ratio`, `by_kind` with the divergence of each arm and its ratio to the intact one, `loss` of each arm,
+    and `attacks` with mass on the first token and loss, and what each does against none.
     """
-    if parameters.length < 3 * TAIL:
-        raise FirstTokenError(f"Changes need room before the last {TAIL} tokens; give a length of {3 * TAIL} or more.")
-    chosen = texts.exactly(parameters.texts, parameters.passages)
-    return records.reuse_or_measure(
-        "robustness",
-        model=lm,
-        parameters=records.recorded(parameters),
-        texts=texts.texts_hash(chosen),
-        measure=lambda: _values(lm, chosen, parameters),
-        judge=judge,
-        version=VERSION,
-        fresh=fresh,
-    )
-
-
-def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Robustness) -> JSON:
-    ids = texts.encode(lm, chosen, parameters.length, "never")
+    ids = texts.encode(lm, passages, parameters.text_tokens, "never")
     seed = parameters.seed
     pairs = {}
     for kind in KINDS:
-        found = [changed(lm, row, kind, random.Random(seed + n)) for n, row in enumerate(ids)]
-        pairs[kind] = [pair for pair in found if pair is not None]
+        of_texts = [changed(lm, row, kind, random.Random(seed + n)) for n, row in enumerate(ids)]
+        pairs[kind] = [pair for pair in of_texts if pair is not None]
         if len(pairs[kind]) < 2:
             raise FirstTokenError(f"Only {len(pairs[kind])} texts allow a change of kind {kind}; give more passages.")
     means = calibrated(lm, "auto")
     reactions = {arm: sensitivity(lm, ids, pairs, arm, means, seed) for arm in ARMS}
     shifts = {arm: reaction.shifts for arm, reaction in reactions.items()}
+
+    def of_kind(arm: str, kind: str) -> JSON:
+        moved = shifts[arm][kind]
+        against = ratio_of_sums(torch.stack([moved, shifts["intact"][kind]], 1), seed)
+        return {"divergence": asdict(statistics.bootstrap(moved, seed=seed)), "ratio": asdict(against)}
+
     return {
         "sensitivity_ratio": ratio(shifts["no sink"], shifts["intact"], seed),
         "weakened_ratio": ratio(shifts["weakened"], shifts["intact"], seed),
-        "by_kind": {
-            kind: {
-                arm: {
-                    "divergence": asdict(statistics.bootstrap(shifts[arm][kind], seed=seed)),
-                    "ratio": ratio({kind: shifts[arm][kind]}, {kind: shifts["intact"][kind]}, seed),
-                }
-                for arm in ARMS
-            }
-            for kind in KINDS
-        },
+        "by_kind": {kind: {arm: of_kind(arm, kind) for arm in ARMS} for kind in KINDS},
         "arms": {arm: {"loss": asdict(statistics.bootstrap(one.loss, seed=seed))} for arm, one in reactions.items()},
         "attacks": attacked(lm, ids, parameters),
     }
@@ -264,38 +255,28 @@ def ratio(without: dict[str, Tensor], with_it: dict[str, Tensor], seed: int) -> 
     return asdict(statistics.bootstrap(pairs, statistic, seed=seed))
 
 
-def attacked(lm: LanguageModel, ids: Tensor, parameters: Robustness) -> JSON:
+def attacked(lm: LanguageModel, ids: Tensor, parameters: Parameters) -> JSON:
     """Mass on the first token and loss in the second half of each text, under every attack."""
     seed = parameters.seed
-    suffix, masses = search(lm, parameters.length, parameters.suffix, parameters.candidates, seed)
-    tail = parameters.length - parameters.length // 2
+    suffix, masses = search(lm, parameters.text_tokens, parameters.suffix, parameters.candidates, seed)
+    tail = parameters.text_tokens - parameters.text_tokens // 2
     reactions = {name: react(lm, change(ids), tail) for name, change in attacks(lm, suffix, seed).items()}
-    found: JSON = {"suffix": lm.tokenizer.decode(suffix), "search": masses, "by_attack": {}}
+    values: JSON = {"suffix": lm.tokenizer.decode(suffix), "search": masses, "by_attack": {}}
     for name, reaction in reactions.items():
         none = reactions["none, pinned" if "pinned" in name else "none"]
-        found["by_attack"][name] = {
+        values["by_attack"][name] = {
             "mass": asdict(statistics.bootstrap(reaction.mass, seed=seed)),
             "mass_change": asdict(statistics.bootstrap(reaction.mass - none.mass, seed=seed)),
             "loss_change": asdict(statistics.bootstrap(reaction.loss - none.loss, seed=seed)),
         }
-    return found
+    return values
 
 
-def remeasure(lm: LanguageModel, record: Record) -> Record:
-    """Measure what a record of this claim holds once more, with its own parameters."""
-    return measure(lm, Robustness(**record.parameters), fresh=True)
-
-
-def judge(values: JSON) -> Verdict:
-    """Reproduced if predictions surely move more after a small change both without a sink and with a weakened one;
-    partly if in one of the two. Written before the measurement; "surely": the whole 95 % interval is above one."""
-    gone, weak = values["sensitivity_ratio"], values["weakened_ratio"]
-    sentence = (
-        f"After a small change, predictions move {interval(gone)} times as far when no sink forms, and "
-        f"{interval(weak)} times when it is weakened."
-    )
-    loss = {arm: values["arms"][arm]["loss"]["value"] for arm in ("intact", "no sink")}
-    sentence += f" Without a sink the loss itself goes from {loss['intact']:.2f} to {loss['no sink']:.2f} nats."
-    agreeing = (gone["low"] > 1) + (weak["low"] > 1)
-    status: records.Status = ("not reproduced", "partly", "reproduced")[agreeing]
-    return Verdict(status, sentence)
+MEASUREMENT = Measurement(
+    claim="robustness",
+    parameters=Parameters,
+    passages=lambda parameters: texts.exactly(parameters.text_source, parameters.passages),
+    run=run,
+    judge=judge,
+)
+MEASUREMENTS = (MEASUREMENT,)

@@ -26,12 +26,12 @@ MEASURES = {
 }
 
 
-def by_layer(found: Sequence[Record]) -> Display:
+def by_layer(records: Sequence[Record]) -> Display:
     """Effective number of tokens along the depth: whole rows, and rows without the first token."""
 
     def draw(axes: Any) -> None:
-        grid = np.asarray(axes).reshape(len(found), 2)
-        for row, record in zip(grid, found, strict=True):
+        grid = np.asarray(axes).reshape(len(records), 2)
+        for row, record in zip(grid, records, strict=True):
             for ax, name in zip(row, ("effective_tokens", "effective_tokens_rest"), strict=True):
                 of_arm = {arm: record.values["by_layer"][arm][name] for arm in ARMS}
                 draw_arms(ax, range(len(of_arm["with_bos"])), of_arm, LABELS)
@@ -45,13 +45,13 @@ def by_layer(found: Sequence[Record]) -> Display:
         "Effective number of tokens that a row of attention spreads over, in each layer, with BOS and without; "
         "left the whole row, right without the first token"
     )
-    return figure(draw, alt, nrows=len(found), ncols=2, figsize=(9.2, 3.2 * len(found)))
+    return figure(draw, alt, nrows=len(records), ncols=2, figsize=(9.2, 3.2 * len(records)))
 
 
-def ratios(found: Sequence[Record]) -> Display:
+def ratios(records: Sequence[Record]) -> Display:
     """The three ratios without / with BOS."""
     rows = []
-    for record in found:
+    for record in records:
         for name, label in MEASURES.items():
             with_bos, without = (f"{record.values[f'{name}_{arm}']['value']:.2f}" for arm in ARMS)
             e = record.values[f"{name}_ratio"]
@@ -60,11 +60,11 @@ def ratios(found: Sequence[Record]) -> Display:
     return table(rows, columns, "Effective number of tokens, mean over queries, heads and layers")
 
 
-def heads(found: Sequence[Record]) -> Display:
+def heads(records: Sequence[Record]) -> Display:
     """The change of each head: effective number of tokens without BOS over with it, layers by heads, interactive."""
-    logs = [heads_growth(record.values).log2() for record in found]  # (layer, head) each
+    logs = [heads_growth(record.values).log2() for record in records]  # (layer, head) each
     top = max(float(log.abs().max()) for log in logs)
-    fig = make_subplots(rows=1, cols=len(found), subplot_titles=[record.model for record in found])
+    fig = make_subplots(rows=1, cols=len(records), subplot_titles=[record.model for record in records])
     for number, log in enumerate(logs, 1):
         fig.add_trace(
             go.Heatmap(
@@ -93,7 +93,7 @@ def heads(found: Sequence[Record]) -> Display:
     )
     alt = (
         "Layers by heads, coloured by how many times as many tokens, in effect, a row attends to without BOS as with "
-        f"it; one panel for each model: {', '.join(record.model for record in found)}"
+        f"it; one panel for each model: {', '.join(record.model for record in records)}"
     )
     return interactive(fig, alt, height=420)
 
@@ -123,11 +123,11 @@ def maps(record: Record) -> Display:
     return figure(draw, alt, nrows=2, ncols=len(shown["heads"]), figsize=(3.1 * len(shown["heads"]) + 0.6, 5.6))
 
 
-def spectrum(found: Sequence[Record]) -> Display:
+def spectrum(records: Sequence[Record]) -> Display:
     """Singular values of attention maps, averaged over all heads, and effective rank of each layer."""
 
     def draw(axes: Any) -> None:
-        for ax, record in zip(np.atleast_1d(axes), found, strict=True):
+        for ax, record in zip(np.atleast_1d(axes), records, strict=True):
             for arm in ARMS:
                 values = record.values["shown"][arm]["spectrum"]
                 ax.plot(range(1, len(values) + 1), np.maximum(values, 1e-4), color=ARM_COLORS[arm], label=LABELS[arm])
@@ -136,10 +136,10 @@ def spectrum(found: Sequence[Record]) -> Display:
         np.atleast_1d(axes)[0].legend(frameon=False)
 
     alt = "Singular values of attention maps with BOS and without, as shares of the largest, on one passage"
-    return figure(draw, alt, ncols=len(found), figsize=(4.7 * len(found), 3.3), sharey=True)
+    return figure(draw, alt, ncols=len(records), figsize=(4.7 * len(records), 3.3), sharey=True)
 
 
-def by_length(found: Sequence[Record]) -> Display:
+def by_length(records: Sequence[Record]) -> Display:
     """Effective number of tokens against the position of the query, which is the length of what it sees."""
 
     def pick(record: Record) -> Any:
@@ -158,4 +158,4 @@ def by_length(found: Sequence[Record]) -> Display:
         ax.minorticks_off()
 
     alt = "Effective number of tokens against the length of the context, both logarithmic, with BOS and without"
-    return by_arm(found, pick, alt, "tokens before the query", "effective number of tokens", LABELS, adjust)
+    return by_arm(records, pick, alt, "tokens before the query", "effective number of tokens", LABELS, adjust)

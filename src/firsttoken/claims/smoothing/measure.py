@@ -12,23 +12,28 @@ property of entropy gives the entropy of the rest, renormalised, as (H - h(a)) /
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
 
-from firsttoken import records, statistics, texts
+from firsttoken import statistics, texts
+from firsttoken.claims.smoothing.verdict import judge
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import JSON, interval
+from firsttoken.estimates import JSON
 from firsttoken.execution.by_layer import attention, through_layers
 from firsttoken.measures.attention_maps import every_map, pack
-from firsttoken.measures.bos_arms import ARMS, Arm, mass_sentence, sink_survives
+from firsttoken.measures.bos_arms import ARMS, Arm
 from firsttoken.measures.bos_contrast import first_token_mass, start
 from firsttoken.measures.spectra import effective_rank, rest_entropy, singular_values
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
-from firsttoken.records import Record, Verdict
-from firsttoken.statistics import mean_estimates, ratio_estimates
+from firsttoken.ranges import at_least
+from firsttoken.records.measurement import Measurement
+from firsttoken.statistics import mean_estimates, ratio_of_sums
+
+SHORTEST = 64  # text tokens of the shortest window of the length sweep
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,8 @@ def rows(
     def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor | None:
         if not layer:
             return None
-        found = [*(attention(p, layer, kind) for kind in kinds), attention(p, layer)[..., 0]]
-        return torch.stack([part[..., first + 1 :].float() for part in found], dim=1)  # (row, statistic, head, query)
+        kept = [*(attention(p, layer, kind) for kind in kinds), attention(p, layer)[..., 0]]
+        return torch.stack([part[..., first + 1 :].float() for part in kept], dim=1)  # (row, statistic, head, query)
 
     task = f"statistics of rows {kinds}, {arm}"
     seen = through_layers(lm, batches, see, entropy=True, renyi2=renyi2, execution=execution, task=task)
@@ -73,59 +78,61 @@ def rows(
     return RowStatistics(entropy, other[0] if other else entropy[..., :0], weight)
 
 
-@dataclass(frozen=True)
-class Smoothing:
-    """Parameters of the measurement. `batch_tokens` changes no number beyond rounding and is not recorded."""
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked of the rows of attention."""
 
-    texts: str = "passages"  # see `texts.texts_from`
+    text_source: str = "passages"  # see `texts.texts_from`
     passages: int = 24  # how many texts
-    length: int = 64  # text tokens, BOS not counted
+    text_tokens: int = 64  # of each text, BOS not counted
     maps: int = 3  # heads whose maps are shown and whose spectra are kept for each arm
-    longest: int = 4096  # text tokens of the windows of the length sweep
-    windows: int = 4  # how many such windows
     seed: int = 0
     batch_tokens: int = 4096
     execution: str = "auto"  # resident, streamed; see `by_layer.through_layers`
 
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed)
+        at_least(1, maps=self.maps, batch_tokens=self.batch_tokens)
+        at_least(2, passages=self.passages, text_tokens=self.text_tokens)
 
-def measure(lm: LanguageModel, parameters: Smoothing, fresh: bool = False) -> Record:
-    """The record `smoothing/<model>.json`.
 
-    Its values: `effective_tokens_ratio` (exp(H) without BOS / with it, mean over queries and heads) and the same of
-    `renyi2` and of the `rest`; `by_layer` for each arm; `by_head`, the change of exp(H) of each head; `maps` and
-    `spectra` of the heads that change most on one passage; `first_token_mass`.
+@dataclass(frozen=True, kw_only=True)
+class ByLength:
+    """Parameters of the length sweep, on windows of one long document."""
+
+    longest: int = 4096  # text tokens of each window; the model may allow fewer
+    windows: int = 4  # how many
+    seed: int = 0
+    batch_tokens: int = 4096
+    execution: str = "auto"
+
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed)
+        at_least(1, batch_tokens=self.batch_tokens)
+        at_least(2, windows=self.windows)
+        at_least(SHORTEST, longest=self.longest)
+
+
+def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
+    """`effective_tokens_ratio` (exp(H) without BOS / with it, mean over queries and heads) and the same of `renyi2`
+    and of the `rest`; `by_layer` for each arm; `by_head`, exp(H) of each head; `shown`, maps of the heads that change
+    most and spectra on one passage; `first_token_mass`.
     """
-    if parameters.maps < 1:
-        raise FirstTokenError(f"maps is how many heads to show, at least one; not {parameters.maps}.")
-    chosen = texts.exactly(parameters.texts, parameters.passages)
-
-    def run() -> JSON:
-        ids = texts.encode(lm, chosen, parameters.length, "never")
-        found = {arm: rows(lm, ids, arm, parameters.batch_tokens, execution=parameters.execution) for arm in ARMS}
-        values = summary(found, parameters.seed)
-        values["shown"] = shown(lm, ids[0], heads_growth(values), parameters)
-        values["first_token_mass"] = {
-            arm: first_token_mass(lm, ids, arm, parameters.seed, parameters.execution) for arm in ARMS
-        }
-        return values
-
-    return records.reuse_or_measure(
-        "smoothing",
-        model=lm,
-        parameters=records.recorded(parameters) | {"longest": None, "windows": None},
-        texts=texts.texts_hash(chosen),
-        measure=run,
-        judge=judge,
-        fresh=fresh,
-    )
+    execution = parameters.execution
+    ids = texts.encode(lm, passages, parameters.text_tokens, "never")
+    of_arm = {arm: rows(lm, ids, arm, parameters.batch_tokens, execution=execution) for arm in ARMS}
+    values = summary(of_arm, parameters.seed)
+    values["shown"] = shown(lm, ids[0], heads_growth(values), parameters)
+    values["first_token_mass"] = {arm: first_token_mass(lm, ids, arm, parameters.seed, execution) for arm in ARMS}
+    return values
 
 
-def summary(found: dict[Arm, RowStatistics], seed: int = 0) -> JSON:
+def summary(of_arm: dict[Arm, RowStatistics], seed: int = 0) -> JSON:
     """All that a record says about the rows of several texts in both arms."""
-    count = found["with_bos"].entropy.shape[1]
+    count = of_arm["with_bos"].entropy.shape[1]
     of_text = torch.arange(count)
     by_text: dict[Arm, dict[str, Tensor]] = {}  # (text, layer, head)
-    for arm, r in found.items():
+    for arm, r in of_arm.items():
         by_text[arm] = {
             "effective_tokens": r.entropy.exp().mean(-1).transpose(0, 1),
             "effective_tokens_renyi2": r.renyi2.exp().mean(-1).transpose(0, 1),
@@ -133,8 +140,8 @@ def summary(found: dict[Arm, RowStatistics], seed: int = 0) -> JSON:
         }
     values: JSON = {"by_layer": {arm: {} for arm in ARMS}, "texts": count}
     for name in by_text["with_bos"]:
-        above, below = (by_text[arm][name].mean((1, 2))[:, None] for arm in ("without_bos", "with_bos"))
-        values[f"{name}_ratio"] = asdict(ratio_estimates(above, below, of_text, seed)[0])
+        pairs = torch.stack([by_text[arm][name].mean((1, 2)) for arm in ("without_bos", "with_bos")], 1)
+        values[f"{name}_ratio"] = asdict(ratio_of_sums(pairs, seed))
         for arm in ARMS:
             layers = mean_estimates(by_text[arm][name].mean(2), of_text, seed)
             values["by_layer"][arm][name] = [asdict(estimate) for estimate in layers]
@@ -145,7 +152,7 @@ def summary(found: dict[Arm, RowStatistics], seed: int = 0) -> JSON:
     return values
 
 
-def shown(lm: LanguageModel, ids: Tensor, growth: Tensor, parameters: Smoothing) -> JSON:
+def shown(lm: LanguageModel, ids: Tensor, growth: Tensor, parameters: Parameters) -> JSON:
     """Maps of the heads whose effective number of tokens grows most without BOS, on the first text, and the
     effective rank of all maps on it.
 
@@ -177,77 +184,62 @@ def position_bins(longest: int) -> list[tuple[int, int]]:
     return [(2**k, min(2 ** (k + 1), longest) - 1) for k in range(4, longest.bit_length()) if 2**k < longest]
 
 
-def measure_by_length(lm: LanguageModel, parameters: Smoothing, fresh: bool = False) -> Record:
+def as_long_as(lm: LanguageModel, parameters: ByLength) -> ByLength:
+    """The sweep up to the longest text that the model was made for, BOS in front of it.
+
+    Raises:
+        FirstTokenError: it was made for texts too short for a sweep.
+    """
+    limit = getattr(lm.config.get_text_config(), "max_position_embeddings", parameters.longest + 1) - 1
+    if limit < SHORTEST:
+        raise FirstTokenError(f"{lm.name} reads at most {limit} tokens of text; the length sweep needs {SHORTEST}.")
+    return replace(parameters, longest=min(parameters.longest, limit))
+
+
+def run_by_length(lm: LanguageModel, parameters: ByLength, passages: Sequence[str]) -> JSON:
     """Effective number of tokens against the length of the context, on windows of one long document.
 
     Attention is causal, so the row of query j in a long input is its row in an input of j + 1 tokens: one run at
     the longest length answers for all shorter ones.
     """
-    document = texts.long_text()
-    config = lm.config.get_text_config()
-    longest = min(parameters.longest, getattr(config, "max_position_embeddings", parameters.longest) - 1)
-    if longest < 64 or parameters.windows < 2:
-        raise FirstTokenError(
-            f"The length sweep needs longest of 64 or more and at least two windows, not {longest} and "
-            f"{parameters.windows}."
-        )
-
-    def run() -> JSON:
-        ids = texts.windows(lm, document, longest, parameters.windows, "never")
-        bins = position_bins(longest)
-        values: JSON = {"position": [(low + high + 1) // 2 for low, high in bins], "windows": len(ids)}
-        for arm in ARMS:
-            found = rows(lm, ids, arm, parameters.batch_tokens, False, parameters.execution)
-            # Query 0 of the text is not among the rows.
-            parts = [slice(low - 1, high) for low, high in bins]
-            tokens = torch.stack([found.entropy[..., part].exp().mean((0, 2, 3)) for part in parts], 1)
-            rest = torch.stack(
-                [rest_entropy(found.entropy[..., part], found.first[..., part]).exp().mean((0, 2)) for part in parts],
-                1,
-            )
-            mass = torch.stack([found.first[..., part].mean((0, 2, 3)) for part in parts], 1)
-            for name, samples in (("effective_tokens", tokens), ("effective_tokens_rest", rest), ("mass", mass)):
-                estimates = mean_estimates(samples, torch.arange(len(ids)), parameters.seed)
-                values.setdefault(name, {})[arm] = [asdict(estimate) for estimate in estimates]
-        return values
-
-    return records.reuse_or_measure(
-        "smoothing",
-        model=lm,
-        parameters={"longest": longest, "windows": parameters.windows, "seed": parameters.seed},
-        texts=texts.texts_hash([document]),
-        measure=run,
-        variant="length",
-        fresh=fresh,
-    )
-
-
-def remeasure(lm: LanguageModel, record: Record) -> Record:
-    """Measure what a record of this claim holds once more, with its own parameters."""
-    chosen = {name: value for name, value in record.parameters.items() if value is not None}
-    repeat = measure_by_length if record.variant == "length" else measure
-    return repeat(lm, Smoothing(**chosen), fresh=True)
-
-
-def judge(values: JSON) -> Verdict:
-    """The claim is that attention is smoother without the sink: rows spread over more tokens.
-
-    The paper names no measure. Shannon entropy decides, as the one that counts every token: reproduced where the
-    whole interval of its ratio is above 1. Renyi-2, which looks at the largest weights only, is reported beside it
-    and decides nothing.
-    """
-    shannon, renyi2, rest = (values[f"effective_tokens{name}_ratio"] for name in ("", "_renyi2", "_rest"))
-    mass = values["first_token_mass"]
-    sentence = (
-        f"Without BOS a row attends to {interval(shannon)} times as many tokens in effect as with it by Shannon "
-        f"entropy, {interval(renyi2)} times by Rényi-2; what it does not give to the first token is spread over "
-        f"{interval(rest)} times as many. {mass_sentence(mass)}"
-    )
-    if sink_survives(mass):
-        return Verdict("not measured", sentence)
-    return Verdict("reproduced" if shannon["low"] > 1 else "not reproduced", sentence)
+    ids = texts.windows(lm, passages[0], parameters.longest, parameters.windows, "never")
+    bins = position_bins(parameters.longest)
+    values: JSON = {"position": [(low + high + 1) // 2 for low, high in bins], "windows": len(ids)}
+    # Query 0 of the text is not among the rows.
+    parts = [slice(low - 1, high) for low, high in bins]
+    for arm in ARMS:
+        of_arm = rows(lm, ids, arm, parameters.batch_tokens, False, parameters.execution)
+        binned = [(of_arm.entropy[..., part], of_arm.first[..., part]) for part in parts]
+        by_name = {
+            "effective_tokens": [entropy.exp().mean((0, 2, 3)) for entropy, _ in binned],
+            "effective_tokens_rest": [rest_entropy(*pair).exp().mean((0, 2)) for pair in binned],
+            "mass": [first.mean((0, 2, 3)) for _, first in binned],
+        }  # for each bin, (window,)
+        for name, samples in by_name.items():
+            estimates = mean_estimates(torch.stack(samples, 1), torch.arange(len(ids)), parameters.seed)
+            values.setdefault(name, {})[arm] = [asdict(estimate) for estimate in estimates]
+    return values
 
 
 def heads_growth(values: JSON) -> Tensor:
     """exp(H) without BOS / with it, of every head: (layer, head)."""
     return torch.tensor(values["by_head"]["without_bos"]) / torch.tensor(values["by_head"]["with_bos"])
+
+
+MEASUREMENT = Measurement(
+    claim="smoothing",
+    parameters=Parameters,
+    passages=lambda parameters: texts.exactly(parameters.text_source, parameters.passages),
+    run=run,
+    judge=judge,
+    copies=frozenset({"maps"}),
+)
+BY_LENGTH = Measurement(
+    claim="smoothing",
+    parameters=ByLength,
+    passages=lambda _: [texts.long_text()],
+    run=run_by_length,
+    variant="length",
+    fit=as_long_as,
+)
+MEASUREMENTS = (MEASUREMENT, BY_LENGTH)

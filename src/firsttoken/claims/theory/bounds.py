@@ -145,18 +145,18 @@ def _is_sandwich(layer: nn.Module) -> bool:
 def _watched(layer: Any) -> list[tuple[str, nn.Module, bool]]:
     """(name, module, whether its input is wanted or its output)."""
     sandwich = _is_sandwich(layer)
-    found = [
+    watched = [
         ("v", layer.input_layernorm, True),
         ("z", layer.pre_feedforward_layernorm if sandwich else layer.post_attention_layernorm, True),
         ("gate", layer.mlp.gate_proj, False),
         ("up", layer.mlp.up_proj, False),
     ]
     if sandwich:
-        found += [("a", layer.post_attention_layernorm, True), ("m", layer.post_feedforward_layernorm, True)]
+        watched += [("a", layer.post_attention_layernorm, True), ("m", layer.post_feedforward_layernorm, True)]
     if hasattr(layer.self_attn, "q_norm"):
         # Before the norm; architectures differ in how they lay out its input, not in this.
-        found += [("q", layer.self_attn.q_proj, False), ("k", layer.self_attn.k_proj, False)]
-    return found
+        watched += [("q", layer.self_attn.q_proj, False), ("k", layer.self_attn.k_proj, False)]
+    return watched
 
 
 def _epsilon(norm: Any) -> float:
@@ -270,5 +270,5 @@ def _mlp(layer: Any, norms: WeightNorms, seen: dict[str, Tensor]) -> Tensor:
     activated, slope = both[0], both[1]
     inner = (slope * up).abs().amax(-1) * norms.gate + activated.abs().amax(-1) * norms.up
     mlp_norm = layer.pre_feedforward_layernorm if "m" in seen else layer.post_attention_layernorm
-    found = inner * norms.down / _rms(mlp_norm, seen["z"])
-    return found / _rms(layer.post_feedforward_layernorm, seen["m"]) if "m" in seen else found
+    steepest = inner * norms.down / _rms(mlp_norm, seen["z"])
+    return steepest / _rms(layer.post_feedforward_layernorm, seen["m"]) if "m" in seen else steepest

@@ -81,27 +81,27 @@ def by_layer(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0, execution:
     by_text = together(
         lm, {text: partial(_of_text, row=row) for text, row in enumerate(rows)}, execution
     )  # each name -> (layer + 1,), mass (layer,)
-    found: JSON = {"broken": sum(int(one.pop("broken")) for one in by_text.values())}
+    values: JSON = {"broken": sum(int(one.pop("broken")) for one in by_text.values())}
     of_text = torch.arange(len(rows))
     for name in by_text[0]:
         parts = torch.stack([one[name] for one in by_text.values()])
-        found[name] = [asdict(estimate) for estimate in mean_estimates(parts, of_text, seed)]
-    return found
+        values[name] = [asdict(estimate) for estimate in mean_estimates(parts, of_text, seed)]
+    return values
 
 
 def _of_text(lm: LanguageModel, row: Tensor) -> dict[str, Tensor]:
     with probe(lm.model) as p:
         v = residual_stream(lm.model, row[None])[:, 0].cpu()  # (layer + 1, token, width)
-    found = {}
+    measures = {}
     for name, part in (("", v), ("_text", v[:, 1:])):
-        found[f"from_mean{name}"] = distance_from_mean(part) / part.flatten(1).norm(dim=-1)
-        found[f"entropy{name}"] = matrix_entropy(part)
-        found[f"rank{name}"] = rank(part)
-    found["first_norm"] = first_norm_ratio(v)
-    found["mass"] = sinks.first_token_attention(p.attention)[0].mean(-1).cpu()
+        measures[f"from_mean{name}"] = distance_from_mean(part) / part.flatten(1).norm(dim=-1)
+        measures[f"entropy{name}"] = matrix_entropy(part)
+        measures[f"rank{name}"] = rank(part)
+    measures["first_norm"] = first_norm_ratio(v)
+    measures["mass"] = sinks.first_token_attention(p.attention)[0].mean(-1).cpu()
     limit = SQRT2 * distance_from_mean(v.double())
-    found["broken"] = (last_two_distance(v.double()) > limit * (1 + 1e-9)).sum()
-    return found
+    measures["broken"] = (last_two_distance(v.double()) > limit * (1 + 1e-9)).sum()
+    return measures
 
 
 def last_two(lm: LanguageModel, ids: Tensor, repeats: int, seed: int = 0, execution: str = "resident") -> JSON:

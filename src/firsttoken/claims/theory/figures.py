@@ -38,17 +38,16 @@ def toy(sweeps: Sequence[Sweep]) -> Display:
     return figure(draw, alt, nrows=2, ncols=2, figsize=(8.6, 5.6))
 
 
-def bounds(found: Sequence[Record]) -> Display:
+def bounds(records: Sequence[Record]) -> Display:
     """log10 of bound and measured Jacobian along the depth of real models; why not, where no model has a bound."""
-    compared = [record for record in found if "refused" not in record.values["bound"]]
+    compared = [record for record in records if "refused" not in record.values["bound"]]
     if not compared:
-        rows = [(record.model, record.values["bound"]["refused"]) for record in found]
+        rows = [(record.model, record.values["bound"]["refused"]) for record in records]
         return table(rows, ("model", "why it is not here"), "No bound beside a measured Jacobian")
-    found = compared
 
     def draw(axes: Any) -> None:
         panels = np.atleast_1d(axes)
-        for ax, record in zip(panels, found, strict=True):
+        for ax, record in zip(panels, compared, strict=True):
             of = record.values["bound"]["with_bos"]
             layers = range(1, len(of["log10_gain"]) + 1)
             for name, label, color in (
@@ -65,10 +64,10 @@ def bounds(found: Sequence[Record]) -> Display:
     alt = (
         "Upper bounds and measured Jacobian after each layer; the bounds grow by orders of magnitude with every layer"
     )
-    return figure(draw, alt, ncols=len(found), figsize=(4.7 * len(found), 3.6), sharey=True)
+    return figure(draw, alt, ncols=len(compared), figsize=(4.7 * len(compared), 3.6), sharey=True)
 
 
-def correlations(found: Sequence[Record]) -> Display:
+def correlations(records: Sequence[Record]) -> Display:
     """Whether path sums order the pairs of tokens as the measured Jacobian does; one row says so for a model whose
     Jacobian was not compared."""
     names = {
@@ -77,7 +76,7 @@ def correlations(found: Sequence[Record]) -> Display:
         "rollout": "rollout, (I + mean map) / 2",
     }
     rows = []
-    for record in found:
+    for record in records:
         if "refused" in record.values["bound"]:
             rows.append((record.model, "", "", "not compared"))
             continue
@@ -88,7 +87,7 @@ def correlations(found: Sequence[Record]) -> Display:
     return table(rows, columns, "Does a path sum know which pairs of tokens depend most on each other?")
 
 
-def walk(found: Sequence[Record]) -> Display:
+def walk(records: Sequence[Record]) -> Display:
     """Share of the last token's paths that begin at text tokens, along the depth."""
 
     def pick(record: Record) -> Any:
@@ -100,7 +99,7 @@ def walk(found: Sequence[Record]) -> Display:
         ax.set_yscale("log")
 
     alt = "Share of all paths into the last token that begin at a text token other than the first, after each layer"
-    return by_arm(found, pick, alt, "layers", "share of the path sum (logarithmic)", LABELS, adjust)
+    return by_arm(records, pick, alt, "layers", "share of the path sum (logarithmic)", LABELS, adjust)
 
 
 def collapse(record: Record) -> Display:
@@ -137,7 +136,7 @@ def collapse(record: Record) -> Display:
     return figure(draw, alt, nrows=3, ncols=2, figsize=(8.8, 7.6))
 
 
-def last_two(found: Sequence[Record]) -> Display:
+def last_two(records: Sequence[Record]) -> Display:
     """Distance of the last two tokens against how often a token was repeated."""
 
     def pick(record: Record) -> Any:
@@ -154,4 +153,4 @@ def last_two(found: Sequence[Record]) -> Display:
         ax.minorticks_off()
 
     alt = "Relative distance of the last two of n equal tokens after the last layer, falling with n, both logarithmic"
-    return by_arm(found, pick, alt, "repeats n", "‖v_n − v_(n−1)‖ / ‖v_n‖", LABELS, adjust)
+    return by_arm(records, pick, alt, "repeats n", "‖v_n − v_(n−1)‖ / ‖v_n‖", LABELS, adjust)

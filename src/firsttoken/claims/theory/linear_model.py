@@ -25,10 +25,10 @@ class Toy:
         """One layer as a matrix on all tokens at once, (token * width, token * width)."""
         _, heads, length, _ = self.maps.shape
         width = self.weights.shape[-1]
-        found = torch.eye(length * width, dtype=torch.float64)
+        matrix = torch.eye(length * width, dtype=torch.float64)
         for head in range(heads):
-            found = found + torch.kron(self.maps[layer, head], self.weights[layer, head])
-        return found
+            matrix = matrix + torch.kron(self.maps[layer, head], self.weights[layer, head])
+        return matrix
 
     def jacobian_norms(self) -> Tensor:
         """Exact spectral norms ||dv_j^(L) / dv_i^(0)||, (token j, token i)."""
@@ -83,17 +83,17 @@ SWEEPS: dict[str, list[float]] = {
 
 def sweep(name: str, sink: float = 0.0, seed: int = 0) -> Sweep:
     """Vary one of `SWEEPS`; the others keep their defaults. Sources are all tokens but the first, the sink."""
-    found = Sweep(name, SWEEPS[name], [], [], [])
-    for value in found.values:
+    swept = Sweep(name, SWEEPS[name], [], [], [])
+    for value in swept.values:
         chosen = {"sink": sink} | {name: value if name == "sink" else int(value)}
         model = toy(**chosen, seed=seed)  # type: ignore[arg-type]
         later = torch.ones(model.maps.shape[-2:], dtype=torch.bool).tril(-1)
         later[:, 0] = False
         tight, theorem = model.log_bounds()
         for kept, logs in (
-            (found.exact, model.jacobian_norms().log()),
-            (found.tight, tight),
-            (found.theorem, theorem),
+            (swept.exact, model.jacobian_norms().log()),
+            (swept.tight, tight),
+            (swept.theorem, theorem),
         ):
             kept.append(float(logs[later].mean()) / 2.302585092994046)
-    return found
+    return swept

@@ -6,28 +6,30 @@ proposition), `bounds.py` (the over-squashing bound), `measures/path_sums.py` (p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from firsttoken import estimates, records, texts
+from firsttoken import estimates, texts
 from firsttoken.claims.theory import collapse
 from firsttoken.claims.theory.bounds import WeightNorms, layer_bounds, weight_norms
+from firsttoken.claims.theory.verdict import judge
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import JSON, interval
+from firsttoken.estimates import JSON
 from firsttoken.execution.choose import choose_for_one_process
 from firsttoken.execution.shared_pass import together
-from firsttoken.measures.bos_arms import ARMS, Arm, mass_sentence, sink_survives
+from firsttoken.measures.bos_arms import ARMS, Arm
 from firsttoken.measures.bos_contrast import first_token_mass, start
 from firsttoken.measures.jacobian import choose_sources, gains
 from firsttoken.measures.path_sums import log_path_sums, walk
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
-from firsttoken.records import Record, Verdict
-from firsttoken.statistics import mean_estimates, ratio_estimates
+from firsttoken.ranges import at_least
+from firsttoken.records.measurement import Measurement
+from firsttoken.statistics import mean_estimates, ratio_of_sums
 
 LN10 = 2.302585092994046
 NOT_COMPARED = (
@@ -36,13 +38,13 @@ NOT_COMPARED = (
 )
 
 
-@dataclass(frozen=True)
-class Theory:
-    """Parameters of the measurement."""
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked of collapse, path sums and the bound."""
 
-    texts: str = "passages"  # see `texts.texts_from`
+    text_source: str = "passages"  # see `texts.texts_from`
     passages: int = 12  # texts for the collapse measures and the path sums
-    length: int = 64  # text tokens of these, BOS not counted
+    text_tokens: int = 64  # of each of these, BOS not counted
     bounded: int = 4  # texts on which the bound is compared with the Jacobian; 0: no comparison
     bound_length: int = 32  # text tokens of these
     sources: int = 3  # tokens i for each of them
@@ -51,57 +53,45 @@ class Theory:
     seed: int = 0
     execution: str = "auto"  # resident, streamed; see `shared_pass.together`
 
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed)
+        at_least(1, sources=self.sources)
+        at_least(2, passages=self.passages, directions=self.directions, repeats=self.repeats)
+        at_least(collapse.PREFIX, text_tokens=self.text_tokens)
+        if not self.bounded:
+            return
+        if not 2 <= self.bounded <= self.passages:
+            raise FirstTokenError(f"bounded must be 0 or between 2 and passages={self.passages}, not {self.bounded}.")
+        # The first token of a text and the last are no sources.
+        at_least(self.sources + 2, bound_length=self.bound_length)
+        if self.bound_length > self.text_tokens:
+            raise FirstTokenError(
+                f"bound_length must be at most text_tokens={self.text_tokens}, not {self.bound_length}."
+            )
 
-def measure(lm: LanguageModel, parameters: Theory, fresh: bool = False) -> Record:
-    """The record `theory/<model>.json`.
 
-    Its values: `bound_over_jacobian` (log10, mean over later pairs, both bounds at the last layer, in the usual arm),
+def without_the_bound(lm: LanguageModel, parameters: Parameters) -> Parameters:
+    """No comparison of the bound where the model is streamed: a record without it answers a smaller question, and
+    must not be taken for the larger one."""
+    streamed = parameters.bounded and choose_for_one_process(lm, parameters.execution) == "streamed"
+    return replace(parameters, bounded=0) if streamed else parameters
+
+
+def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
+    """`bound_over_jacobian` (log10, mean over later pairs, both bounds at the last layer, in the usual arm),
     `violations`, and for each arm `bound` by layer, `collapse` by layer, `last_two` by repeats, `walk` by layer;
     `path_sum_ratio`, `first_token_mass`. Where the bound is not derived for an architecture, `bound` says why.
     """
-    if parameters.bounded and not 2 <= parameters.bounded <= parameters.passages:
-        raise FirstTokenError(
-            f"bounded must be 0 or between 2 and passages={parameters.passages}, not {parameters.bounded}."
-        )
-    if parameters.bounded and parameters.bound_length > parameters.length:
-        raise FirstTokenError(
-            f"bound_length must be at most length={parameters.length}, not {parameters.bound_length}."
-        )
-    chosen = texts.exactly(parameters.texts, parameters.passages)
-    of_texts = texts.texts_hash(chosen)
     execution, seed = parameters.execution, parameters.seed
-    # A record without the comparison answers a smaller question, and must not be taken for the larger one. Where the
-    # larger one has been answered, nobody needs the weights that `choose_for_one_process` would look at.
-    answered = not fresh and records.reusable("theory", lm, records.recorded(parameters), of_texts)
-    if parameters.bounded and not answered and choose_for_one_process(lm, execution) == "streamed":
-        parameters = replace(parameters, bounded=0)
-
-    def run() -> JSON:
-        ids = texts.encode(lm, chosen, parameters.length, "never")
-        with explain_out_of_memory("lower passages, length or bound_length"):
-            values: JSON = {
-                "first_token_mass": {arm: first_token_mass(lm, ids, arm, seed, execution) for arm in ARMS},
-                "collapse": {arm: collapse.by_layer(lm, ids, arm, seed, execution) for arm in ARMS},
-                "last_two": collapse.last_two(lm, ids, parameters.repeats, seed, execution),
-                **path_sums(lm, ids, seed, execution),
-                **compare(lm, ids[: parameters.bounded, : parameters.bound_length], parameters),
-            }
-        return values
-
-    return records.reuse_or_measure(
-        "theory",
-        model=lm,
-        parameters=records.recorded(parameters),
-        texts=of_texts,
-        measure=run,
-        judge=judge,
-        fresh=fresh,
-    )
-
-
-def remeasure(lm: LanguageModel, record: Record) -> Record:
-    """Measure what a record of this claim holds once more, with its own parameters."""
-    return measure(lm, Theory(**record.parameters), fresh=True)
+    ids = texts.encode(lm, passages, parameters.text_tokens, "never")
+    with explain_out_of_memory("lower passages, text_tokens or bound_length"):
+        return {
+            "first_token_mass": {arm: first_token_mass(lm, ids, arm, seed, execution) for arm in ARMS},
+            "collapse": {arm: collapse.by_layer(lm, ids, arm, seed, execution) for arm in ARMS},
+            "last_two": collapse.last_two(lm, ids, parameters.repeats, seed, execution),
+            **path_sums(lm, ids, seed, execution),
+            **compare(lm, ids[: parameters.bounded, : parameters.bound_length], parameters),
+        }
 
 
 # -- path sums and the bound --------------------------------------------------------------------------------
@@ -117,18 +107,18 @@ def path_sums(lm: LanguageModel, ids: Tensor, seed: int = 0, execution: str = "r
     for arm in ARMS:
         rows, begin = start(lm, ids, arm)
         walks[arm] = partial(walk, ids=rows, sources=range(begin + 1, rows.shape[1] - 1))
-    found = together(lm, walks, execution)  # each (layer, text, token, source)
-    shares = {arm: one[:, :, -1].sum(-1).T.double() for arm, one in found.items()}  # (text, layer)
+    walked = together(lm, walks, execution)  # each (layer, text, token, source)
+    shares = {arm: one[:, :, -1].sum(-1).T.double() for arm, one in walked.items()}  # (text, layer)
     of_text = torch.arange(len(ids))
     values: JSON = {
         "walk": {arm: [asdict(e) for e in mean_estimates(share, of_text, seed)] for arm, share in shares.items()}
     }
-    ratio = ratio_estimates(shares["without_bos"][:, -1:], shares["with_bos"][:, -1:], of_text, seed)[0]
-    values["path_sum_ratio"] = asdict(ratio)
+    pairs = torch.stack([shares[arm][:, -1] for arm in ("without_bos", "with_bos")], 1)
+    values["path_sum_ratio"] = asdict(ratio_of_sums(pairs, seed))
     return values
 
 
-def compare(lm: LanguageModel, ids: Tensor, parameters: Theory) -> JSON:
+def compare(lm: LanguageModel, ids: Tensor, parameters: Parameters) -> JSON:
     """The bound beside the measured Jacobian, both arms, for sampled sources and all later tokens.
 
     The measured gain is at most the spectral norm, so the bound must exceed it; how far is printed.
@@ -147,21 +137,23 @@ def compare(lm: LanguageModel, ids: Tensor, parameters: Theory) -> JSON:
     values: JSON = {"bound": {}, "violations": 0, "pairs": 0}
     orders: dict[Arm, Tensor] = {}
     for arm in ARMS:
-        found = [
+        by_text = [
             _compare_one(lm, norms, row, at, arm, parameters, parameters.seed + number)
             for number, (row, at) in enumerate(zip(ids, sources, strict=True))
         ]
-        log_gain, tight, theorem = (torch.stack([one[name] for one in found]) for name in ("gain", "tight", "theorem"))
-        values["violations"] += sum(int(one["violations"]) for one in found)
-        values["pairs"] += sum(int(one["pairs"]) for one in found)
+        log_gain, tight, theorem = (
+            torch.stack([one[name] for one in by_text]) for name in ("gain", "tight", "theorem")
+        )
+        values["violations"] += sum(int(one["violations"]) for one in by_text)
+        values["pairs"] += sum(int(one["pairs"]) for one in by_text)
         of_text = torch.arange(len(ids))
         values["bound"][arm] = {
             name: [asdict(e) for e in mean_estimates(numbers, of_text, parameters.seed)]
             for name, numbers in (("log10_gain", log_gain), ("log10_tight", tight), ("log10_theorem", theorem))
         } | {
-            "log10_constant": asdict(_one(torch.stack([one["constant"] for one in found]), parameters.seed)),
+            "log10_constant": asdict(_one(torch.stack([one["constant"] for one in by_text]), parameters.seed)),
             "rank_correlation": {
-                name: asdict(_one(torch.stack([one[name] for one in found]), parameters.seed))
+                name: asdict(_one(torch.stack([one[name] for one in by_text]), parameters.seed))
                 for name in ("abar", "tight_bound", "rollout")
             },
         }
@@ -182,7 +174,7 @@ def _compare_one(
     row: Tensor,
     sources: list[int],
     arm: Arm,
-    parameters: Theory,
+    parameters: Parameters,
     seed: int,
 ) -> dict[str, Tensor]:
     """One text: log10 of gain and of both bounds by layer, mean over later pairs; rank correlations at the last
@@ -233,31 +225,12 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
     return torch.corrcoef(ranks)[0, 1]
 
 
-# -- verdict ------------------------------------------------------------------------------------------------
-
-
-def judge(values: JSON) -> Verdict:
-    """Theorems cannot fail, but a derivation or its code can: not reproduced where anything is violated. Partly, where
-    the statements hold but the bound is above the measured Jacobian by more than a factor of ten: it then explains
-    the direction of the effect and not its size."""
-    broken = sum(values["collapse"][arm]["broken"] for arm in ARMS)
-    ratio, mass = values["path_sum_ratio"], values["first_token_mass"]
-    effect = (
-        f"Path sums from text tokens are {interval(ratio, '.3g')} times as large without BOS as with it. "
-        f"{mass_sentence(mass)}"
-    )
-    proposition = f"The proposition is violated in {broken} cases. "
-    if "refused" in values["bound"]:
-        status: records.Status = "not reproduced" if broken else "partly"
-        return Verdict(status, f"{proposition}{values['bound']['refused']} {effect}")
-    over = values["bound_over_jacobian"]
-    sentence = (
-        f"{proposition}The over-squashing bound is violated in {values['violations']} of {values['pairs']} cases, and "
-        f"lies {interval(over, '.1f')} orders of magnitude above the measured Jacobian at the last layer. {effect}"
-    )
-    if broken or values["violations"]:
-        return Verdict("not reproduced", sentence)
-    helps = ratio["low"] > 1 and not sink_survives(mass)
-    if over["high"] > 1:
-        return Verdict("partly", sentence + " The bound holds and is far too loose to predict a size.")
-    return Verdict("reproduced" if helps else "partly", sentence)
+MEASUREMENT = Measurement(
+    claim="theory",
+    parameters=Parameters,
+    passages=lambda parameters: texts.exactly(parameters.text_source, parameters.passages),
+    run=run,
+    judge=judge,
+    fit=without_the_bound,
+)
+MEASUREMENTS = (MEASUREMENT,)

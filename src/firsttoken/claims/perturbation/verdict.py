@@ -1,0 +1,30 @@
+"""What a record of edits says about the sink keeping a change local."""
+
+from __future__ import annotations
+
+from firsttoken.estimates import interval
+from firsttoken.measures.bos_arms import mass_sentence, sink_survives
+from firsttoken.records import Record, Verdict
+
+
+def judge(record: Record) -> Verdict:
+    """The claim is that the sink slows the spread of a change: without BOS, later tokens move further.
+
+    Reproduced where the ratio's whole interval is above 1 and removing BOS does weaken the sink; where the sink
+    stays on another token, the comparison says nothing about sinks.
+    """
+    values = record.values
+    if "spread_ratio" not in values:
+        return Verdict("not measured", "Only one of the two arms was run; set bos to 'both' to compare them.")
+    ratio, mass = values["spread_ratio"], values["first_token_mass"]
+    sentence = (
+        f"Over {values['edits']} single-token edits, later tokens move {interval(ratio)} times as far without BOS as "
+        f"with it. {mass_sentence(mass)}"
+    )
+    if sink_survives(mass):
+        return Verdict("not measured", sentence)
+    if ratio["low"] > 1:
+        return Verdict("reproduced", sentence + " Without its sink the model passes a change on further.")
+    if ratio["high"] < 1:
+        return Verdict("not reproduced", sentence + " Without its sink the model passes a change on less far.")
+    return Verdict("not reproduced", sentence + " The interval contains 1: no difference can be told.")
