@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from firsttoken import records
-from firsttoken.book.page import papermill_command, provenance, rerun_command, verdict
-from firsttoken.claims.base import CLAIMS, Claim
+from firsttoken import claims, records
+from firsttoken.book.page import papermill_command, provenance, rerun_command, verdict, verdicts
 from firsttoken.errors import FirstTokenError
 from firsttoken.records import Record, Verdict
 from firsttoken.records.numbers import Quoted, fill, quote
@@ -22,8 +21,13 @@ RECORD = Record(
         "layers": [0.1, 0.2],
         "deep": {"eps": {"a": 2}},
     },
-    provenance={"model": {"name": "org/<tiny>", "dtype": "float32"}, "commit": "c" * 40, "dirty": True, "texts": "t1"},
-    verdict=Verdict("partly", "Half of <them>."),
+    provenance={
+        "model": {"name": "org/<tiny>", "dtype": "float32"},
+        "commit": "c" * 40,
+        "dirty": True,
+        "texts_hash": "t1",
+    },
+    verdict=Verdict("partly", "What an old rule said."),
 )
 
 
@@ -67,16 +71,26 @@ def test_a_wrong_key_is_an_error(key: str, words: str) -> None:
         quote(key)
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
-def test_what_the_paper_says_of_each_claim_can_be_filled_in(claim: Claim) -> None:
-    assert "{" not in fill(claim.paper)
+@pytest.mark.parametrize("name", claims.names())
+def test_what_the_paper_says_of_each_claim_can_be_filled_in(name: str) -> None:
+    assert "{" not in fill(claims.claim(name).paper)
 
 
-def test_a_verdict_is_a_word_and_escaped() -> None:
+def test_a_verdict_is_a_word_and_escaped_and_what_todays_rule_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not measured yet" in verdict(RECORD).html, "it is about no claim"
+    monkeypatch.setattr(claims, "verdict", lambda record: Verdict("partly", f"Half of <them>, {record.model}."))
     html = verdict(RECORD).html
     assert "Verdict: partly" in html
-    assert "Half of &lt;them&gt;." in html
+    assert "Half of &lt;them&gt;, tiny." in html
+    assert "old rule" not in html
     assert "not measured yet" in verdict(None).html
+
+
+def test_the_rule_stands_below_the_verdicts() -> None:
+    card = claims.claim("sink_position")
+    for shown in (verdicts("sink_position", []), verdicts("sink_position", [RECORD])):
+        assert "not measured yet" in shown.text
+        assert shown.text.endswith(f"The rule: {card.rule} Fixed: {card.fixed}. Intervals are over {card.unit}.")
 
 
 def test_provenance_has_origin_and_commands() -> None:

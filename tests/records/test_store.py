@@ -147,9 +147,9 @@ def test_the_reference_is_reused_unless_one_measures_here(
 
 
 def test_the_judge_speaks_and_provenance_is_complete() -> None:
-    record = measure(judge=lambda values: Verdict("reproduced", f"It is {values['rate']}."))
-    assert record.verdict == Verdict("reproduced", "It is 0.25.")
-    assert {"model", "texts", "packages", "python", "machine", "commit", "dirty", "seconds", "time"} <= set(
+    record = measure(judge=lambda judged: Verdict("reproduced", f"It is {judged.values['rate']} of {judged.model}."))
+    assert record.verdict == Verdict("reproduced", "It is 0.25 of tiny.")
+    assert {"model", "texts_hash", "packages", "python", "machine", "commit", "dirty", "seconds", "time"} <= set(
         record.provenance
     )
 

@@ -23,22 +23,15 @@ FORMER_CLAIMS = {"where": "sink_position"}
 _TEXT_TOKENS = frozenset({"perturbation", "smoothing", "jacobian", "theory", "robustness"})
 
 
-def _long_removal(old: JSON) -> JSON:
-    return {
-        "longest": old["length"],
-        "windows": old["passages"],
-        **{name: old[name] for name in ("epsilon", "bos", "seed")},
-    }
-
-
-def _sink_rates_by_length(old: JSON) -> JSON:
-    return {"longest": old["length"], **{name: old[name] for name in ("epsilon", "bos", "seed")}}
+def _chosen(**present: str) -> Callable[[JSON], JSON]:
+    """Only these parameters, each with its former name; what an old record lacks stays out."""
+    return lambda old: {name: old[former] for name, former in present.items() if former in old}
 
 
 # What a variant's parameters were, where other parameters stood under these names.
 _VARIANTS: Mapping[tuple[str, str], Callable[[JSON], JSON]] = {
-    ("removal", "long"): _long_removal,
-    ("sink_rates", "length"): _sink_rates_by_length,
+    ("removal", "long"): _chosen(longest="length", windows="passages", epsilon="epsilon", bos="bos", seed="seed"),
+    ("sink_rates", "length"): _chosen(longest="length", epsilon="epsilon", bos="bos", seed="seed"),
     ("sink_rates", "bos"): lambda old: {**old, "bos": "auto"},
     ("smoothing", ""): lambda old: {name: old[name] for name in old if name not in ("longest", "windows")},
     ("kv_cache", ""): lambda old: {name: old[name] for name in old if name != "stream"},
@@ -68,7 +61,8 @@ def to_present(record: JSON) -> JSON:
 
 
 def rewrite(folder: Path) -> list[Path]:
-    """Bring every record below a store to today's schema, in its place or in the folder of its claim's new name.
+    """Bring every record below a store to today's schema, in its place or in the folder of its claim's new name. One
+    that a newer record there hides stays as it is.
 
     Returns:
         the files that were written
@@ -79,6 +73,8 @@ def rewrite(folder: Path) -> list[Path]:
         if not isinstance(old, dict) or (new := to_present(old)) == old:
             continue
         target = folder / FORMER_CLAIMS.get(path.parent.name, path.parent.name) / path.name
+        if target != path and target.exists():
+            continue
         write_atomically(target, json.dumps(new, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
         if target != path:
             path.unlink()

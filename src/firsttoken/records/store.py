@@ -151,7 +151,8 @@ def all_records(claim: str = "*") -> list[Record]:
     """Every record of a claim (or of all), local ones hiding the committed ones of the same name."""
     paths: dict[tuple[str, str], Path] = {}
     for store in (reference_store(), local_store()):
-        for path in sorted(path for folder in _folders(claim) for path in store.glob(f"{folder}/*.json")):
+        files = {path for folder in _folders(claim) for path in store.glob(f"{folder}/*.json")}
+        for path in sorted(files, key=lambda path: (path.parent.name not in FORMER_CLAIMS, path)):
             if path.parent != local_store():
                 paths[FORMER_CLAIMS.get(path.parent.name, path.parent.name), path.name] = path
     return [read(path) for _, path in sorted(paths.items())]
