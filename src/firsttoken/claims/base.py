@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from firsttoken.records import Record, Verdict
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
@@ -23,3 +25,10 @@ class Claim:
     unit: str  # what the interval of the headline number is over
     rule: str  # what counts as what, in words; `verdict.py` beside it is the same in code
     fixed: str  # when that rule was written, and whether it changed after a look at the numbers
+
+
+def of_smoke_run(record: Record) -> Verdict | None:
+    """The verdict on models that were trained with the budget `smoke`, whatever they show; None for other records."""
+    if record.parameters.get("budget") != "smoke":
+        return None
+    return Verdict("not measured", "A smoke run tests the machinery; it is too short to say anything.")

@@ -29,14 +29,14 @@ QUANTITIES: dict[str, str] = {
 
 
 def during_training(
-    found: Sequence[Record], label: Callable[[Record], str], quantities: Sequence[str] = tuple(QUANTITIES)
+    runs: Sequence[Record], label: Callable[[Record], str], quantities: Sequence[str] = tuple(QUANTITIES)
 ) -> Display:
     """Curves of single runs against training tokens, read as each was trained (with BOS if it had one)."""
     styles = [(color, dash) for dash in ("-", "--") for color in PALETTE]
 
     def draw(axes: Any) -> None:
         for ax, name in zip(np.atleast_1d(axes).ravel(), quantities, strict=True):
-            for (color, dash), record in zip(styles, found, strict=False):
+            for (color, dash), record in zip(styles, runs, strict=False):
                 arm = own_arm(record.parameters["packing"]["bos"])
                 curve = record.values["curve"]
                 per_step = record.values["tokens"] / curve[-1]["step"]
@@ -55,7 +55,7 @@ def during_training(
 
     rows = (len(quantities) + 1) // 2
     alt = f"Curves through training, {', '.join(QUANTITIES[name] for name in quantities)}, for: " + "; ".join(
-        map(label, found)
+        map(label, runs)
     )
     return figure(draw, alt, nrows=rows, ncols=2, figsize=(9.4, 3.1 * rows + 0.6), squeeze=False)
 

@@ -59,7 +59,7 @@ def runs_of(trainings: Sequence[Training], train: bool, fresh: bool = False) -> 
 
     A run that fails leaves the others; what is finished has its record.
     """
-    found: dict[Training, Record] = {}
+    trained: dict[Training, Record] = {}
     failures = []
     for number, training in enumerate(trainings, 1):
         try:
@@ -70,25 +70,25 @@ def runs_of(trainings: Sequence[Training], train: bool, fresh: bool = False) -> 
             failures.append(f"{training.slug}: {error}")
             continue
         if record is not None:
-            found[training] = record
+            trained[training] = record
     if failures:
         raise FirstTokenError("\n".join(failures))
-    return found
+    return trained
 
 
 def record_of(
     claim: str,
     budget_name: str,
     parameters: JSON,
-    found: Mapping[Training, Record],
+    trained: Mapping[Training, Record],
     measure: Callable[[], JSON],
     judge: Callable[[Record], Verdict | None],
     version: int,
 ) -> Record | None:
     """The record of a chapter, from the records of its runs; None where there are none."""
-    if not found:
+    if not trained:
         return None
-    runs = tuple(found.values())
+    runs = tuple(trained.values())
     texts = sorted({run.provenance["texts_hash"] for run in runs})
 
     return records.reuse_or_measure(
@@ -107,16 +107,16 @@ def shown(claim: str, only: str = "") -> list[Record]:
     if only:
         budget(only)
     order = [name + SUFFIX for name in reversed(BUDGETS) if only in ("", name)]
-    found = {record.model: record for record in records.all_records(claim)}
+    by_name = {record.model: record for record in records.all_records(claim)}
     # A smoke run is shown only to the person who asks for it.
-    return [found[name] for name in order if name in found and (only or name != "smoke" + SUFFIX)]
+    return [by_name[name] for name in order if name in by_name and (only or name != "smoke" + SUFFIX)]
 
 
 def behind(chapter: Iterable[Record]) -> list[Record]:
     """The records of the single runs that chapter records name in their `runs`."""
     names = {name for record in chapter for name in record.values["runs"]}
-    found = [records.find(pretrain.CLAIM, name) for name in sorted(names)]
-    return [record for record in found if record is not None]
+    stored = (records.find(pretrain.CLAIM, name) for name in sorted(names))
+    return [record for record in stored if record is not None]
 
 
 def combined(estimates: Sequence[Mapping[str, float]]) -> JSON:
@@ -165,16 +165,16 @@ def cost_rows(tflops: float) -> list[tuple[str, ...]]:
     beside what the fastest run here has reached: a rate is over the whole time of a run, waiting included."""
     every = records.all_records(pretrain.CLAIM)
     rows: list[tuple[str, ...]] = []
-    for name, found in BUDGETS.items():
-        operations = found.tokens * found.flops_per_token(found.length)
+    for name, of_budget in BUDGETS.items():
+        operations = of_budget.tokens * of_budget.flops_per_token(of_budget.length)
         seconds = operations / (tflops * 1e12)
         rates = [run.values["tokens_per_second"] for run in every if run.parameters["budget"] == name]
         shares = [run.values["share_of_matmul_rate"] for run in every if run.parameters["budget"] == name]
         rows.append(
             (
                 name,
-                f"{found.parameters / 1e6:.1f} M",
-                f"{found.tokens / 1e6:,.1f} M",
+                f"{of_budget.parameters / 1e6:.1f} M",
+                f"{of_budget.tokens / 1e6:,.1f} M",
                 f"{operations:.1e}",
                 duration(seconds) if seconds >= 1 else "under 1 s",
                 f"{max(rates):,.0f}" if rates else NOT_MEASURED_YET,

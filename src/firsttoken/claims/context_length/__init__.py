@@ -13,9 +13,10 @@ CLAIM = Claim(
     headline_name="share of sink heads at the longest context",
     unit="texts of held-out code, seeds joined",
     rule=(
-        "Reproduced if, trained without BOS, the longest context surely has more sink heads (ε = 0.3) than "
-        "the shortest; partly if more but not surely; not measured if fewer than 5 % of the heads are sinks "
-        "at every length, because then there is no sink to compare."
+        "Reproduced if, trained without BOS, the longest context surely has more sink heads (ε = 0.3) than the "
+        "shortest; partly if more but not surely; else not reproduced. Not measured if fewer than two lengths were "
+        "trained without BOS, or if fewer than 5 % of the heads are sinks at every length, because then there is no "
+        "sink to compare. A smoke run decides nothing."
     ),
     fixed="2026-11-25, before the measurement",
 )

@@ -19,19 +19,19 @@ def variant_table(record: Record) -> Display:
     """One row for each variant of the training."""
     cells = []
     for name in variants(record.parameters["budget"]):
-        found = record.values["variants"].get(name)
-        if found is None:
+        variant = record.values["variants"].get(name)
+        if variant is None:
             cells.append((name, NOT_MEASURED_YET, "–", "–", "–", "–"))
             continue
-        onset = found["onset"]
+        onset = variant["onset"]
         cells.append(
             (
                 name,
-                interval(found["sink_rate_0.3"], ".1%"),
-                interval(found["mass"], ".1%"),
-                f"{found['loss']['value']:.2f}",
+                interval(variant["sink_rate_0.3"], ".1%"),
+                interval(variant["mass"], ".1%"),
+                f"{variant['loss']['value']:.2f}",
                 "never" if onset is None else f"step {onset['step']}, loss {onset['loss']:.2f}",
-                str(found["seeds"]),
+                str(variant["seeds"]),
             )
         )
     columns = (
@@ -45,11 +45,11 @@ def variant_table(record: Record) -> Display:
     return table(cells, columns, f"One thing changed at a time, budget {record.parameters['budget']}")
 
 
-def mass_against_loss(found: Sequence[Record], label: Callable[[Record], str]) -> Display:
+def mass_against_loss(runs: Sequence[Record], label: Callable[[Record], str]) -> Display:
     """First-token mass against held-out loss through training: is the sink a matter of steps or of what is learnt?"""
 
     def draw(ax: Axes) -> None:
-        for color, record in zip(PALETTE, found, strict=False):
+        for color, record in zip(PALETTE, runs, strict=False):
             arm = own_arm(record.parameters["packing"]["bos"])
             curve = record.values["curve"]
             ax.plot(
@@ -68,5 +68,5 @@ def mass_against_loss(found: Sequence[Record], label: Callable[[Record], str]) -
 
 def variant_label(record: Record) -> Callable[[Record], str]:
     """What a run of this chapter changed, for the legend."""
-    names = {found["run"]: name for name, found in record.values["variants"].items() if found}
+    names = {variant["run"]: name for name, variant in record.values["variants"].items() if variant}
     return lambda run: names[run.model]

@@ -13,13 +13,14 @@ CLAIM = Claim(
     headline_name="share of sink heads, BOS fixed",
     unit="texts of held-out code, seeds joined",
     rule=(
-        "Four statements for each masking: a fixed BOS surely gives more sink heads than none (a); without it"
-        " at inference they are surely fewer (b) and the loss surely higher (c), text by text; a model "
-        "trained without any BOS has sinks too, surely in 5 % of its heads (d). Reproduced if all that were "
-        "measured hold, partly if some of (a) to (c) do, not measured while causal packing lacks a run."
+        "Four statements for each masking that was trained: a fixed BOS surely gives more sink heads (ε = 0.3) than "
+        "none (a); without it at inference they are surely fewer (b) and the loss surely higher (c), text by text; a "
+        "model trained without any BOS has sinks too, surely in 5 % of its heads (d). Reproduced if all hold, partly "
+        "if some of (a) to (c) do, else not reproduced; not measured while causal packing lacks a run. A smoke run "
+        "decides nothing."
     ),
     fixed=(
-        "2026-11-25; (d), half of the paper's table, was added after the measurement and can only make the "
-        "verdict worse"
+        "2026-11-25; (d), half of the paper's table, was added after the measurement and can only make the verdict "
+        "worse"
     ),
 )

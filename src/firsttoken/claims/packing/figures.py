@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from firsttoken import records
-from firsttoken.claims.packing.measure import ROWS
+from firsttoken.claims.packing.rows import ROWS
 from firsttoken.estimates import JSON, interval
 from firsttoken.plots import NEUTRAL, Display, figure, reach, table
 from firsttoken.pretraining.curves import ARM_COLORS, BOS_WORDS, MASKING_WORDS
