@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,19 @@ from typing import Any
 import nbformat
 import pytest
 
-from firsttoken import files, records
+from firsttoken import claims, files, records
 from firsttoken.book import chapters
 from firsttoken.claims.context_length import measure as context_length
 from firsttoken.claims.emergence import measure as emergence
 from firsttoken.claims.packing import measure as packing
-from firsttoken.claims.packing.measure import ROWS, Row
+from firsttoken.claims.packing.rows import ROWS, Row
 from firsttoken.errors import FirstTokenError
 from firsttoken.pretraining import run_records, train
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.progress import duration
-from firsttoken.records import Record, paper_numbers, store
+from firsttoken.records import Record, Verdict, paper_numbers, store
 
 
 @pytest.fixture(autouse=True)
@@ -237,7 +238,7 @@ def test_verdict_on_emergence(rates: tuple[float, ...], status: str) -> None:
     assert record is not None
     assert record.verdict is not None
     assert record.verdict.status == status
-    missing = [name for name, found in record.values["variants"].items() if found is None]
+    missing = [name for name, variant in record.values["variants"].items() if variant is None]
     assert missing == ["weight decay 0.5"]
 
 
@@ -263,12 +264,47 @@ def test_smoke_is_shown_only_to_who_asks_and_has_no_verdict() -> None:
     ran(context_length.training("smoke", "never", 128), 0.9)
     record = context_length.measure("smoke", train=False)
     assert record is not None
-    assert record.verdict is not None
-    assert record.verdict.status == "not measured"
+    assert record.verdict == Verdict(
+        "not measured", "A smoke run tests the machinery; it is too short to say anything."
+    )
     assert run_records.shown("context_length") == []
     assert run_records.shown("context_length", "smoke") == [record]
     with pytest.raises(FirstTokenError, match="no budget 'tiny'"):
         run_records.shown("context_length", "tiny")
+
+
+@pytest.mark.parametrize("claim", ["context_length", "packing", "emergence"])
+def test_a_smoke_run_says_nothing_whatever_it_shows(claim: str) -> None:
+    committed = records.read(files.ROOT / "results" / claim / "cpu-budget.json")
+    said = claims.verdict(committed)
+    assert said == committed.verdict
+    smoke = claims.verdict(replace(committed, parameters={**committed.parameters, "budget": "smoke"}))
+    assert smoke is not None
+    assert smoke.sentence.startswith("A smoke run")
+    assert smoke != said
+
+
+@pytest.mark.parametrize(
+    ("claim", "measure"),
+    [("context_length", context_length.measure), ("packing", packing.measure), ("emergence", emergence.measure)],
+)
+def test_the_committed_chapter_is_used_while_its_runs_are_the_same(
+    claim: str, measure: Callable[..., Record | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is put together again from the committed runs, until one of them is another run."""
+    monkeypatch.delenv("FIRSTTOKEN_MEASURE_HERE", raising=False)
+    monkeypatch.setattr(store, "reference_store", lambda: files.ROOT / "results")
+    committed = records.read(files.ROOT / "results" / claim / "cpu-budget.json")
+    seeds = committed.parameters["seeds"]
+    assert measure("cpu", seeds, train=False) == committed
+    assert not (tmp_path / "local").exists()
+    run = run_records.behind([committed])[0]
+    records.write(replace(run, provenance={**run.provenance, "time": "2027-01-01T00:00:00Z"}))
+    again = measure("cpu", seeds, train=False)
+    assert again is not None
+    assert again.values == committed.values
+    assert again.provenance["model"]["fingerprint"] != committed.provenance["model"]["fingerprint"]
+    assert records.read(tmp_path / "local" / claim / "cpu-budget.json") == again
 
 
 def test_a_run_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,8 +328,8 @@ def test_costs_count_what_runs_have_reached() -> None:
     ran(context_length.training("gpu", "never", 128), 0.5)
     row = {row[0]: row for row in run_records.cost_rows(100.0)}["gpu"]
     assert row[5] == "1,000"
-    found = budget("gpu")
-    seconds = found.tokens * found.flops_per_token(found.length) / 1e14
+    settings = budget("gpu")
+    seconds = settings.tokens * settings.flops_per_token(settings.length) / 1e14
     assert row[4] == duration(seconds)
 
 
