@@ -21,6 +21,7 @@ from firsttoken.files import cache_folder
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import Probe, probe
+from firsttoken.probe.forward import run_decoder
 from firsttoken.probe.residual_stream import watch
 
 # (number of the batch, layer, v, probe) -> what to keep of it, (row, ...). `v` (row, token, width) is the residual
@@ -82,7 +83,7 @@ def _resident(
                     found.setdefault(layer, []).append(seen.cpu())
 
             with watch(lm.model, note):
-                lm.model.get_decoder()(batch.to(lm.model.device), use_cache=False)
+                run_decoder(lm.model, batch)
     return found
 
 

@@ -16,6 +16,7 @@ from firsttoken.measures import sinks
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
+from firsttoken.probe.forward import in_batches, run_decoder
 
 
 def alphas(lm: LanguageModel, ids: Tensor, batch_tokens: int = 4096, execution: str = "auto") -> Tensor:
@@ -49,21 +50,19 @@ def alphas_of_prefixes(
             return _streamed(lm, ids, lengths, batch_tokens)
         if way == "tensor_parallel":
             heads = lm.config.get_text_config().num_attention_heads
-            found = _resident(sharded_model(lm), ids, lengths, batch_tokens)
-            return {length: gather_heads(alpha, heads) for length, alpha in found.items()}
+            shares = _resident(sharded_model(lm), ids, lengths, batch_tokens)
+            return {length: gather_heads(share, heads) for length, share in shares.items()}
         return _resident(lm.model, ids, lengths, batch_tokens)
 
 
 def _resident(model: PreTrainedModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int) -> dict[int, Tensor]:
-    found: dict[int, list[Tensor]] = {length: [] for length in lengths}
-    decoder = model.get_decoder()
-    for batch in ids.split(max(1, batch_tokens // ids.shape[1])):
+    alphas_of: dict[int, list[Tensor]] = {length: [] for length in lengths}
+    for batch in in_batches(ids, batch_tokens):
         with probe(model, keys=[0]) as p:
-            # The decoder alone: logits over the vocabulary are not needed and can be the largest tensor.
-            decoder(batch.to(model.device), use_cache=False)
+            run_decoder(model, batch)
         for length in lengths:
-            found[length].append(sinks.first_token_attention(p.attention[..., :length]).cpu())
-    return {length: torch.cat(parts) for length, parts in found.items()}
+            alphas_of[length].append(sinks.first_token_attention(p.attention[..., :length]).cpu())
+    return {length: torch.cat(parts) for length, parts in alphas_of.items()}
 
 
 def _streamed(lm: LanguageModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int) -> dict[int, Tensor]:

@@ -24,6 +24,7 @@ from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, attend
+from firsttoken.probe.forward import run_decoder
 
 
 def mean_map(maps: Tensor) -> Tensor:
@@ -91,5 +92,5 @@ def walk(lm: LanguageModel, ids: Tensor, sources: Sequence[int]) -> Tensor:
 
     remedy = "give fewer or shorter texts, or fewer sources"
     with torch.inference_mode(), explain_out_of_memory(remedy), probe(lm.model, hook=step):
-        lm.model.get_decoder()(ids.to(lm.model.device), use_cache=False)
+        run_decoder(lm.model, ids)
     return torch.stack(shares)

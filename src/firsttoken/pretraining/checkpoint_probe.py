@@ -23,6 +23,7 @@ from firsttoken.measures import sinks
 from firsttoken.pretraining.corpora import BOS, Corpus
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
+from firsttoken.probe.forward import in_batches, run_decoder
 
 Arm = Literal["BOS+text", "text"]
 ARMS: tuple[Arm, ...] = ("BOS+text", "text")
@@ -71,12 +72,12 @@ def observe(model: PreTrainedModel, texts: Tensor, arm: Arm, batch_tokens: int =
     # Tokens 1 to length - 2 of the text are what both arms can predict.
     first, count = (1 if arm == "BOS+text" else 0), texts.shape[1] - 2
     with evaluating(model), torch.inference_mode():
-        for batch in texts.split(max(1, batch_tokens // texts.shape[1])):
+        for batch in in_batches(texts, batch_tokens):
             norms.clear()
             ids = batch.to(model.device)
             # Decoder and head one by one: the Trainer has put bf16 around `model.forward`, and a probe wants float32.
             with probe(model, keys=[0], hook=note_values) as p:
-                hidden = model.get_decoder()(ids, use_cache=False).last_hidden_state
+                hidden = run_decoder(model, ids)
             logits = model.get_output_embeddings()(hidden[:, first : first + count]).float()
             alphas.append(sinks.first_token_attention(p.attention).cpu())
             ratios.append(torch.stack(norms, dim=1).cpu())

@@ -26,6 +26,6 @@ def run_decoder(model: PreTrainedModel, ids: Tensor, **options: Any) -> Tensor:
     return hidden
 
 
-def batches(ids: Tensor, batch_tokens: int) -> Iterator[Tensor]:
+def in_batches(ids: Tensor, batch_tokens: int) -> Iterator[Tensor]:
     """The rows of (text, token), in order, at most `batch_tokens` tokens at once and at least one text."""
     yield from ids.split(max(1, batch_tokens // ids.shape[1]))

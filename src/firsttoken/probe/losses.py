@@ -12,6 +12,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe.attention_probe import probe
+from firsttoken.probe.forward import in_batches
 from firsttoken.probe.interventions import Hook
 
 TOP = 5
@@ -32,7 +33,7 @@ def mean_losses(
     """Mean loss of each text over the given queries, with every attention call changed by `hook`: (text,), float64."""
     found = []
     with explain_out_of_memory(f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]})"):
-        for batch in ids.split(max(1, batch_tokens // ids.shape[1])):
+        for batch in in_batches(ids, batch_tokens):
             with probe(lm.model, hook=hook):
                 found.append(predict(lm, batch, queries, batch_tokens, top=0).loss)
     return torch.cat(found).double().mean(1)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from firsttoken.models.anatomy import find_layers
+from firsttoken.probe.forward import run_decoder
 
 
 def _of_output(output: Any) -> Tensor:
@@ -62,7 +63,7 @@ def residual_stream(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """
     states: list[Tensor] = []
     with torch.inference_mode(), watch(model, lambda layer, v: states.append(v.float())):
-        model.get_decoder()(ids.to(model.device), use_cache=False)
+        run_decoder(model, ids)
     return torch.stack([state.to(states[0].device) for state in states])
 
 
@@ -91,6 +92,6 @@ def push_forward(
     model.set_attn_implementation("eager")
     try:
         with torch.no_grad(), forward_mode.dual_level(), watch(model, attach):
-            model.get_decoder()(ids.to(model.device), use_cache=False)
+            run_decoder(model, ids)
     finally:
         model.set_attn_implementation(before)

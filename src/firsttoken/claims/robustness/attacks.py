@@ -14,6 +14,7 @@ from firsttoken import texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe, probe
+from firsttoken.probe.forward import run_decoder
 from firsttoken.probe.losses import token_losses
 
 REPEATS = 32
@@ -54,7 +55,7 @@ def react(lm: LanguageModel, rows: Tensor, tail: int) -> Reaction:
 def first_token_mass(lm: LanguageModel, rows: Tensor, tail: int) -> Tensor:
     """`Reaction.mass` alone, (text,), without the logits, which cost as much as the rest of a small model."""
     with torch.inference_mode(), probe(lm.model, keys=[0]) as p:
-        lm.model.get_decoder()(rows.to(lm.model.device), use_cache=False)
+        run_decoder(lm.model, rows)
     return _mass(p, tail)
 
 

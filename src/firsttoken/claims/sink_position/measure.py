@@ -24,7 +24,7 @@ from firsttoken.measures import sinks
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
-from firsttoken.probe.forward import batches, run_decoder
+from firsttoken.probe.forward import in_batches, run_decoder
 from firsttoken.probe.residual_stream import watch
 from firsttoken.ranges import at_least
 from firsttoken.records.measurement import Measurement
@@ -139,7 +139,7 @@ def profiles(lm: LanguageModel, inputs: Inputs, batch_tokens: int = 512) -> tupl
     alphas, states = [], []
     remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {length})"
     with torch.inference_mode(), explain_out_of_memory(remedy):
-        for batch in batches(inputs.ids, batch_tokens):
+        for batch in in_batches(inputs.ids, batch_tokens):
             extra = {}
             if inputs.positions is not None:
                 extra["position_ids"] = inputs.positions.expand(len(batch), -1).to(lm.model.device)

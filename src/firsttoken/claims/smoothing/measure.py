@@ -29,6 +29,7 @@ from firsttoken.measures.bos_contrast import first_token_mass, start
 from firsttoken.measures.spectra import effective_rank, rest_entropy, singular_values
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
+from firsttoken.probe.forward import in_batches
 from firsttoken.ranges import at_least
 from firsttoken.records.measurement import Measurement
 from firsttoken.statistics import mean_estimates, ratio_of_sums
@@ -63,7 +64,7 @@ def rows(
         execution: see `by_layer.through_layers`.
     """
     inputs, first = start(lm, ids, arm)
-    batches = inputs.split(max(1, batch_tokens // inputs.shape[1]))
+    batches = list(in_batches(inputs, batch_tokens))
     kinds = ("entropy", "renyi2") if renyi2 else ("entropy",)
 
     def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor | None:

@@ -43,6 +43,7 @@ from firsttoken.measures.path_sums import mean_map
 from firsttoken.models.anatomy import find_layers
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, plain_scores
+from firsttoken.probe.forward import run_decoder
 
 # Layers built as in the formula above. Others add multipliers, parallel branches or other norms.
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
@@ -132,7 +133,7 @@ def layer_bounds(model: PreTrainedModel, ids: Tensor, norms: Sequence[WeightNorm
         for number, layer in enumerate(layers):
             for name, module, take_input in _watched(layer):
                 stack.callback(module.register_forward_hook(keep(number, name, take_input)).remove)
-        model.get_decoder()(ids.to(model.device), use_cache=False)
+        run_decoder(model, ids)
     with torch.no_grad():
         return [_bound(*parts) for parts in zip(layers, norms, seen, calls, strict=True)]
 
