@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+_LONGEST_SLUG = 100  # with a variant and an ending it is still a file name
 
 
 def slug(name: str) -> str:
     """A model's name as it appears in file names and `{result}` keys: `meta-llama/Llama-3.1-8B` ->
-    `meta-llama-llama-3-1-8b`."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    `meta-llama-llama-3-1-8b`.
+
+    Letters outside ASCII cannot appear there, so a name that has some, or no letter at all, ends with a few digits of
+    its hash: `千问` -> `model-` and eight of them.
+    """
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if plain and len(plain) <= _LONGEST_SLUG and not any(c.isalnum() and not c.isascii() for c in name):
+        return plain
+    return f"{plain[:_LONGEST_SLUG] or 'model'}-{_digits(name)}"
+
+
+def own_slug(name: str, owner: str, store: Path) -> str:
+    """The slug of `name` for one `owner` in a store of records: whoever comes second gets a longer one.
+
+    Two checkpoints `run-a/step-500` and `run-b/step-500` have the same last name; with the same slug one's records
+    would take the place of the other's.
+
+    Args:
+        owner: what tells two models of one name apart, such as the whole path.
+        store: folder of the records, where the first owner of each slug is noted.
+    """
+    plain = slug(name)
+    note = store / ".models" / plain
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=note.parent, encoding="utf-8", errors="surrogateescape") as written:
+            written.write(owner)
+            written.flush()
+            with suppress(FileExistsError):
+                os.link(written.name, note)  # exists with its whole text, or fails where somebody was faster
+        first = note.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return plain  # nothing can be written there, records neither
+    return plain if first == owner else f"{plain}-{_digits(owner)}"
+
+
+def _digits(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()[:8]
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -36,3 +75,8 @@ def cache_folder() -> Path:
     """Where assembled and dequantised weights are kept; `FIRSTTOKEN_CACHE` moves it."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "firsttoken"
     return Path(os.environ.get("FIRSTTOKEN_CACHE", default))
+
+
+def local_results() -> Path:
+    """The store of this machine's own records; `FIRSTTOKEN_RESULTS` moves it."""
+    return Path(os.environ.get("FIRSTTOKEN_RESULTS", ROOT / "results" / "local"))

@@ -73,7 +73,7 @@ class StreamedModel:
         self.checkpoint: Checkpoint = open_checkpoint(lm.local_folder())
         self.model: PreTrainedModel = empty_model(lm, self.device)
         self.prefix, self.layers = find_layers(self.model)
-        conversions: list[Any] = list(get_model_conversion_mapping(self.model))
+        conversions: list[Any] = list(get_model_conversion_mapping(self.model, lm.weights.key_mapping()))
         dtype = DTYPES[lm.dtype]
         self._load_config = LoadStateDictConfig(
             weight_mapping=conversions,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -28,15 +29,20 @@ def sharded_model(lm: LanguageModel) -> PreTrainedModel:
     """
     _check_heads(lm, int(os.environ.get("WORLD_SIZE", "1")))
     config = DistributedConfig(tp_plan="auto")
-    model = AutoModelForCausalLM.from_pretrained(
-        lm.local_folder(), dtype=DTYPES[lm.dtype], distributed_config=config, trust_remote_code=lm.trust_remote_code
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        lm.local_folder(),
+        dtype=DTYPES[lm.dtype],
+        distributed_config=config,
+        trust_remote_code=lm.trust_remote_code,
+        use_safetensors=True,
+        key_mapping=lm.weights.key_mapping(),  # the files are compared with the model first
     )
     if not model.supports_tp_plan:
         raise FirstTokenError(
             f"transformers has no tensor-parallel plan for {type(model).__name__}; use device_map='auto' or "
             "execution='streamed'."
         )
-    return model.eval()
+    return cast("PreTrainedModel", model.eval())
 
 
 def _check_heads(lm: LanguageModel, processes: int) -> None:

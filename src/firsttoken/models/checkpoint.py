@@ -11,6 +11,7 @@ the data. So its right size is known from its first kilobytes, and a download th
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from torch import Tensor
 from firsttoken.errors import FirstTokenError
 
 INDEX = "model.safetensors.index.json"
+LONGEST_HEADER = 100_000_000  # bytes; the safetensors library itself reads no longer one
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -154,22 +156,10 @@ def open_checkpoint(folder: Path | str) -> Checkpoint:
         FirstTokenError: a shard is missing, truncated or damaged, or lacks a tensor that the index puts there.
     """
     folder = Path(folder)
-    promised: dict[str, str] = {}
-    if (folder / INDEX).exists():
-        try:
-            promised = json.loads((folder / INDEX).read_text())["weight_map"]
-        except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
-            raise FirstTokenError(f"{folder / INDEX} is damaged; download it again.") from error
-        shards = sorted(set(promised.values()))
-    else:
-        shards = ["model.safetensors"]
+    promised = _index(folder / INDEX) if (folder / INDEX).exists() else {}
+    shards = sorted(set(promised.values())) or ["model.safetensors"]
     if missing := [name for name in shards if not (folder / name).is_file()]:
-        partly = sum(1 for _ in folder.rglob("*.incomplete"))
-        note = f" ({partly} downloads are unfinished)" if partly else ""
-        raise FirstTokenError(
-            f"{folder} lacks {len(missing)} of {len(shards)} weight files, the first {missing[0]}{note}; "
-            "finish the download."
-        )
+        raise FirstTokenError(_what_is_missing(folder, shards, missing, indexed=bool(promised)))
     tensors: dict[str, Entry] = {}
     for shard in shards:
         tensors |= _header(folder / shard)
@@ -180,30 +170,74 @@ def open_checkpoint(folder: Path | str) -> Checkpoint:
     return Checkpoint(folder, {name: tensors[name] for name in promised} if promised else tensors)
 
 
+def _index(path: Path) -> dict[str, str]:
+    """Tensor names and the shards that hold them. A shard is a file beside the index, whatever the index says."""
+    try:
+        promised = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        if not promised or not all(isinstance(s, str) and Path(s).name == s for s in promised.values()):
+            raise ValueError("no shards in the folder of the index")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FirstTokenError(f"{path} is damaged; download it again.") from error
+    return dict(promised)
+
+
+def _what_is_missing(folder: Path, shards: list[str], missing: list[str], indexed: bool) -> str:
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if others and not indexed:
+        if all(name.startswith("consolidated") for name in others):
+            return (
+                f"The folder {folder} holds {others[0]}, the weights under the names of Mistral's own code; convert "
+                "them to transformers' names (model.safetensors) first."
+            )
+        return (
+            f"The folder {folder} has {len(others)} .safetensors files (the first {others[0]}) but neither "
+            f"model.safetensors nor {INDEX}, which says what belongs together; copy the index from the same place."
+        )
+    partly = sum(1 for _ in folder.rglob("*.incomplete"))
+    note = f" ({partly} downloads are unfinished)" if partly else ""
+    return (
+        f"{folder} lacks {len(missing)} of {len(shards)} weight files, the first {missing[0]}{note}; "
+        "finish the download."
+    )
+
+
 def _header(path: Path) -> dict[str, Entry]:
+    """The tensors of one file. Whoever wrote it is not trusted: what the header promises must fit in the file,
+    tensor by tensor and all together, before anybody takes memory for it."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length + 8 > size:
             raise FirstTokenError(f"{path} is truncated: it ends inside its header; download it again.")
-        try:
-            header = json.loads(file.read(length))
-            found = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            end = length + 8 + max((entry["data_offsets"][1] for entry in found.values()), default=0)
-            entries = {
-                name: Entry(
-                    path.name,
-                    length + 8 + entry["data_offsets"][0],
-                    entry["data_offsets"][1] - entry["data_offsets"][0],
-                    entry["dtype"],
-                    tuple(entry["shape"]),
-                )
-                for name, entry in found.items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FirstTokenError(f"{path} is damaged or is no safetensors file; download it again.") from error
+        if length > LONGEST_HEADER:
+            raise FirstTokenError(f"{path} has a header of {length} bytes, which no real model has; do not use it.")
+        raw = file.read(length)
+    begin = length + 8
+    try:
+        header = json.loads(raw)
+        entries = {name: _entry(path.name, begin, told) for name, told in header.items() if name != "__metadata__"}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FirstTokenError(f"{path} is damaged or is no safetensors file; download it again.") from error
+    end = max((entry.start + entry.bytes for entry in entries.values()), default=begin)
     if size < end:
         raise FirstTokenError(f"{path} is truncated: it has {size} of {end} bytes; download it again.")
     if unknown := sorted({entry.dtype for entry in entries.values()} - set(DTYPES)):
         raise FirstTokenError(f"{path} holds numbers of type {unknown[0]}, which torch cannot hold as they are.")
+    for name, entry in entries.items():
+        if math.prod(entry.shape) * DTYPES[entry.dtype].itemsize != entry.bytes:
+            raise FirstTokenError(f"{path} is damaged: {name} has another size than its shape; download it again.")
+    if sum(entry.bytes for entry in entries.values()) > size - begin:
+        raise FirstTokenError(f"{path} is damaged: its tensors lie on top of each other; download it again.")
     return entries
+
+
+def _entry(shard: str, begin: int, told: dict[str, Any]) -> Entry:
+    """Raises `ValueError` or what indexing raises where `told` is no description of a tensor."""
+    start, end = told["data_offsets"]
+    shape = tuple(told["shape"])
+    numbers = (start, end, *shape)
+    if not isinstance(told["dtype"], str) or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
+        raise ValueError("not a tensor")
+    if end < start or len(shape) > 16:
+        raise ValueError("not a tensor")
+    return Entry(shard, begin + start, end - start, told["dtype"], shape)

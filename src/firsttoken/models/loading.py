@@ -2,38 +2,46 @@
 
 >>> lm = load("smollm2-135m")                 # bundled with the package index, nothing to download
 >>> lm = load("meta-llama/Llama-3.1-8B")      # the Hugging Face hub
+>>> lm = load("EleutherAI/pythia-70m@step1000")   # a branch, tag or commit of it
 >>> lm = load("./checkpoints/mine")           # a folder with config.json and safetensors
 >>> lm = load("./model.Q4_K_M.gguf")          # llama.cpp's format, dequantised on loading
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
-import transformers
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import cache_folder, slug
+from firsttoken.files import local_results, own_slug, slug
 from firsttoken.models.bundled import BUNDLED, gguf_file
+from firsttoken.models.checkpoint import open_checkpoint
+from firsttoken.models.fingerprints import file_sha256, folder_fingerprint
+from firsttoken.models.gguf_conversion import RULES, dequantised_folder
+from firsttoken.models.gguf_header import read_gguf_header
 from firsttoken.models.loading_errors import explain_loading
 from firsttoken.models.out_of_memory import explain_out_of_memory
+from firsttoken.models.quiet import no_progress_bar
+from firsttoken.models.weight_check import (
+    Weights,
+    check_weights,
+    learnt_positions,
+    meta_model,
+    refuse_absurd,
+    refuse_incomplete,
+)
 
 BosPolicy = Literal["auto", "always", "never"]
+_LONGEST_NAME = 4096
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -41,8 +49,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class LanguageModel:
     """A causal LM and its tokenizer, found but not yet in memory: weights are read at the first use of `.model`.
 
-    `fingerprint` identifies the weights: the sha256 of a .gguf file, the hub's commit, or a hash of a folder's
-    configuration and tensor headers.
+    `fingerprint` identifies weights and tokenizer: the sha256 of a .gguf file, the hub's commit, or a hash of
+    everything in a folder that a number depends on.
     """
 
     name: str
@@ -58,15 +66,41 @@ class LanguageModel:
 
     @property
     def slug(self) -> str:
-        """The name in file names and in `{result}` keys."""
-        if self.source in ("gguf", "folder"):
-            return slug(Path(self.name).name.removesuffix(".gguf"))
-        return slug(self.name)
+        """The name in file names and in `{result}` keys, which no other model has in this machine's records."""
+        if self.source == "bundled":
+            return slug(self.name)
+        if self.source == "hub":
+            return own_slug(self.name, self.name, local_results())
+        whole = Path(self.name).expanduser().resolve()
+        last = whole.name.removesuffix(".gguf")
+        # The bundled models' records are committed, so their names are taken everywhere.
+        return own_slug(str(whole) if slug(last) in BUNDLED else last, str(whole), local_results())
 
     def provenance(self) -> dict[str, Any]:
         """What a record says about the model it measured."""
         fields = ("name", "source", "fingerprint", "quantisation", "dtype", "device")
-        return {name: getattr(self, name) for name in fields}
+        checked = vars(self).get("weights")
+        return {name: getattr(self, name) for name in fields} | {
+            "weights": checked.told() if isinstance(checked, Weights) else {"checked": False}
+        }
+
+    @cached_property
+    def weights(self) -> Weights:
+        """What was found when the files were compared with the model, before any weight is read.
+
+        Raises:
+            FirstTokenError: the files lack parameters of the model, or hold others.
+        """
+        if getattr(self.config, "quantization_config", None):
+            # The names in a quantised file are those of its method; what is missing shows when it is loaded.
+            return Weights()
+        with explain_loading(self.name):
+            return check_weights(
+                self.name, open_checkpoint(self.local_folder()), meta_model(self.config, self._code())
+            )
+
+    def _code(self) -> bool:
+        return self.trust_remote_code and not self.gguf
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -83,9 +117,14 @@ class LanguageModel:
         """The folder with the configuration and the safetensors; a hub model's are downloaded first."""
         if self.source != "hub":
             return Path(_weights_folder(self))
-        patterns = ["*.json", "*.safetensors"]
+        patterns = ["*.json", "*.safetensors", *(["*.py"] if self.trust_remote_code else [])]
+        others = ["original/*", "consolidated*"]  # the same weights once more, under other names
         with explain_loading(self.name):
-            return Path(snapshot_download(self.path, revision=_remote(self)["revision"], allow_patterns=patterns))
+            return Path(
+                snapshot_download(
+                    self.path, revision=self.fingerprint, allow_patterns=patterns, ignore_patterns=others
+                )
+            )
 
     @cached_property
     def model(self) -> PreTrainedModel:
@@ -93,28 +132,56 @@ class LanguageModel:
         place: dict[str, Any] = {"device_map": self.device_map or {"": self.device}}
         remedy = "give a smaller dtype (bfloat16), device_map='auto', or a smaller model"
         quiet = no_progress_bar() if self.gguf else nullcontext()
+        mapping = self.weights.key_mapping()
         with explain_loading(self.name), explain_out_of_memory(remedy), quiet:
-            model = AutoModelForCausalLM.from_pretrained(
+            both: Any = AutoModelForCausalLM.from_pretrained(
                 _weights_folder(self),
                 dtype=DTYPES[self.dtype],
                 use_safetensors=True,
+                key_mapping=mapping,
+                output_loading_info=True,
                 **place,
                 **_remote(self),
             )
-        return model.eval()
+        model, info = both
+        refuse_incomplete(self.name, info["missing_keys"], info["mismatched_keys"])
+        return cast("PreTrainedModel", model.eval())
 
     @cached_property
+    def longest_input(self) -> int | None:
+        """How many positions the model has, where it learnt a vector for each; None where it computes them."""
+        return learnt_positions(self.model) if "model" in vars(self) else self.weights.positions
+
+    @cached_property
+    def _prepended(self) -> list[int]:
+        """What the tokenizer itself puts before a text, however many tokens."""
+        text = "a"
+        bare = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        whole = list(self.tokenizer(text).input_ids)
+        for start in range(len(whole) - len(bare) + 1):
+            if whole[start : start + len(bare)] == bare:
+                return whole[:start]
+        raise FirstTokenError(
+            f"The tokenizer of {self.name} changes a text when it adds its special tokens, so what stands first is "
+            "not known; use bos='never' or 'always'."
+        )
+
+    @property
     def prepends_bos(self) -> bool:
-        """Whether the tokenizer itself puts its beginning-of-sequence token first: the policy `auto`."""
-        bos = self.tokenizer.bos_token_id
-        return bos is not None and self.tokenizer("a").input_ids[:1] == [bos]
+        """Whether the tokenizer itself puts something first, usually its beginning-of-sequence token."""
+        return bool(self._prepended)
 
     def prefix(self, bos: BosPolicy) -> list[int]:
-        """The tokens that go before a text under a BOS policy: one BOS token or nothing."""
+        """The tokens that go before a text under a BOS policy.
+
+        `auto` is what the tokenizer does, `always` the same or, where it does nothing, its BOS token.
+        """
         if bos not in ("auto", "always", "never"):
             raise FirstTokenError(f"bos must be auto, always or never, not {bos!r}.")
-        if bos == "never" or (bos == "auto" and not self.prepends_bos):
+        if bos == "never":
             return []
+        if self._prepended or bos == "auto":
+            return list(self._prepended)
         if self.tokenizer.bos_token_id is None:
             raise FirstTokenError(f"{self.name} has no BOS token in its tokenizer; use bos='auto' or 'never'.")
         return [self.tokenizer.bos_token_id]
@@ -148,24 +215,42 @@ def load(
         dtype=dtype, device=device, device_map=device_map, trust_remote_code=trust_remote_code
     )
     if name in BUNDLED:
-        file = gguf_file(name)
-        found = _gguf(name, file, settings)
-        return replace(found, source="bundled", quantisation=f"{BUNDLED[name].quantisation}, dequantised")
-    path = Path(name).expanduser()
-    if name.endswith(".gguf"):
-        if not path.is_file():
-            raise FirstTokenError(f"There is no file {name}; give the path of an existing .gguf file.")
-        return _gguf(name, path, settings)
-    if path.is_dir():
-        return _folder(name, path, settings)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise FirstTokenError(f"There is no folder {name}; give a folder that holds config.json and safetensors.")
-    return _hub(name, settings)
+        lm = _gguf(name, gguf_file(name), settings)
+        return replace(lm, source="bundled", quantisation=f"{BUNDLED[name].quantisation}, dequantised")
+    path = _path(name)
+    with explain_loading(name):
+        if path.is_dir():
+            return _folder(name, path, settings)
+        if name.lower().endswith(".gguf"):
+            if not path.is_file():
+                raise FirstTokenError(f"There is no file {name}; give the path of an existing .gguf file.")
+            return _gguf(name, path, settings)
+        if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
+            raise FirstTokenError(f"There is no folder {name}; give a folder that holds config.json and safetensors.")
+        return _hub(name, settings)
+
+
+def _path(name: str) -> Path:
+    """`name` as a path, which it need not be.
+
+    Raises:
+        FirstTokenError: no file system could have it.
+    """
+    if not name.strip() or "\0" in name or len(name) > _LONGEST_NAME or max(map(len, name.split("/"))) > 255:
+        raise FirstTokenError("This is no name of a model: give a bundled name, hub id, folder or .gguf file.")
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (RuntimeError, OSError, ValueError) as error:
+        raise FirstTokenError(f"The path {name} cannot be followed ({error}); give the whole path.") from error
+    return path
 
 
 def load_all(names: str, **settings: Any) -> list[LanguageModel]:
     """Several models from one string, separated by commas: what a chapter's parameter `model` holds."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if len(wanted) > 1 and _path(names).exists():
+        wanted = [names]  # a path with a comma in it
     if not wanted:
         raise FirstTokenError("The parameter model is empty; give a bundled name, hub id, folder or .gguf file.")
     return [load(name, **settings) for name in wanted]
@@ -191,94 +276,67 @@ def _gguf(name: str, file: Path, settings: dict[str, Any]) -> LanguageModel:
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF":
             raise FirstTokenError(f"{name} is not a GGUF file or is damaged; download it again.")
-        opened.seek(0)
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return LanguageModel(name, "gguf", str(file.parent), file.name, digest, "GGUF, dequantised", **settings)
+    kinds = "" if name in BUNDLED else f" ({read_gguf_header(file).kinds})"
+    return LanguageModel(
+        name, "gguf", str(file.parent), file.name, file_sha256(file), f"GGUF{kinds}, dequantised", **settings
+    )
 
 
 def _folder(name: str, path: Path, settings: dict[str, Any]) -> LanguageModel:
     if not (path / "config.json").is_file():
+        if (path / "adapter_config.json").is_file():
+            raise FirstTokenError(f"The folder {name} is an adapter; merge it into its base model and save that.")
         raise FirstTokenError(f"The folder {name} is no model: it has no config.json.")
-    shards = sorted(path.glob("*.safetensors"))
-    if not shards:
+    quantisation = _quantisation(_config_json(path / "config.json"))
+    if not any(path.glob("*.safetensors")):
         raise FirstTokenError(
             f"The folder {name} has no .safetensors files; convert its weights to safetensors first."
         )
-    digest = hashlib.sha256((path / "config.json").read_bytes())
-    for shard in shards:
-        # Eight bytes of header length, then names, shapes and offsets: enough to tell checkpoints of different
-        # layout apart without reading hundreds of gigabytes; the first and last MiB of data tell trainings apart.
-        with shard.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            size = shard.stat().st_size
-            if length + 8 > size:
-                raise FirstTokenError(f"{shard} is truncated; download it again.")
-            digest.update(opened.read(min(length, 1 << 26)) + opened.read(1 << 20))
-            opened.seek(max(size - (1 << 20), 0))
-            digest.update(opened.read())
-    quantisation = _quantisation(json.loads((path / "config.json").read_text()))
-    return LanguageModel(name, "folder", str(path), None, digest.hexdigest(), quantisation, **settings)
+    fingerprint = folder_fingerprint(open_checkpoint(path))
+    return LanguageModel(name, "folder", str(path), None, fingerprint, quantisation, **settings)
 
 
 def _hub(name: str, settings: dict[str, Any]) -> LanguageModel:
+    repository, _, revision = name.partition("@")
     with explain_loading(name):
-        config = AutoConfig.from_pretrained(name, trust_remote_code=settings["trust_remote_code"])
-    commit = getattr(config, "_commit_hash", None) or "unknown"
-    return LanguageModel(name, "hub", name, None, commit, _quantisation(config.to_dict()), **settings)
+        config_file = cached_file(repository, "config.json", revision=revision or None)
+        commit = extract_commit_hash(config_file, None)
+        if config_file is None or commit is None:
+            raise FirstTokenError(
+                f"{name}: the hub does not say which commit this is, so a record of it could not be told from that "
+                "of other weights; download it and give the folder."
+            )
+        quantisation = _quantisation(_config_json(Path(config_file)))
+    return LanguageModel(name, "hub", repository, None, commit, quantisation, **settings)
+
+
+def _config_json(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FirstTokenError(f"{path} is damaged: it is not JSON; download it again.") from error
+    if not isinstance(config, dict):
+        raise FirstTokenError(f"{path} is no configuration of a model; download it again.")
+    refuse_absurd(str(path), config)
+    return config
 
 
 def _quantisation(config: dict[str, Any]) -> str:
-    return (config.get("quantization_config") or {}).get("quant_method", "none")
+    told = config.get("quantization_config") or {}
+    return str(told.get("quant_method", "none")) if isinstance(told, dict) else "none"
 
 
 def _remote(lm: LanguageModel) -> dict[str, Any]:
-    if lm.source != "hub":
+    if lm.gguf:
         return {}
-    revision = None if lm.fingerprint == "unknown" else lm.fingerprint
-    return {"trust_remote_code": lm.trust_remote_code, "revision": revision}
-
-
-@contextmanager
-def no_progress_bar() -> Iterator[None]:
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        # The GGUF reader draws a bar of its own, which no setting turns off.
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
+    remote = {"trust_remote_code": lm.trust_remote_code}
+    return remote | {"revision": lm.fingerprint} if lm.source == "hub" else remote
 
 
 def _weights_folder(lm: LanguageModel) -> str:
-    """What `from_pretrained` reads. A GGUF file is dequantised once to float32 safetensors, because reading its
-    vocabulary and tensors takes ten seconds each time and the converted folder takes less than one."""
+    """What `from_pretrained` reads."""
     if lm.gguf is None:
         return lm.path
-    folder = cache_folder() / f"{lm.fingerprint[:16]}-float32-transformers-{transformers.__version__}"
-    if not (folder / "config.json").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".dequantising-"))
-        file: dict[str, Any] = {"gguf_file": lm.gguf}
-        try:
-            with no_progress_bar():
-                AutoTokenizer.from_pretrained(lm.path, **file).save_pretrained(temporary)
-                loaded = AutoModelForCausalLM.from_pretrained(lm.path, dtype=torch.float32, **file)
-            # transformers calls a dequantised model quantised, and would not save it; the same weights in a
-            # model made from the bare configuration are plain float32.
-            config = loaded.config
-            if hasattr(config, "quantization_config"):
-                del config.quantization_config
-            with torch.device("meta"):
-                plain = AutoModelForCausalLM.from_config(config)
-            plain.load_state_dict(loaded.state_dict(), assign=True)
-            plain.tie_weights()
-            with no_progress_bar():
-                plain.save_pretrained(temporary)
-            os.chmod(temporary, 0o755)
-            if not folder.exists():
-                os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return str(folder)
+    with explain_loading(lm.name):
+        rules = "" if lm.source == "bundled" else RULES
+        return str(dequantised_folder(lm.name, Path(lm.path, lm.gguf), lm.fingerprint, rules))

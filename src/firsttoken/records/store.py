@@ -248,7 +248,8 @@ def reuse_or_measure(
 
 
 def _identity(provenance: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What makes two models the same for a record: where it was kept or on which device it ran does not."""
+    """What makes two models the same for a record. The fingerprint covers weights, tokenizer and code; where they were
+    kept, on which device they ran and what the check of the weights noted does not count."""
     return tuple(provenance.get(name) for name in ("fingerprint", "dtype", "quantisation"))
 
 

@@ -2,16 +2,18 @@
 
 from firsttoken.records.measurement import texts_hash
 from firsttoken.texts.prose import Passage, exactly, long_text, passage, passages, texts_from
-from firsttoken.texts.tokens import encode, windows
+from firsttoken.texts.tokens import encode, first_tokens, windows, with_prefix
 
 __all__ = [
     "Passage",
     "encode",
     "exactly",
+    "first_tokens",
     "long_text",
     "passage",
     "passages",
     "texts_from",
     "texts_hash",
     "windows",
+    "with_prefix",
 ]

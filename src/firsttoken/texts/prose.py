@@ -16,6 +16,7 @@ from pathlib import Path
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.texts import hub
+from firsttoken.texts.reading import read_text
 
 _HEADER = re.compile(r"^=== ([a-z0-9-]+)$", re.MULTILINE)
 
@@ -95,9 +96,9 @@ def texts_from(source: str, *, limit: int = 170) -> list[str]:
         found = [passage.text for passage in passages(None) if passage.language != "en"]
     elif Path(source).expanduser().is_dir():
         files = sorted(p for p in Path(source).expanduser().rglob("*") if p.suffix in (".txt", ".md"))
-        found = [file.read_text(encoding="utf-8", errors="replace") for file in files]
+        found = [read_text(file) for file in files if file.is_file()]
     elif Path(source).expanduser().is_file():
-        whole = Path(source).expanduser().read_text(encoding="utf-8", errors="replace")
+        whole = read_text(Path(source).expanduser())
         found = re.split(r"^---\s*$", whole, flags=re.MULTILINE)
     else:
         found = _from_hub(source, limit)

@@ -11,28 +11,73 @@ from firsttoken.models import BosPolicy, LanguageModel
 
 
 def encode(lm: LanguageModel, texts: Sequence[str], length: int, bos: BosPolicy = "auto") -> torch.Tensor:
-    """The first `length` tokens of each text, the BOS token (where the policy puts one) among them.
+    """The first `length` tokens of each text, what the policy puts first (see `with_prefix`) among them.
 
     Returns:
         ids  # (text, length), int64, on the CPU
 
     Raises:
-        FirstTokenError: a text is shorter than `length`; nothing is padded, because padding changes the number of
-            queries that a mean is over.
+        FirstTokenError: a text is shorter than `length` (nothing is padded, because padding changes the number of
+            queries that a mean is over), or the model has fewer positions or embeddings than that takes.
     """
     if length < 2:
         raise FirstTokenError(f"length must be at least 2 tokens, not {length}.")
-    prefix = lm.prefix(bos)
+    _check_length(lm, length)
     rows = []
     for number, text in enumerate(texts):
-        ids = prefix + _tokens(lm, text, length)
+        ids = with_prefix(lm, _tokens(lm, text, length), bos)
         if len(ids) < length:
             raise FirstTokenError(
                 f"Text {number + 1} of {len(texts)} ({text[:30]!r}...) has {len(ids)} tokens for {lm.name}, fewer "
                 f"than length={length}; give longer texts or lower `length` to {len(ids)} or less."
             )
         rows.append(ids[:length])
-    return torch.tensor(rows, dtype=torch.int64)
+    return _known(lm, torch.tensor(rows, dtype=torch.int64))
+
+
+def with_prefix(lm: LanguageModel, ids: list[int], bos: BosPolicy) -> list[int]:
+    """Tokens of a text behind what the policy puts first.
+
+    Where the text begins with (a part of) the prefix itself, as saved chat prompts do, that part is not put there
+    twice: a doubled BOS token is another input than any model was trained on. `always` asks for it in any case.
+    """
+    prefix = lm.prefix(bos)
+    return (prefix if bos == "always" else prefix[: len(prefix) - _overlap(prefix, ids)]) + ids
+
+
+def _overlap(prefix: list[int], ids: list[int]) -> int:
+    """How many tokens at the end of `prefix` the text begins with."""
+    return max(k for k in range(len(prefix) + 1) if prefix[len(prefix) - k :] == ids[:k])
+
+
+def first_tokens(lm: LanguageModel, ids: torch.Tensor) -> list[str]:
+    """The first three tokens that were really read, as the tokenizer spells them, for records.
+
+    Args:
+        ids: (text, token) or (token,); of several texts the first answers.
+    """
+    row = ids if ids.dim() == 1 else ids[0]
+    return [str(token) for token in lm.tokenizer.convert_ids_to_tokens(row[:3].tolist())]
+
+
+def _check_length(lm: LanguageModel, length: int) -> None:
+    longest = lm.longest_input
+    if longest is not None and length > longest:
+        raise FirstTokenError(
+            f"{lm.name} learnt {longest} positions and cannot read {length} tokens; lower `length` to {longest} "
+            "or less."
+        )
+
+
+def _known(lm: LanguageModel, ids: torch.Tensor) -> torch.Tensor:
+    """`ids`, if the model has an embedding for each."""
+    size = getattr(lm.config.get_text_config(), "vocab_size", None)
+    if isinstance(size, int) and ids.numel() and int(ids.max()) >= size:
+        raise FirstTokenError(
+            f"The tokenizer of {lm.name} gives token {int(ids.max())}, but the model has {size} embeddings; the two "
+            "do not belong together: take the tokenizer files from where the weights came from."
+        )
+    return ids
 
 
 def _tokens(lm: LanguageModel, text: str, length: int) -> list[int]:
@@ -50,12 +95,17 @@ def windows(lm: LanguageModel, text: str, length: int, count: int, bos: BosPolic
     Raises:
         FirstTokenError: the text is too short for that many windows.
     """
+    _check_length(lm, length)
     prefix = lm.prefix(bos)
     each = length - len(prefix)
+    if each < 1:
+        raise FirstTokenError(f"length must be more than the {len(prefix)} tokens that stand before every window.")
     ids = lm.tokenizer(text, add_special_tokens=False).input_ids
+    ids = ids[0 if bos == "always" else _overlap(prefix, ids) :]
     if len(ids) < count * each:
         raise FirstTokenError(
             f"The text has {len(ids)} tokens for {lm.name}, fewer than {count} windows of {length}; lower `length` "
             "or the number of windows, or give a longer text."
         )
-    return torch.tensor([prefix + ids[i * each : (i + 1) * each] for i in range(count)], dtype=torch.int64)
+    rows = [prefix + ids[i * each : (i + 1) * each] for i in range(count)]
+    return _known(lm, torch.tensor(rows, dtype=torch.int64))

@@ -1,0 +1,137 @@
+"""From llama.cpp's format to a folder that transformers loads, once for each file.
+
+The weights are dequantised to float32, because reading a GGUF file's vocabulary and tensors takes ten seconds each
+time and the folder takes less than one. What transformers' reader leaves out is put right here: the
+beginning-of-sequence token where no key says whether there is one, merges, and rotary factors.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from gguf import GGUFReader
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+
+from firsttoken.files import cache_folder
+from firsttoken.models.gguf_header import GgufHeader, read_gguf_header
+from firsttoken.models.quiet import no_progress_bar
+from firsttoken.models.rope_factors import rope_parameters
+from firsttoken.models.weight_check import refuse_incomplete
+
+# What llama.cpp does where the file has no key: byte-level vocabularies with these splits get a BOS token, and words
+# that are in the vocabulary are taken whole (`llama_vocab::impl::load` in src/llama-vocab.cpp).
+_WHOLE_WORDS_AND_BOS = frozenset(
+    {
+        "llama3",
+        "llama-v3",
+        "llama-bpe",
+        "falcon3",
+        "falcon-h1",
+        "pixtral",
+        "midm-2.0",
+        "lfm2",
+        "jina-v5-nano",
+        "tekken",
+    }
+)
+_BOS_ONLY = frozenset({"chameleon"})
+_BOS_BY_MODEL = {"llama": True, "bert": True, "t5": False, "rwkv": False}
+# Raised when a folder made before would now be made otherwise.
+RULES = "2-"
+
+
+def adds_bos(header: GgufHeader) -> bool | None:
+    """Whether llama.cpp puts a BOS token first; None where transformers' own rule for the tokenizer holds."""
+    if (said := header.keys.get("tokenizer.ggml.add_bos_token")) is not None:
+        return bool(said)
+    if header.keys.get("tokenizer.ggml.model") == "gpt2":
+        return header.keys.get("tokenizer.ggml.pre") in _WHOLE_WORDS_AND_BOS | _BOS_ONLY
+    return _BOS_BY_MODEL.get(str(header.keys.get("tokenizer.ggml.model")))
+
+
+def dequantised_folder(name: str, file: Path, fingerprint: str, rules: str = RULES) -> Path:
+    """The folder for a GGUF file, made at the first call.
+
+    Args:
+        name: the model's name, for sentences.
+        fingerprint: the file's sha256.
+        rules: empty for a file that none of the rules above has anything to say about.
+
+    Raises:
+        FirstTokenError: the file is damaged, a part of a model, or lacks parameters. Nothing stays in the cache.
+    """
+    folder = cache_folder() / f"{fingerprint[:16]}-float32-{rules}transformers-{transformers.__version__}"
+    if (folder / "config.json").exists():
+        return folder
+    header = read_gguf_header(file)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".dequantising-"))
+    source = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".gguf-"))
+    try:
+        # Under a name that transformers knows by its ending, and alone, so that nothing beside it is read too.
+        (source / "model.gguf").symlink_to(file.resolve())
+        _convert(name, source, header, temporary)
+        os.chmod(temporary, 0o755)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            if not (folder / "config.json").exists():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(source, ignore_errors=True)
+    return folder
+
+
+def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
+    told: dict[str, Any] = {"gguf_file": "model.gguf"}
+    prepends = adds_bos(header)
+    # The reader keeps this setting where the file has no key for it.
+    bos: dict[str, Any] = {} if prepends is None else {"add_bos_token": prepends}
+    with no_progress_bar():
+        tokenizer = AutoTokenizer.from_pretrained(source, **told, **bos)
+        if header.keys.get("tokenizer.ggml.pre") in _WHOLE_WORDS_AND_BOS:
+            tokenizer.backend_tokenizer.model.ignore_merges = True
+        tokenizer.save_pretrained(target)
+        both: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **told)
+    loaded, info = both
+    refuse_incomplete(name, info["missing_keys"], info["mismatched_keys"])
+    config = loaded.config
+    # transformers calls a dequantised model quantised, and would not save it; the same weights in a model made from
+    # the bare configuration are plain float32.
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    _stretch(config, header, source / "model.gguf")
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(config)
+    plain.load_state_dict(loaded.state_dict(), assign=True)
+    plain.tie_weights()
+    with no_progress_bar():
+        plain.save_pretrained(target)
+
+
+def _stretch(config: PreTrainedConfig, header: GgufHeader, file: Path) -> None:
+    """Put the file's rotary factors into the configuration."""
+    text = config.get_text_config()
+    own = getattr(text, "rope_parameters", None)
+    if not own:
+        return
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    size = int(size * own.get("partial_rotary_factor", 1.0))
+    text.rope_parameters = rope_parameters(header.keys, _factors(header, file), own, size)
+
+
+def _factors(header: GgufHeader, file: Path) -> dict[str, Tensor]:
+    """The tensors of rotary factors in the file. Some files repeat them in every layer (`blk.0.rope_freqs.weight`)."""
+    wanted = [name for name in header.tensors if "rope_freqs" in name or "rope_factors" in name]
+    if not wanted:
+        return {}
+    tensors = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
+    return {name.split("blk.0.")[-1]: torch.tensor(tensors[name].data).float().flatten() for name in wanted}
