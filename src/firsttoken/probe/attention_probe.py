@@ -90,6 +90,10 @@ class Probe:
         None for a model without one. Rows of `attention` then add up to less than one."""
         return self._stack(self._virtual) if self._virtual else None
 
+    def virtual_sink_per_layer(self) -> dict[int, Tensor]:
+        """Layer number -> attention to its learned sink logit, (batch, head, query), for layers that have one."""
+        return dict(self._virtual)
+
     def _stack(self, found: dict[int, Tensor], missing: str | None = None) -> Tensor:
         if missing:
             raise FirstTokenError(f"The probe was not asked for this: call probe(model, {missing}).")

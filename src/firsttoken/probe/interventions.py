@@ -97,9 +97,9 @@ def set_first_value(call: AttentionCall, value: Tensor) -> AttentionCall:
     copied[:, :, 0] = value.to(copied)
     keys = torch.cat([call.key, call.key[:, :, :1]], dim=2)
     values = torch.cat([copied, call.value[:, :, :1]], dim=2)
-    column = mask[..., :1]
-    own = without(column, ~first[None, None, :, None])
-    wider = torch.cat([without(mask, first[None, None, :, None].expand(1, 1, -1, mask.shape[3])), own], dim=3)
+    original = first[:, None] & (torch.arange(mask.shape[3], device=first.device) == 0)
+    copy_of_first = without(mask[..., :1], ~first[None, None, :, None])
+    wider = torch.cat([without(mask, original[None, None]), copy_of_first], dim=3)
     return replace(
         call,
         key=keys,
