@@ -19,7 +19,8 @@ WEIGHT_SCALE = 3.0  # initial attention is nearly uniform, and errors in it woul
 
 # At most so much of what configurations of many architectures call by these names.
 AT_MOST: dict[str, int] = {
-    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "text_vocab_size"), VOCABULARY),
+    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "ngram_vocab_size_base"), VOCABULARY),
+    **dict.fromkeys(("pronunciation_vocab_size", "shape_vocab_size"), VOCABULARY),
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "embed_dim", "emb_dim", "dim_model", "dim"), 32),
     **dict.fromkeys(("embedding_size", "word_embed_proj_dim", "lru_width", "attention_hidden_size"), 32),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "ffn_hidden_size", "dim_ff", "d_ff", "n_inner"), 48),
@@ -31,6 +32,7 @@ AT_MOST: dict[str, int] = {
     **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "index_head_dim", "mamba_head_dim", "dim_head"), 8),
     **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "rotary_dim", "qk_rope_dim"), 8),
     "v_head_dim": 12,
+    "qk_head_dim": 16,
     **dict.fromkeys(("attn_layer_period", "expert_layer_period"), 2),
     **dict.fromkeys(("attn_layer_offset", "expert_layer_offset"), 1),
     **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "mamba_d_head", "laurel_rank", "o_lora_rank"), 16),
@@ -43,7 +45,8 @@ AT_MOST: dict[str, int] = {
     **dict.fromkeys(("n_group", "topk_group", "num_expert_group", "n_groups", "mamba_n_groups", "mamba_ngroups"), 1),
     **dict.fromkeys(("sliding_window", "sliding_window_size", "attention_window_size", "window_size"), 6),
     **dict.fromkeys(("local_attention", "attention_chunk_size", "chunk_size", "rel_extent"), 6),
-    **dict.fromkeys(("index_topk", "index_n_heads", "linear_num_key_heads", "linear_num_value_heads"), 4),
+    "index_n_heads": 32,  # scores of few heads are often all zero, and ties are broken by the length of the text
+    **dict.fromkeys(("index_topk", "linear_num_key_heads", "linear_num_value_heads"), 4),
     **dict.fromkeys(("hc_mult", "altup_num_inputs", "query_pre_attn_scalar"), 8),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "seq_length", "max_sequence_length"), 256),
 }
@@ -94,9 +97,9 @@ def small_config(config: PreTrainedConfig, **changes: Any) -> PreTrainedConfig:
     """
     whole = config.to_dict()
     text = config.get_text_config()
+    name = next((key for key in config.sub_configs if getattr(config, key, None) is text), "")
     if text is config:
-        return type(config).from_dict({**_shrunk(whole, changes), "dtype": None})
-    name = next(key for key in config.sub_configs if getattr(config, key, None) is text)
+        whole = _shrunk(whole, changes)
     for key in config.sub_configs:
         if isinstance(whole.get(key), dict):
             whole[key] = _shrunk(whole[key], changes if key == name else {})
@@ -116,6 +119,11 @@ def _shrunk(given: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
             small[key] = min(value, len(chosen))
         elif isinstance(value, int) and key.endswith(("token_id", "token_index")) and value >= VOCABULARY:
             small[key] = 1
+        elif isinstance(value, dict) and not key.startswith("rope") and key != "per_layer_config":
+            small[key] = {
+                name: AT_MOST[name] if type(entry) is int and entry > AT_MOST.get(name, entry) else entry
+                for name, entry in value.items()
+            }
         elif isinstance(value, list) and len(value) == count and count > 0:
             small[key] = [value[layer] for layer in chosen]
     heads = given.get("num_attention_heads") or 0
