@@ -1,4 +1,4 @@
-"""Every causal language model class of the installed transformers, small and random, and what the probe makes of it."""
+"""Every causal language model class of the installed transformers as a small random model."""
 
 from __future__ import annotations
 

@@ -30,8 +30,7 @@ def outcome(model_type: str) -> dict[str, str]:
         shown = examine(model, name, TOKENS)
     except FirstTokenError as refusal:
         return {"class": name, "outcome": "refused", "sentence": _without_numbers(str(refusal))}
-    assert shown.logits is not None and shown.interventions is not None
-    assert max(shown.logits, shown.interventions, shown.attention or 0.0) < TOLERANCE, (name, shown)
+    assert max(shown.logits or 0.0, shown.interventions or 0.0, shown.attention or 0.0) < TOLERANCE, (name, shown)
     sentence = "" if shown.causal else "Tokens read later ones, so chapters refuse it."
     return {"class": name, "outcome": "logits" if shown.attention is None else "exact", "sentence": sentence}
 
@@ -58,5 +57,5 @@ def test_every_causal_class_is_exact_or_refused() -> None:
 
 @pytest.mark.parametrize("model_type", NOT_BUILT)
 def test_what_is_not_tried_cannot_be_built(model_type: str) -> None:
-    with pytest.raises(Exception):  # noqa: B017  one that can be built belongs into the sweep
+    with pytest.raises(Exception):  # noqa: B017, PT011  one that can be built belongs into the sweep
         small_model(model_type)

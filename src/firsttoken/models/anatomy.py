@@ -193,28 +193,33 @@ def rotate_half(x: Tensor) -> Tensor:
 
 
 def rotations(model: PreTrainedModel, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine by which rotary embeddings of a layer turn each position: (position, dim) each.
+    """Cosine and sine by which rotary embeddings of a layer turn each position: (position, dim) each, those of the
+    planes once in the first half of `dim` and again in the second, whatever the model's own order.
 
     Raises:
         FirstTokenError: the model has no rotary positions over the whole head, or scales them.
     """
-    config = model.config.get_text_config()
+    kind = type(model).__name__
     rotary = getattr(model.get_decoder(), "rotary_emb", None)
     if rotary is None:
-        raise FirstTokenError(
-            f"{type(model).__name__} has no rotary positions that could be renumbered; use positions='original'."
-        )
-    kinds = getattr(config, "layer_types", None)
+        raise FirstTokenError(f"{kind} has no rotary positions that could be renumbered; use positions='original'.")
+    refused = FirstTokenError(f"{kind} turns only a part of each head or scales it; use positions='original'.")
+    kinds = config_value(model.config, "layer_types")
     probe_input = torch.zeros(1, device=model.device, dtype=torch.float32)
     arguments: tuple[Any, ...] = (probe_input, positions[None].to(model.device))
     try:
-        cos, sin = rotary(*arguments)
+        given = rotary(*arguments)
     except TypeError:
         # Models whose layers differ in their rotary base ask for the kind of layer.
-        cos, sin = rotary(*arguments, kinds[layer] if kinds else None)
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if cos.shape[-1] != size or not torch.allclose(cos**2 + sin**2, torch.ones_like(cos), atol=1e-3):
-        raise FirstTokenError(
-            f"{type(model).__name__} turns only a part of each head or scales it; use positions='original'."
-        )
+        given = rotary(*arguments, kinds[layer] if kinds else None)
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise refused
+    cos, sin = given
+    heads, width = (config_value(model.config, name) for name in ("num_attention_heads", "hidden_size"))
+    size = config_value(model.config, "head_dim") or (width // heads if width and heads else None)
+    if cos.dim() != 3 or cos.shape[-1] != size or not torch.allclose(cos**2 + sin**2, torch.ones_like(cos), atol=1e-3):
+        raise refused
+    half = cos.shape[-1] // 2
+    if not torch.allclose(cos[..., :half], cos[..., half:]):
+        cos, sin = (torch.cat([part[..., 0::2], part[..., 0::2]], dim=-1) for part in (cos, sin))
     return cos[0], sin[0]

@@ -27,10 +27,12 @@ AT_MOST: dict[str, int] = {
     **dict.fromkeys(("decoder_ffn_dim", "encoder_ffn_dim", "intermediate_size_mlp", "ff_dim"), 48),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
     **dict.fromkeys(("encoder_attention_heads", "mamba_n_heads", "mamba_num_heads", "n_mamba_heads"), 4),
-    **dict.fromkeys(("swa_num_attention_heads", "num_kv_heads"), 4),
+    **dict.fromkeys(("swa_num_attention_heads", "num_kv_heads", "linear_num_heads"), 4),
     **dict.fromkeys(("head_dim", "attention_head_dim", "global_head_dim", "swa_head_dim", "d_kv", "kv_channels"), 8),
     **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "index_head_dim", "mamba_head_dim", "dim_head"), 8),
-    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "rotary_dim", "qk_rope_dim"), 8),
+    **dict.fromkeys(
+        ("linear_key_head_dim", "linear_value_head_dim", "linear_head_dim", "rotary_dim", "qk_rope_dim"), 8
+    ),
     "v_head_dim": 12,
     "qk_head_dim": 16,
     **dict.fromkeys(("attn_layer_period", "expert_layer_period"), 2),
