@@ -15,6 +15,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
+from firsttoken.errors import FirstTokenError
 from firsttoken.execution.choose import choose_for_one_process
 from firsttoken.execution.streaming import StreamedModel
 from firsttoken.files import cache_folder
@@ -67,8 +68,18 @@ def through_layers(
 
 def attention(p: Probe, layer: int, kind: str = "attention") -> Tensor:
     """What the probe saw in the layer that put out the residual stream `layer` (from 1): attention to each key,
-    (row, head, query, key), or an entropy, (row, head, query)."""
-    return p.per_layer(kind)[layer - 1]  # type: ignore[arg-type]
+    (row, head, query, key), or an entropy, (row, head, query).
+
+    Raises:
+        FirstTokenError: the layer has no attention, as some of a hybrid's.
+    """
+    seen = p.per_layer(kind)  # type: ignore[arg-type]
+    if layer - 1 not in seen:
+        raise FirstTokenError(
+            f"Layer {layer - 1} of {p.model_class} has no attention to tokens, and this measurement needs it in every "
+            "layer; choose a model without layers of another kind."
+        )
+    return seen[layer - 1]
 
 
 def _resident(

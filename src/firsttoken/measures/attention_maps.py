@@ -53,7 +53,7 @@ def one_head(call: AttentionCall, head: int) -> AttentionCall:
     """The call of a single head, with its dimension kept."""
     cut = slice(head, head + 1)
     mask = call.mask if call.mask is None or call.mask.shape[1] == 1 else call.mask[:, cut]
-    sink = None if call.sink_logits is None else call.sink_logits[cut]
+    sink = None if call.sink_logits is None else call.sink_logits[:, cut]
     return replace(
         call, query=call.query[:, cut], key=call.key[:, cut], value=call.value[:, cut], mask=mask, sink_logits=sink
     )

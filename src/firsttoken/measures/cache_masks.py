@@ -29,9 +29,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.models.anatomy import rotate_half, rotations
+from firsttoken.models.anatomy import rotations
 from firsttoken.probe.attention import AttentionCall, plain_scores
 from firsttoken.probe.interventions import Hook, explicit_mask, without
+from firsttoken.probe.rotary import rotary
 
 Kept = Literal["none", "sinks", "random", "heavy"]
 Positions = Literal["original", "cache"]
@@ -117,7 +118,7 @@ def evicting(model: PreTrainedModel, policy: Policy, layers: Collection[int] | N
     """
     policy.check()
     if policy.positions == "cache":
-        rotations(model, torch.arange(2), 0)  # an error before anything runs
+        rotary(model)  # an error before anything runs
 
     def hook(module: Any, call: AttentionCall) -> AttentionCall:
         layer = int(module.layer_idx)
@@ -146,7 +147,7 @@ def pruned_once(model: PreTrainedModel, pruning: Pruning) -> Hook:
     """
     pruning.check()
     if pruning.positions == "cache":
-        rotations(model, torch.arange(2), 0)  # an error before anything runs
+        rotary(model)  # an error before anything runs
 
     def hook(module: Any, call: AttentionCall) -> AttentionCall:
         length = call.key.shape[2]
@@ -173,7 +174,7 @@ def _renumber(model: PreTrainedModel, call: AttentionCall, kept: Tensor, excess:
     width, one product of queries and keys does both.
     """
     cos, sin = rotations(model, excess, layer)
-    turned = call.query * cos - rotate_half(call.query) * sin
+    turned = rotary(model).turn(call.query, cos, -sin)
     kept = kept.to(call.key)[:, None]
     query = torch.cat([call.query, turned], dim=-1)
     key = torch.cat([call.key * (1 - kept), call.key * kept], dim=-1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from firsttoken.execution.check import answers_for_prefixes
 from firsttoken.execution.choose import choose
 from firsttoken.execution.streaming import StreamedModel
 from firsttoken.execution.tensor_parallel import gather_heads, sharded_model
@@ -38,11 +39,15 @@ def alphas_of_prefixes(
 ) -> dict[int, Tensor]:
     """The same for the first T tokens of each text, for several T from one forward pass.
 
-    Attention is causal, so the rows of a short input are the first rows of a long one.
+    Where attention is causal, the rows of a short input are the first rows of a long one. Encoders and models whose
+    rotary embeddings depend on the length of the text (longrope, dynamic NTK) run once for each T instead.
 
     Returns:
         {T: alpha}  # each (text, layer, head)
     """
+    longest = ids.shape[1]
+    if set(lengths) != {longest} and not answers_for_prefixes(lm, longest, execution):
+        return {length: alphas(lm, ids[:, :length], batch_tokens, execution) for length in lengths}
     way = choose(lm, execution)
     remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
     with torch.inference_mode(), explain_out_of_memory(remedy):

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.models.anatomy import layer_kinds, rotate_half, rotations
+from firsttoken.models.anatomy import layer_kinds, rotations
+from firsttoken.probe.rotary import Rotary, rotary
 
 
 class SinkWindowLayer(DynamicLayer):
@@ -25,23 +26,32 @@ class SinkWindowLayer(DynamicLayer):
     their keys are turned back by one position.
     """
 
-    def __init__(self, window: int, sinks: int, one_back: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, window: int, sinks: int, rotary: Rotary, one_back: tuple[Tensor, Tensor]) -> None:
         super().__init__()
-        self.window, self.sinks = window, sinks
+        self.window, self.sinks, self.rotary = window, sinks, rotary
+        self.tokens_seen = 0
         self.cos, self.sin = one_back  # (dim,), of one position
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         keys, values = super().update(key_states, value_states)
+        self.tokens_seen += key_states.shape[-2]
         if keys.shape[-2] > self.window:
             raise FirstTokenError(
                 f"A cache of {self.window} tokens takes {self.window - 1} at once and then one at a time."
             )
         if keys.shape[-2] == self.window:
             moved = keys[:, :, self.sinks + 1 :]
-            moved = moved * self.cos - rotate_half(moved) * self.sin
+            moved = self.rotary.turn(moved, self.cos, -self.sin)
             self.keys = torch.cat([keys[:, :, : self.sinks], moved], dim=2)
             self.values = torch.cat([values[:, :, : self.sinks], values[:, :, self.sinks + 1 :]], dim=2)
         return keys, values
+
+    def text_positions(self, queries: int) -> Tensor:
+        """The place in the text of each key that the next `queries` tokens will read, themselves included: (key,)."""
+        kept = min(self.tokens_seen, self.window - 1)
+        first = min(kept, self.sinks)
+        newest = torch.arange(self.tokens_seen - (kept - first), self.tokens_seen + queries)
+        return torch.cat([torch.arange(first), newest])
 
 
 def sink_window_cache(model: PreTrainedModel, window: int, sinks: int = 4) -> Cache:
@@ -53,6 +63,7 @@ def sink_window_cache(model: PreTrainedModel, window: int, sinks: int = 4) -> Ca
     if not 0 <= sinks < window - 1:
         raise FirstTokenError(f"A cache of {window} tokens has no room for {sinks} sinks, a window and a new token.")
     config = model.config.get_text_config()
+    turning = rotary(model)
     layers: list[Any] = []
     for number, kind in enumerate(layer_kinds(model)):
         if kind == "sliding_attention":
@@ -61,7 +72,7 @@ def sink_window_cache(model: PreTrainedModel, window: int, sinks: int = 4) -> Ca
                 "positions from the beginning; a renumbered cache would confuse them. Use a model without such layers."
             )
         cos, sin = rotations(model, torch.ones(1, dtype=torch.long), number)
-        layers.append(SinkWindowLayer(window, sinks, (cos[0], sin[0])))
+        layers.append(SinkWindowLayer(window, sinks, turning, (cos[0], sin[0])))
     return Cache(layers=layers)
 
 

@@ -110,19 +110,80 @@ def head_outputs(block: Block, mixed: Tensor, total: Tensor, heads: int) -> Tens
 
 
 def find_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The stack of decoder layers and its name: the outermost list with as many modules as the model has layers."""
-    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    for name, module in model.named_modules():  # outer modules come first
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return name, module
+    """The stack of decoder layers and its name: the outermost list with as many modules as the model has layers.
+
+    Of the decoder, if it has one: the tower of another modality may have as many layers.
+    """
+    count = config_value(model.config, "num_hidden_layers")
+    try:
+        decoder = model.get_decoder()
+    except (AttributeError, NotImplementedError):
+        decoder = None
+    names = {module: name for name, module in model.named_modules()}
+    for part in (decoder, model):
+        for module in part.modules() if part in names else ():  # outer modules come first
+            if isinstance(module, nn.ModuleList) and len(module) == count:
+                return names[module], module
     raise FirstTokenError(f"{type(model).__name__} is no stack of layers, so they cannot be taken one by one.")
+
+
+def config_value(config: Any, name: str) -> Any:
+    """An entry of the text model's configuration; None where there is none, or where layers differ in it."""
+    try:
+        return getattr(config.get_text_config(), name, None)
+    except (RuntimeError, ValueError):
+        # Layers that differ refuse to speak for all; several text models refuse to be one.
+        return None
+
+
+def attention_layers(config: Any) -> list[int] | None:
+    """The numbers of the layers that have attention to tokens; None where a configuration does not say.
+
+    This is how layers are numbered everywhere: by their place among all layers of the model.
+    """
+    kinds = config_value(config, "layer_types") or config_value(config, "layers_block_type")
+    if not isinstance(kinds, list | tuple) or len(kinds) != config_value(config, "num_hidden_layers"):
+        return None
+    other = ("conv", "mamba", "mamba2", "recurrent", "moe", "mlp", "linear_attention", "lightning_attention")
+    known = ("full_attention", "sliding_attention", "chunked_attention", "attention", *other)
+    if any(kind not in known for kind in kinds):
+        return None
+    return [layer for layer, kind in enumerate(kinds) if kind not in other]
+
+
+WINDOWS = ("sliding_window", "sliding_window_size", "attention_window_size", "local_attention", "attention_chunk_size")
+
+
+def longest_window(config: Any) -> int | None:
+    """The longest stretch of tokens, or selection of them, beyond which some layer of a model leaves tokens out."""
+    sizes = [config_value(config, name) for name in (*WINDOWS, "index_topk")]
+    numbers = [size for size in sizes if isinstance(size, int) and not isinstance(size, bool)]
+    return max(numbers, default=None)
+
+
+def rotation_length(config: Any) -> int | None:
+    """The longest text in which every token is turned as in any shorter text; None where length does not matter.
+
+    Longrope changes its factors beyond the length of the first training, dynamic NTK beyond the longest position.
+    """
+    rope = config_value(config, "rope_parameters") or config_value(config, "rope_scaling") or {}
+    parts = [rope, *(part for part in rope.values() if isinstance(part, dict))] if isinstance(rope, dict) else []
+    limits: list[int] = []
+    for part in parts:
+        kind = part.get("rope_type") or part.get("type")
+        if kind in ("longrope", "dynamic"):
+            original = part.get("original_max_position_embeddings") or config_value(
+                config, "original_max_position_embeddings"
+            )
+            longest = config_value(config, "max_position_embeddings")
+            limits.append(int((original if kind == "longrope" else longest) or longest or 0))
+    return min(limits, default=None)
 
 
 def layer_kinds(model: PreTrainedModel) -> list[str]:
     """`full_attention` or `sliding_attention` for each layer, as transformers calls them."""
-    config = model.config.get_text_config()
-    kinds: list[str] = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    return kinds
+    kinds: list[str] | None = config_value(model.config, "layer_types")
+    return kinds or ["full_attention"] * int(config_value(model.config, "num_hidden_layers") or 0)
 
 
 def rotate_half(x: Tensor) -> Tensor:
@@ -132,28 +193,33 @@ def rotate_half(x: Tensor) -> Tensor:
 
 
 def rotations(model: PreTrainedModel, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine by which rotary embeddings of a layer turn each position: (position, dim) each.
+    """Cosine and sine by which rotary embeddings of a layer turn each position: (position, dim) each, those of the
+    planes once in the first half of `dim` and again in the second, whatever the model's own order.
 
     Raises:
         FirstTokenError: the model has no rotary positions over the whole head, or scales them.
     """
-    config = model.config.get_text_config()
+    kind = type(model).__name__
     rotary = getattr(model.get_decoder(), "rotary_emb", None)
     if rotary is None:
-        raise FirstTokenError(
-            f"{type(model).__name__} has no rotary positions that could be renumbered; use positions='original'."
-        )
-    kinds = getattr(config, "layer_types", None)
+        raise FirstTokenError(f"{kind} has no rotary positions that could be renumbered; use positions='original'.")
+    refused = FirstTokenError(f"{kind} turns only a part of each head or scales it; use positions='original'.")
+    kinds = config_value(model.config, "layer_types")
     probe_input = torch.zeros(1, device=model.device, dtype=torch.float32)
     arguments: tuple[Any, ...] = (probe_input, positions[None].to(model.device))
     try:
-        cos, sin = rotary(*arguments)
+        given = rotary(*arguments)
     except TypeError:
         # Models whose layers differ in their rotary base ask for the kind of layer.
-        cos, sin = rotary(*arguments, kinds[layer] if kinds else None)
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if cos.shape[-1] != size or not torch.allclose(cos**2 + sin**2, torch.ones_like(cos), atol=1e-3):
-        raise FirstTokenError(
-            f"{type(model).__name__} turns only a part of each head or scales it; use positions='original'."
-        )
+        given = rotary(*arguments, kinds[layer] if kinds else None)
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise refused
+    cos, sin = given
+    heads, width = (config_value(model.config, name) for name in ("num_attention_heads", "hidden_size"))
+    size = config_value(model.config, "head_dim") or (width // heads if width and heads else None)
+    if cos.dim() != 3 or cos.shape[-1] != size or not torch.allclose(cos**2 + sin**2, torch.ones_like(cos), atol=1e-3):
+        raise refused
+    half = cos.shape[-1] // 2
+    if not torch.allclose(cos[..., :half], cos[..., half:]):
+        cos, sin = (torch.cat([part[..., 0::2], part[..., 0::2]], dim=-1) for part in (cos, sin))
     return cos[0], sin[0]

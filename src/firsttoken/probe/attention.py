@@ -25,6 +25,9 @@ class AttentionCall:
     `mask` is boolean (True: may attend) or additive, broadcastable to (batch, head, query, key); `None` with
     `causal` means the ordinary causal mask. `softcap` c replaces a score s by c * tanh(s / c) (Gemma 2).
     `sink_logits` adds one virtual key without a value to every row (gpt-oss).
+
+    Keys are those of the text's tokens 0, 1, 2 ..., unless a cache has dropped some: then `positions` says which are
+    left. Queries belong to the newest keys unless `first_query` says otherwise (a cache with slots still empty).
     """
 
     query: Tensor  # (batch, head, query, dim)
@@ -34,7 +37,22 @@ class AttentionCall:
     mask: Tensor | None = None
     causal: bool = False
     softcap: float | None = None
-    sink_logits: Tensor | None = None  # (head,)
+    sink_logits: Tensor | None = None  # (1 or batch, head, 1 or query, 1)
+    positions: Tensor | None = None  # (key,), places in the text
+    first_query: int | None = None  # place in the text of the first query
+
+    def key_positions(self) -> Tensor:
+        """The place in the text of each key, (key,)."""
+        if self.positions is not None:
+            return self.positions.to(self.key.device)
+        return torch.arange(self.key.shape[2], device=self.key.device)
+
+    def query_positions(self) -> Tensor:
+        """The place in the text of each query, (query,)."""
+        queries = self.query.shape[2]
+        if self.first_query is None:
+            return self.key_positions()[-queries:]
+        return torch.arange(self.first_query, self.first_query + queries, device=self.key.device)
 
     def rows(self, chunk: int = CHUNK) -> Iterator[AttentionCall]:
         """The same call for `chunk` queries at a time.
@@ -55,8 +73,13 @@ class AttentionCall:
                 used = mask.any(2).flatten(0, 1).any(0).nonzero()
                 first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
                 mask, key, value = mask[..., first:last], key[:, :, first:last], value[:, :, first:last]
+            sink = self.sink_logits
+            if sink is not None and sink.shape[2] > 1:
+                sink = sink[:, :, start:stop]
             query = self.query[:, :, start:stop]
-            yield replace(self, query=query, key=key, value=value, mask=mask, causal=False)
+            # Nobody asks a part for places in the text.
+            part = replace(self, query=query, key=key, value=value, mask=mask, causal=False, sink_logits=sink)
+            yield replace(part, positions=None, first_query=None)
 
 
 def scores(call: AttentionCall, key: Tensor) -> Tensor:
@@ -90,7 +113,7 @@ def plain_scores(call: AttentionCall) -> Tensor:
 def log_sum_exp(found: Tensor, sink_logits: Tensor | None) -> Tensor:
     """log of the softmax's denominator, (batch, head, query); the virtual key of `sink_logits` counts."""
     if sink_logits is not None:
-        virtual = sink_logits.float().view(1, -1, 1, 1).expand(*found.shape[:3], 1)
+        virtual = sink_logits.float().expand(*found.shape[:3], 1)
         found = torch.cat([found, virtual], dim=-1)
     return torch.logsumexp(found, dim=-1)
 

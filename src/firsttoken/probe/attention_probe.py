@@ -14,22 +14,28 @@ attention matrix follows: A[j, s] = exp(scale * q_j . k_s - lse_j). Likewise
 
 from __future__ import annotations
 
-import itertools
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import create_position_bias_mask, repeat_kv
-from transformers.masking_utils import sdpa_mask
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.probe.attention import AttentionCall, additive, attend, log_sum_exp, plain_scores, scores
+from firsttoken.probe.implementation import attention_function
+from firsttoken.probe.passes import Held, Passes
 
-_numbers = itertools.count()
+# Arguments of transformers' attention functions that the probe uses, or that only say what the mask already does.
+UNDERSTOOD = {
+    *("module", "query", "key", "value", "attention_mask", "scaling", "dropout", "is_causal"),
+    *("softcap", "s_aux", "sinks", "position_bias", "sliding_window"),
+}
 
 
 @dataclass
@@ -48,6 +54,10 @@ class Probe:
     _entropy: dict[int, Tensor] = field(default_factory=dict)
     _renyi2: dict[int, Tensor] = field(default_factory=dict)
     _virtual: dict[int, Tensor] = field(default_factory=dict)
+    _unreadable: dict[int, str] = field(default_factory=dict)  # layer -> why its numbers would be wrong
+    _passes: Passes = field(default_factory=Passes)
+    _pass: int = -1  # the one that the numbers are from
+    _seen_now: set[int] = field(default_factory=set)  # layers of this pass
 
     @property
     def layers(self) -> list[int]:
@@ -80,6 +90,10 @@ class Probe:
         None for a model without one. Rows of `attention` then add up to less than one."""
         return self._stack(self._virtual) if self._virtual else None
 
+    def virtual_sink_per_layer(self) -> dict[int, Tensor]:
+        """Layer number -> attention to its learned sink logit, (batch, head, query), for layers that have one."""
+        return dict(self._virtual)
+
     def _stack(self, found: dict[int, Tensor], missing: str | None = None) -> Tensor:
         if missing:
             raise FirstTokenError(f"The probe was not asked for this: call probe(model, {missing}).")
@@ -88,19 +102,25 @@ class Probe:
                 f"The probe saw no attention in {self.model_class}: run the model inside the `with` block; if you "
                 "did, this model has no attention layers or computes attention outside transformers' interface."
             )
+        self._check_readable()
         tensors = [found[layer] for layer in sorted(found)]
-        if len({t.shape for t in tensors}) > 1:
-            raise FirstTokenError(
-                f"The layers of {self.model_class} differ in heads ({[t.shape[1] for t in tensors]}), so they "
-                "cannot be stacked; read them one by one from `per_layer`."
-            )
+        for what, axis in (("heads", 1), ("queries", 2)):
+            if len(sizes := [t.shape[axis] for t in tensors]) != sizes.count(sizes[0]):
+                raise FirstTokenError(
+                    f"The layers of {self.model_class} differ in {what} ({sizes}), so they cannot be stacked; read "
+                    "them one by one from `per_layer`."
+                )
         return torch.stack(tensors)
 
     def per_layer(self, kind: Literal["attention", "entropy", "renyi2"] = "attention") -> dict[int, Tensor]:
         """Layer number -> attention to each key, (batch, head, query, key), or an entropy, (batch, head, query).
 
         Works where layers differ in heads, and while a model runs: what is there is what the layers so far showed.
+
+        Raises:
+            FirstTokenError: a layer's numbers mean nothing, see `probe`.
         """
+        self._check_readable()
         return dict({"attention": self._columns, "entropy": self._entropy, "renyi2": self._renyi2}[kind])
 
     # -- called by the model --------------------------------------------------------------------------------
@@ -119,25 +139,63 @@ class Probe:
     ) -> tuple[Tensor, None]:
         if dropout:
             raise FirstTokenError("The probe measures a model without dropout: call model.eval() first.")
-        call = _as_call(module, query, key, value, attention_mask, scaling, is_causal, kwargs)
+        if strange := [name for name in strange_arguments(module.__class__) if kwargs.get(name) is not None]:
+            raise FirstTokenError(
+                f"{self.model_class} gives its attention {', '.join(strange)}, which the probe does not know, so what "
+                "it would measure is not the model's attention; choose another model."
+            )
+        layer = getattr(module, "layer_idx", None)
+        self._passes.outside()
+        held = self._held(module, layer)
+        call = _as_call(module, query, key, value, attention_mask, scaling, is_causal, kwargs, held)
         if self.hook is not None:
             call = self.hook(module, call)
         output, lse = attend(call)
-        layer = getattr(module, "layer_idx", None)
         if layer is not None and not getattr(module, "is_cross_attention", False):
-            if layer in self._columns:
-                for store in (self._columns, self._entropy, self._renyi2, self._virtual):
-                    store.clear()
             with torch.no_grad():
-                self._measure(layer, call, lse.detach())
+                self._note(layer, call, lse.detach(), key.shape[2], held)
         return output.transpose(1, 2).contiguous(), None
+
+    def _held(self, module: Any, layer: int | None) -> Held | None:
+        # A layer that reuses the keys of an earlier one has no cache of its own.
+        source = getattr(module, "kv_shared_layer_index", None)
+        return self._passes.held.get(layer if source is None else source) if layer is not None else None
+
+    def _note(self, layer: int, call: AttentionCall, lse: Tensor, keys: int, held: Held | None) -> None:
+        stores = (self._columns, self._entropy, self._renyi2, self._virtual)
+        if self._passes.number != self._pass:
+            self._pass = self._passes.number
+            self._seen_now.clear()
+            if self._passes.whole:
+                for store in (*stores, self._unreadable):
+                    store.clear()
+        if layer in self._seen_now:
+            # Two calls with one map, as differential attention makes them for two halves of the values, are one.
+            before = self._columns[layer]
+            self._measure(layer, call, lse)
+            if before.shape != self._columns[layer].shape or not torch.equal(before, self._columns[layer]):
+                self._unreadable[layer] = (
+                    "attends more than once in a pass (a shared block, a loop, or cross-attention)"
+                )
+            return
+        self._seen_now.add(layer)
+        self._unreadable.pop(layer, None)
+        if held is None and self._passes.tokens not in (None, keys):
+            self._unreadable[layer] = f"attends to {keys} keys in a text of {self._passes.tokens} tokens"
+        self._measure(layer, call, lse)
+
+    def _check_readable(self) -> None:
+        for layer, why in sorted(self._unreadable.items()):
+            raise FirstTokenError(
+                f"Layer {layer} of {self.model_class} {why}, so there is no one number for its attention to a token; "
+                "choose another model."
+            )
 
     def _measure(self, layer: int, call: AttentionCall, lse: Tensor) -> None:
         keys = self.keys.to(call.key.device)
         self._columns[layer] = columns(call, lse, keys)
         if call.sink_logits is not None:
-            virtual = torch.exp(call.sink_logits.float().view(1, -1, 1) - lse)
-            self._virtual[layer] = virtual
+            self._virtual[layer] = torch.exp(call.sink_logits.float()[..., 0] - lse)
         if self.with_entropy:
             self._entropy[layer] = entropy(call)
         if self.with_renyi2:
@@ -157,14 +215,17 @@ def probe(
 
     Args:
         model: a transformers causal LM (or its decoder) whose attention goes through `AttentionInterface`.
-        keys: key positions, counted in the columns of the input; (batch, key) where rows differ, for example
+        keys: key positions, counted in the tokens of the text, also where a cache has dropped some of them (which
+            then get no attention); (batch, key) where rows differ, for example
             `mask.long().argmax(1, keepdim=True)` for the first real token of left-padded rows.
         entropy, renyi2: also compute these; each costs one more attention call per layer, in float32.
         hook: called with the attention module and its `AttentionCall` before attention is computed; returns the
             call to compute instead. For interventions, such as forbidding a key.
 
     Raises:
-        FirstTokenError: the architecture does not use the interface (GPT-J, Falcon, Bloom, MPT ...).
+        FirstTokenError: the architecture does not use the interface (GPT-J, Falcon, Bloom, MPT ...). Reading the
+            numbers raises it where they would mean nothing: a layer attends more than once in a pass, or its keys
+            are not the text's tokens.
     """
     kind = type(model).__name__
     if not model._can_set_attn_implementation():
@@ -173,17 +234,18 @@ def probe(
             "probe cannot see it; choose a model that uses it, such as Llama, Qwen, Gemma, GPT-2, OPT or Pythia."
         )
     found = Probe(torch.as_tensor(keys), entropy, renyi2, hook, kind)
-    before = model.config._attn_implementation
-    name = f"firsttoken_probe_{next(_numbers)}"
-    AttentionInterface.register(name, found._see)
-    AttentionMaskInterface.register(name, sdpa_mask)
-    try:
-        model.set_attn_implementation(name)
+    with found._passes.watch(model), attention_function(model, found._see):
         yield found
-    finally:
-        model.set_attn_implementation(before)
-        AttentionInterface._global_mapping.pop(name, None)
-        AttentionMaskInterface._global_mapping.pop(name, None)
+
+
+@cache
+def strange_arguments(module_class: type[nn.Module]) -> tuple[str, ...]:
+    """Arguments that the model's own eager attention reads and the probe does not know."""
+    eager = getattr(inspect.unwrap(module_class.forward), "__globals__", {}).get("eager_attention_forward")
+    if eager is None:
+        return ()
+    named = [p.name for p in inspect.signature(eager).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    return tuple(name for name in named if name not in UNDERSTOOD)
 
 
 def _as_call(
@@ -195,6 +257,7 @@ def _as_call(
     scale: float | None,
     is_causal: bool | None,
     kwargs: dict[str, Any],
+    held: Held | None,
 ) -> AttentionCall:
     """The arguments of transformers' attention interface in one form."""
     groups = query.shape[1] // key.shape[1]
@@ -211,6 +274,10 @@ def _as_call(
         mask = mask[..., : key.shape[2]]
     if bias is not None:
         mask, causal = create_position_bias_mask(bias, mask, causal, query, key), False
+    sink = kwargs.get("s_aux")  # (head,)
+    if sink is not None:
+        sink = sink.view(1, -1, 1, 1)
+    positions = None if held is None or held.positions is None else held.positions[: key.shape[2]]
     return AttentionCall(
         query,
         key,
@@ -219,7 +286,9 @@ def _as_call(
         mask,
         causal,
         softcap=kwargs.get("softcap"),
-        sink_logits=kwargs.get("s_aux"),
+        sink_logits=sink if sink is not None else kwargs.get("sinks"),
+        positions=positions,
+        first_query=None if held is None else held.seen,
     )
 
 
@@ -237,9 +306,14 @@ def columns(call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
         attention  # (batch, head, query, key), float32; 0 where the mask forbids
     """
     batch, _, queries, _ = call.query.shape
-    length = call.key.shape[2]
+    places = call.key_positions()
+    length = int(places.max()) + 1 if call.positions is not None else call.key.shape[2]
     if keys.numel() and (keys.min() < 0 or keys.max() >= length):
         raise FirstTokenError(f"The probe was asked for key {int(keys.max())}, but the input has {length} tokens.")
+    gone = None
+    if call.positions is not None:
+        there = keys[..., None] == places
+        gone, keys = ~there.any(-1), there.long().argmax(-1)
     if keys.dim() == 1:
         chosen = call.key[:, :, keys]
     else:
@@ -254,6 +328,8 @@ def columns(call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
     elif call.causal:
         later = positions[:, None, None, :] > torch.arange(queries, device=keys.device)[None, None, :, None]
         found = found.masked_fill(later, -torch.inf)
+    if gone is not None:
+        found = found.masked_fill(gone.view(-1, 1, 1, keys.shape[-1]), -torch.inf)
     return torch.exp(found - lse.nan_to_num(neginf=0.0)[..., None])
 
 
@@ -290,7 +366,7 @@ def _in_float32(call: AttentionCall) -> AttentionCall:
 def _row_entropy(call: AttentionCall, order: int) -> Tensor:
     found = plain_scores(call)
     if call.sink_logits is not None:
-        virtual = call.sink_logits.float().view(1, -1, 1, 1).expand(*found.shape[:3], 1)
+        virtual = call.sink_logits.float().expand(*found.shape[:3], 1)
         found = torch.cat([found, virtual], dim=-1)
     log_p = found - log_sum_exp(found, None).nan_to_num(neginf=0.0)[..., None]
     p = torch.exp(log_p)

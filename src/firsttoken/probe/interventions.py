@@ -33,8 +33,8 @@ def forbid_key(call: AttentionCall, key: int = 0) -> AttentionCall:
     """Every later query divides its attention among the other keys; the query at `key` itself keeps it, because
     the first one would otherwise have nothing to attend to."""
     mask = explicit_mask(call)
-    position = _positions(call)
-    block = (position > key)[:, None] & (torch.arange(call.key.shape[2], device=position.device) == key)
+    position = call.query_positions()
+    block = (position > key)[:, None] & (call.key_positions() == key)
     return replace(call, mask=without(mask, block[None, None]), causal=False)
 
 
@@ -42,8 +42,8 @@ def weaken_key(call: AttentionCall, nats: float, key: int = 0) -> AttentionCall:
     """Every later query sees the score of `key` lowered by `nats`: the odds of attending to it fall by exp(nats), and
     what is lost goes to the other keys in proportion."""
     mask = additive(explicit_mask(call))
-    position = _positions(call)
-    at_key = (position > key)[:, None] & (torch.arange(call.key.shape[2], device=position.device) == key)
+    position = call.query_positions()
+    at_key = (position > key)[:, None] & (call.key_positions() == key)
     return replace(call, mask=mask - nats * at_key.float()[None, None], causal=False)
 
 
@@ -57,14 +57,14 @@ def only_key(
         where: (batch, query), true at the queries to change; all queries from `key` on if None.
     """
     mask = explicit_mask(call)
-    position = _positions(call)
+    position = call.query_positions()
     chosen = torch.ones(call.query.shape[1], dtype=torch.bool, device=position.device)
     if heads is not None:
         _check_heads(heads, call)
         chosen[:] = False
         chosen[list(heads)] = True
     rows = (position >= key)[None] if where is None else (position >= key)[None] & where.to(position.device)
-    others = torch.arange(call.key.shape[2], device=position.device) != key
+    others = call.key_positions() != key
     block = rows[:, None, :, None] & chosen[None, :, None, None] & others
     return replace(call, mask=without(mask, block), causal=False)
 
@@ -73,10 +73,10 @@ def forbid_key_in_heads(call: AttentionCall, heads: Sequence[int], key: int = 0)
     """`forbid_key` for the given heads alone."""
     _check_heads(heads, call)
     mask = explicit_mask(call)
-    position = _positions(call)
+    position = call.query_positions()
     chosen = torch.zeros(call.query.shape[1], dtype=torch.bool, device=position.device)
     chosen[list(heads)] = True
-    at_key = torch.arange(call.key.shape[2], device=position.device) == key
+    at_key = call.key_positions() == key
     block = chosen[:, None, None] & (position > key)[:, None] & at_key
     return replace(call, mask=without(mask, block[None]), causal=False)
 
@@ -85,18 +85,30 @@ def set_first_value(call: AttentionCall, value: Tensor) -> AttentionCall:
     """Every later query reads `value`, (head, value_dim), from the first token; its attention stays as it is.
 
     The first token itself keeps its own value, so that its way through the layers does not change: a second copy of
-    its key, which only it can see, is put behind the others.
+    its key, which only it can see, is put behind the others. Where a cache has dropped the first token, nobody reads
+    its value.
     """
+    places, queries = call.key_positions(), call.query_positions()
+    if call.positions is not None and places[0] != 0:
+        return call
     mask = explicit_mask(call)
-    first = _positions(call) == 0
+    first = queries == 0
     copied = call.value.clone()
     copied[:, :, 0] = value.to(copied)
     keys = torch.cat([call.key, call.key[:, :, :1]], dim=2)
     values = torch.cat([copied, call.value[:, :, :1]], dim=2)
-    column = mask[..., :1]
-    own = without(column, ~first[None, None, :, None])
-    wider = torch.cat([without(mask, first[None, None, :, None].expand(1, 1, -1, mask.shape[3])), own], dim=3)
-    return replace(call, key=keys, value=values, mask=wider, causal=False)
+    original = first[:, None] & (torch.arange(mask.shape[3], device=first.device) == 0)
+    copy_of_first = without(mask[..., :1], ~first[None, None, :, None])
+    wider = torch.cat([without(mask, original[None, None]), copy_of_first], dim=3)
+    return replace(
+        call,
+        key=keys,
+        value=values,
+        mask=wider,
+        causal=False,
+        positions=torch.cat([places, places[:1]]),
+        first_query=int(queries[0]),
+    )
 
 
 def in_every_layer(change: Callable[[AttentionCall], AttentionCall]) -> Hook:
@@ -112,11 +124,6 @@ def in_layers(changes: Mapping[int, Callable[[AttentionCall], AttentionCall]]) -
         return call if change is None else change(call)
 
     return hook
-
-
-def _positions(call: AttentionCall) -> Tensor:
-    queries, keys = call.query.shape[2], call.key.shape[2]
-    return torch.arange(keys - queries, keys, device=call.key.device)
 
 
 def without(mask: Tensor, block: Tensor) -> Tensor:

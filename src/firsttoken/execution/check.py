@@ -1,0 +1,287 @@
+"""Is what the probe measures what the model computes? Asked once for each model, before it is measured.
+
+>>> checked(lm).layers  # the numbers of the layers that the rows of every result belong to
+
+A model in memory is run on a few tokens, and a small random copy of it (`models.small_copy`) on more tokens than its
+narrowed windows and selections hold; a streamed or sharded model is not read for this, only its copy is run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from firsttoken.errors import FirstTokenError
+from firsttoken.execution.choose import choose
+from firsttoken.models import LanguageModel
+from firsttoken.models.anatomy import attention_layers, config_value, longest_window, rotation_length
+from firsttoken.models.out_of_memory import explain_out_of_memory
+from firsttoken.models.small_copy import small_copy
+from firsttoken.probe import Probe, probe
+from firsttoken.probe import interventions as change
+from firsttoken.probe.attention import AttentionCall
+from firsttoken.probe.implementation import attention_configs
+
+TOKENS = 24
+MOST_TOKENS = 2080  # where no copy can be made: beyond the windows of nearly all models
+# Largest difference between two ways to compute the same, as a share of the largest logit, and of attention. A fault
+# is ten times as large at least; rounding in half precision adds up over the layers.
+TOLERANCE = {torch.float32: (1e-3, 1e-3), torch.float16: (0.05, 0.1), torch.bfloat16: (0.1, 0.2)}
+
+_checked: WeakKeyDictionary[LanguageModel, Checked | str] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What a check showed; goes into a record's provenance."""
+
+    subject: Literal["model", "copy", "model and copy", "unchecked"]  # what was run
+    tokens: int  # of the longest input that was run
+    layers: tuple[int, ...] | None  # numbers of the attention layers, in the order of a result's rows
+    logits: float | None  # largest difference with the probe from without it, of the largest logit
+    interventions: float | None  # the same with every intervention in place, at zero strength
+    attention: float | None  # largest difference from eager attention; None where a model has no usable eager
+    causal: bool | None  # whether no token reads later ones
+    same_rotation: int | None  # longest text whose tokens are turned as in any shorter one; None: however long
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"layers": None if self.layers is None else list(self.layers)}
+
+
+def checked(lm: LanguageModel, execution: str = "auto") -> Checked:
+    """The check of a causal model, made at the first call for this model and kept.
+
+    Raises:
+        FirstTokenError: the probe does not measure what the model computes, or tokens read later ones.
+    """
+    result = check(lm, execution)
+    if result.causal is False:
+        raise FirstTokenError(
+            f"{lm.name} lets tokens read later ones (an encoder, or a bidirectional text model), so it predicts "
+            "nothing and has no sink in the sense of this book; choose a causal language model."
+        )
+    return result
+
+
+def check(lm: LanguageModel, execution: str = "auto") -> Checked:
+    """The same, also for a model whose tokens read later ones."""
+    if lm not in _checked:
+        try:
+            _checked[lm] = _check(lm, resident=choose(lm, execution) == "resident")
+        except FirstTokenError as error:
+            _checked[lm] = str(error)
+            raise
+    kept = _checked[lm]
+    if isinstance(kept, str):
+        raise FirstTokenError(kept)
+    return kept
+
+
+def answers_for_prefixes(lm: LanguageModel, length: int, execution: str = "auto") -> bool:
+    """Whether the first rows of a text of `length` tokens are the rows of the same text cut short."""
+    result = check(lm, execution)
+    return result.causal is not False and (result.same_rotation is None or length <= result.same_rotation)
+
+
+def _check(lm: LanguageModel, resident: bool) -> Checked:
+    small = small_copy(lm.config, lm.trust_remote_code)
+    if small is not None and not _sees_attention(small):
+        small = None  # the layers left in the copy are of another kind
+    of_copy = None if small is None else examine(small, lm.name)
+    if not resident:
+        return _of_configuration(lm, small, of_copy)
+    window = longest_window(lm.config)
+    beyond = small is None and window is not None and window >= TOKENS
+    tokens = min(window + 8, MOST_TOKENS) if beyond and window is not None else TOKENS
+    with explain_out_of_memory("use dtype='bfloat16'"):
+        # Whether tokens read later ones is a question about code, which the copy has answered.
+        of_model = examine(lm.model, lm.name, tokens, rows=1, causality=of_copy is None)
+    if of_copy is None:
+        return of_model
+    attention = (of_copy.attention, of_model.attention)
+    return replace(
+        of_model,
+        subject="model and copy",
+        logits=max(of_copy.logits or 0.0, of_model.logits or 0.0),
+        interventions=max(of_copy.interventions or 0.0, of_model.interventions or 0.0),
+        attention=None if None in attention else max(value or 0.0 for value in attention),
+        causal=of_copy.causal,
+    )
+
+
+def _of_configuration(lm: LanguageModel, small: PreTrainedModel | None, of_copy: Checked | None) -> Checked:
+    """The check of a model whose weights are not read for it."""
+    layers = attention_layers(lm.config)
+    if of_copy is None:
+        nothing = Checked(
+            subject="unchecked",
+            tokens=0,
+            layers=None if layers is None else tuple(layers),
+            logits=None,
+            interventions=None,
+            attention=None,
+            causal=None,
+            same_rotation=rotation_length(lm.config),
+        )
+        return nothing
+    count = config_value(lm.config, "num_hidden_layers")
+    if layers is None and small is not None and of_copy.layers is not None:
+        every = tuple(range(config_value(small.config, "num_hidden_layers") or 0))
+        layers = list(range(count)) if of_copy.layers == every else None
+    return replace(of_copy, subject="copy", layers=None if layers is None else tuple(layers))
+
+
+def _sees_attention(model: PreTrainedModel) -> bool:
+    with torch.inference_mode(), probe(model) as p:
+        _logits(model, _ids(model, 4, 1), type(model).__name__)
+    return bool(p.layers)
+
+
+def examine(model: PreTrainedModel, name: str, tokens: int = TOKENS, rows: int = 2, causality: bool = True) -> Checked:
+    """Compare a model with itself under the probe, on random tokens, (rows, tokens).
+
+    Args:
+        causality: whether to find out if tokens read later ones; takes two passes more.
+
+    Raises:
+        FirstTokenError: it cannot be probed, or differs; the sentence says by how much.
+    """
+    ids = _ids(model, tokens, rows)
+    allowed, allowed_attention = TOLERANCE.get(model.dtype, TOLERANCE[torch.float32])
+    with torch.inference_mode():
+        plain = _logits(model, ids, name)
+        scale = float(plain.abs().max().clamp_min(1e-6))
+        if not math.isfinite(scale):
+            raise FirstTokenError(f"{name} computes logits that are no numbers; load it in another dtype.")
+
+        def differ(other: Tensor, expected: Tensor) -> float:
+            return float((other - expected).abs().max()) / scale
+
+        with probe(model, keys=range(tokens)) as p:
+            logits = differ(_logits(model, ids, name), plain)
+        if logits > allowed:
+            raise _refusal(name, f"logits change by {logits:.2g} of the largest one while the probe looks on")
+        layers = _layers(model, p, name)
+        with probe(model, hook=change.in_every_layer(_without_effect)):
+            changed = differ(_logits(model, ids[:1], name), plain[:1])
+        if changed > allowed:
+            raise _refusal(name, f"interventions at zero strength change logits by {changed:.2g} of the largest one")
+        attention = _against_eager(model, ids, p, name)
+        if attention is not None and attention > allowed_attention:
+            raise _refusal(name, f"attention differs from its eager attention by {attention:.2g}")
+        causal = None
+        if causality:
+            # A token that no earlier one reads changes nothing there, and neither does its absence.
+            other = torch.cat([ids[:, :-1], ids[:, :1]], dim=1)
+            half = tokens // 2
+            later = differ(_logits(model, other, name)[:, :-1], plain[:, :-1])
+            absent = differ(_logits(model, ids[:, :half], name), plain[:, :half])
+            causal = max(later, absent) <= allowed
+    return Checked(
+        subject="model",
+        tokens=tokens,
+        layers=layers,
+        logits=logits,
+        interventions=changed,
+        attention=attention,
+        causal=causal,
+        same_rotation=rotation_length(model.config),
+    )
+
+
+def _refusal(name: str, what: str) -> FirstTokenError:
+    return FirstTokenError(
+        f"The probe does not measure what {name} computes: {what}; choose another model, or report this one."
+    )
+
+
+def _ids(model: PreTrainedModel, tokens: int, rows: int) -> Tensor:
+    """Random tokens, (row, token), none of them special as far as numbers can tell."""
+    embedding: Any = model.get_input_embeddings()
+    vocabulary = int(embedding.weight.shape[0])
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(3, min(vocabulary - 4, 30_000), (rows, tokens), generator=generator).to(model.device)
+
+
+def _logits(model: PreTrainedModel, ids: Tensor, name: str) -> Tensor:
+    try:
+        logits: Tensor = model(input_ids=ids, use_cache=False).logits.float()
+    except FirstTokenError:
+        raise
+    except Exception as error:
+        message = str(error).strip().splitlines() or [type(error).__name__]
+        raise FirstTokenError(f"{name} cannot be run on {ids.shape[1]} tokens of text: {message[0][:200]}.") from error
+    return logits
+
+
+def _layers(model: PreTrainedModel, p: Probe, name: str) -> tuple[int, ...]:
+    seen = tuple(sorted(p.per_layer()))
+    if not seen:
+        _ = p.attention  # says what is the matter
+    expected = attention_layers(model.config)
+    if expected is not None and seen != tuple(expected):
+        raise _refusal(
+            name, f"its configuration has attention in layers {list(expected)}, and the probe sees {list(seen)}"
+        )
+    return seen
+
+
+def _without_effect(call: AttentionCall) -> AttentionCall:
+    """Every intervention of `probe.interventions`, so weak that nothing may change, in a text of one row."""
+    call = replace(call, mask=change.explicit_mask(call), causal=False)
+    call = change.forbid_key_in_heads(call, [])
+    call = change.only_key(call, heads=[])
+    call = change.weaken_key(call, 0.0)
+    return change.set_first_value(call, call.value[0, :, 0])
+
+
+def _against_eager(model: PreTrainedModel, ids: Tensor, p: Probe, name: str) -> float | None:
+    """The largest difference between the probe's attention and eager attention's; None without usable maps."""
+    with _eager(model):
+        try:
+            out = model(input_ids=ids, use_cache=False, output_attentions=True)
+        except Exception:
+            return None
+    length = ids.shape[1]
+    given = getattr(out, "attentions", None) or ()
+    # Mixers that are no attention put something else there, or nothing.
+    maps = [m for m in given if isinstance(m, Tensor) and m.shape[-2:] == (length, length) and m.dim() == 4]
+    columns = p.per_layer()
+    if not maps:
+        return None
+    if len(maps) != len(columns):
+        raise _refusal(name, f"eager attention gives {len(maps)} maps, and the probe sees {len(columns)} layers")
+    largest = 0.0
+    virtual = p.virtual_sink_per_layer()
+    for layer, expected in zip(sorted(columns), maps, strict=True):
+        seen, expected = columns[layer], expected.float()
+        if seen.shape != expected.shape:
+            raise _refusal(
+                name, f"eager attention has maps of {tuple(expected.shape)}, the probe of {tuple(seen.shape)}"
+            )
+        if layer in virtual and float((expected.sum(-1) - 1).abs().max()) < 1e-2:
+            # Some models give their maps before the virtual sink takes its share.
+            seen = seen / (1 - virtual[layer])[..., None].clamp_min(1e-6)
+        largest = max(largest, float((seen - expected).abs().max()))
+    return largest
+
+
+@contextmanager
+def _eager(model: PreTrainedModel) -> Iterator[None]:
+    configs = attention_configs(model)
+    before = [config._attn_implementation_internal for config in configs]
+    try:
+        for config in configs:
+            config._attn_implementation_internal = "eager"
+        yield
+    finally:
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation_internal = implementation

@@ -1,0 +1,81 @@
+"""Every causal language model class of the installed transformers as a small random model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from firsttoken.models.small_copy import random_model, small_config
+
+MODEL_TYPES: dict[str, str] = dict(sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()))
+LARGEST = 20_000_000  # parameters
+ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
+EXPERTS = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}
+INDEXER = {
+    "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 4,
+    "indexer_compress_ratio": 2, "hc_lowrank": 8, "layer_types": ["linear_attention", "full_attention"] * 2,
+}  # fmt: skip
+
+# What shrinking a default configuration does not guess.
+CHANGES: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1, 3]},
+    "cohere_compass_text": {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}},
+    "deepseek_v2": EXPERTS,
+    "dots1": {**EXPERTS, "n_shared_experts": 1},
+    "dots3_note": {"swa_head_dim": 16},
+    "dots3_note_text": {"swa_head_dim": 16},
+    "falcon_h1": {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16},
+    "gemma3n_text": {"num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.0] * 4},
+    "gemma4_assistant": {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0},
+    "gemma4_unified_assistant": {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "hunyuan_v1_moe": {"head_dim": 8},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "mamba2": {"num_heads": 8, "head_dim": 8},
+    "ministral": {"head_dim": 8},
+    "nemotron": {"head_dim": 8, "num_key_value_heads": 2},
+    "qwen4_exp": INDEXER,
+    "qwen4_exp_text": INDEXER,
+    "reformer": {"is_decoder": True, "axial_pos_embds": False},
+    "xlnet": {"d_head": 8},
+    "xlstm": {"embedding_dim": 32, "num_blocks": 2},
+    "xmod": {"default_language": "en_XX"},
+    "zamba": {"layers_block_type": ["mamba", "mamba", "hybrid", "mamba"], "attention_hidden_size": 64},
+    "zamba2": {
+        "layers_block_type": ["mamba", "hybrid"] * 2, "hybrid_layer_ids": [1, 3], "num_mem_blocks": 1,
+        "attention_head_dim": 16, "attention_hidden_size": 64, "n_mamba_heads": 4, "num_key_value_heads": 4,
+    },
+}  # fmt: skip
+
+
+def small_model(model_type: str) -> PreTrainedModel:
+    """A small random model of a type.
+
+    Raises:
+        Exception: whatever the architecture raises where it cannot be built so.
+    """
+    config = small_config(AutoConfig.for_model(model_type), **CHANGES.get(model_type, {}))
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
+    if size > LARGEST:
+        raise ValueError(f"{size} parameters are too many")
+    return random_model(config)
+
+
+# Types without a small model, and why.
+NOT_BUILT = {
+    "blt": "Its byte embeddings are too large for a test.",
+    "dbrx": "Its default configuration cannot be built.",
+    "dots3_note": "Its sizes depend on each other.",
+    "dots3_note_text": "Its sizes depend on each other.",
+    "gemma3n": "Its vision tower needs another package.",
+    "gemma4_assistant": "It drafts for another model and does not stand alone.",
+    "gemma4_unified_assistant": "It drafts for another model and does not stand alone.",
+    "musicgen": "It continues sound, not text.",
+    "musicgen_melody": "It continues sound, not text.",
+    "zamba": "Its shared weights cannot be tied in a small model.",
+}
