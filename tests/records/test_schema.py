@@ -13,7 +13,7 @@ from firsttoken import claims, files, records
 from firsttoken.claims import verify
 from firsttoken.claims.sink_position import measure as sink_position
 from firsttoken.records import Record, numbers, schema, store
-from firsttoken.records.measurement import texts_hash
+from firsttoken.records.store import texts_hash
 
 RATE = {"value": 0.97, "low": 0.9, "high": 1.0, "n": 16}
 

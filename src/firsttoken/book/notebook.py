@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 
 from firsttoken import models
 from firsttoken.book import page
+from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
 from firsttoken.parameters import FORMER, renamed
 from firsttoken.plots import Display
 from firsttoken.records import Record
-from firsttoken.records.measurement import Measurement
 
 P = TypeVar("P")
 _LOADING = ("dtype", "device", "device_map", "trust_remote_code")

@@ -101,6 +101,8 @@ def _origin(record: Record) -> list[tuple[str, str]]:
         "machine": origin.get("machine"),
         "packages": packages,
         "python": origin.get("python"),
+        "checked": _check(origin.get("check"), model.get("weights")),
+        "first tokens read": " ".join(map(repr, origin["first_tokens"])) if origin.get("first_tokens") else None,
         "passages (hash)": origin.get("texts_hash"),
         "passages (n)": _count(record),
         "seed": record.parameters.get("seed"),
@@ -110,6 +112,18 @@ def _origin(record: Record) -> list[tuple[str, str]]:
         "seconds": origin.get("seconds"),
     }
     return [(name, _text(value)) for name, value in facts.items() if value is not None]
+
+
+def _check(outputs: Mapping[str, Any] | None, weights: Mapping[str, Any] | None) -> str:
+    """What was made sure of before the measurement, in words."""
+    told = []
+    if weights and weights.get("checked"):
+        told.append("every parameter came from the file")
+    if outputs and outputs.get("subject") not in (None, "unchecked"):
+        told.append(f"outputs with and without the probe differ by {outputs['logits']:.0e} of the largest")
+        if outputs.get("attention") is not None:
+            told.append(f"attention differs from eager by {outputs['attention']:.0e}")
+    return "; ".join(told) or "not checked"
 
 
 def _count(record: Record) -> int | None:

@@ -11,12 +11,15 @@ import pkgutil
 from collections.abc import Iterable
 from functools import cache
 from importlib import util
+from typing import TYPE_CHECKING
 
 from firsttoken.claims.base import Claim
 from firsttoken.errors import FirstTokenError
 from firsttoken.records import Record, Verdict
-from firsttoken.records.measurement import Measurement
 from firsttoken.records.schema import FORMER_CLAIMS
+
+if TYPE_CHECKING:
+    from firsttoken.measures.measurement import Measurement
 
 
 @cache

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from firsttoken import claims, models
 from firsttoken.errors import FirstTokenError
+from firsttoken.measures.measurement import Measurement
 from firsttoken.models.bundled import BUNDLED
 from firsttoken.records import Record, differences, read, store
-from firsttoken.records.measurement import Measurement
 
 # Float32 sums come out differently on another processor: about 1e-5 in an attention weight. A rate that counts
 # heads above a threshold moves by one head of one passage when that carries a head across.

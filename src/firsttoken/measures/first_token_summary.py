@@ -11,8 +11,8 @@ from firsttoken import statistics, texts
 from firsttoken.estimates import JSON
 from firsttoken.measures import sinks
 from firsttoken.measures.first_token_attention import alphas
+from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.records.measurement import Measurement
 from firsttoken.records.paper_numbers import PAPER_EPSILON
 
 EPSILONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

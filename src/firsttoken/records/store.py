@@ -10,10 +10,11 @@ Set `FIRSTTOKEN_RESULTS` to put the local store somewhere else.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -158,6 +159,14 @@ def all_records(claim: str = "*") -> list[Record]:
     return [read(path) for _, path in sorted(paths.items())]
 
 
+def texts_hash(passages: Sequence[str]) -> str:
+    """A short hash of texts in order; two records with the same hash were measured on the same texts."""
+    digest = hashlib.sha256()
+    for text in passages:
+        digest.update(hashlib.sha256(text.encode("utf-8")).digest())
+    return digest.hexdigest()[:16]
+
+
 # -- reuse ------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +217,7 @@ def reuse_or_measure(
     fresh: bool = False,
     reference: bool | None = None,
     store: Path | None = None,
+    about: Callable[[], JSON] | None = None,
 ) -> Record:
     """The record of a measurement: an existing one if it answers the same question, else a new one.
 
@@ -222,6 +232,7 @@ def reuse_or_measure(
         reference: whether a committed record may be reused too. By default yes, unless the environment variable
             `FIRSTTOKEN_MEASURE_HERE` is set, as `make book` does: it shows this machine's own numbers.
         store: where to look first and to write; the local store if none is given.
+        about: more for the record's provenance, asked for before something is measured and only then.
     """
     if (
         not fresh
@@ -231,6 +242,7 @@ def reuse_or_measure(
 
     # The code that measures was loaded before; what is committed while it runs is not what ran.
     state = git_state(ROOT)
+    more = about() if about else {}
     start = time.perf_counter()
     values = _normal(measure())
     provenance = {
@@ -238,6 +250,7 @@ def reuse_or_measure(
         "texts_hash": texts,
         **environment(),
         **state,
+        **more,
         "seconds": round(time.perf_counter() - start, 1),
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

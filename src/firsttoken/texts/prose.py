@@ -1,7 +1,7 @@
 """The texts that models are probed with: passages written for this project, a long document, or the reader's own.
 
 The passages live in `data/passages/<domain>.txt`; a line `=== name` begins each. Change one and every record made with
-them is measured again, because records carry `texts_hash` (`records.measurement`).
+them is measured again, because records carry `texts_hash` (`measures.measurement`).
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from firsttoken.estimates import JSON
 from firsttoken.measures.bos_arms import ARMS, Arm
 from firsttoken.measures.bos_contrast import first_token_mass
 from firsttoken.measures.jacobian import Gains, choose_sources, gains
+from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
 from firsttoken.ranges import at_least
-from firsttoken.records.measurement import Measurement
 from firsttoken.statistics import mean_estimates, ratio_estimates
 
 

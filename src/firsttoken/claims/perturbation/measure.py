@@ -19,11 +19,11 @@ from firsttoken.estimates import JSON
 from firsttoken.execution.by_layer import through_layers
 from firsttoken.measures.bos_arms import ARMS, Arm
 from firsttoken.measures.bos_contrast import first_token_mass, start
+from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.spread import Distances, distances, reach, run_edits, spread
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
 from firsttoken.ranges import at_least
-from firsttoken.records.measurement import Measurement
 from firsttoken.statistics import mean_estimates, ratio_estimates
 from firsttoken.texts.edits import Edit, choose_edits, edit_text, parse_edit, shakespeare, token_synonyms
 

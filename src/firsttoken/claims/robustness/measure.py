@@ -22,12 +22,12 @@ from firsttoken.claims.robustness.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures.ablations import Means, calibrated, intervened
+from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.interventions import in_every_layer, weaken_key
 from firsttoken.ranges import at_least
-from firsttoken.records.measurement import Measurement
 from firsttoken.statistics import ratio_of_sums
 from firsttoken.texts.edits import token_synonyms
 

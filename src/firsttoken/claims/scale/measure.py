@@ -15,9 +15,9 @@ from firsttoken.estimates import JSON
 from firsttoken.execution import cost
 from firsttoken.measures import first_token_summary
 from firsttoken.measures.first_token_summary import Parameters
+from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
 from firsttoken.records import Record
-from firsttoken.records.measurement import Measurement
 from firsttoken.records.paper_numbers import PAPER_EPSILON
 
 # Configurations as published on the hub; the planner needs no weights and no network for them.

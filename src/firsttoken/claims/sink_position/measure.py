@@ -21,13 +21,13 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures import sinks
+from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.forward import in_batches, run_decoder
 from firsttoken.probe.residual_stream import watch
 from firsttoken.ranges import at_least
-from firsttoken.records.measurement import Measurement
 from firsttoken.texts.token_classes import decode
 
 Reading = Literal[

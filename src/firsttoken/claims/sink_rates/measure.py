@@ -20,9 +20,9 @@ from firsttoken.estimates import JSON, Estimate
 from firsttoken.measures import first_token_summary, sinks
 from firsttoken.measures.first_token_attention import alphas, alphas_of_prefixes
 from firsttoken.measures.first_token_summary import EPSILONS, Parameters
+from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.records import Record
-from firsttoken.records.measurement import Measurement
 from firsttoken.records.paper_numbers import PAPER_EPSILON
 
 SHORTEST = 16  # tokens of the shortest input of the length sweep

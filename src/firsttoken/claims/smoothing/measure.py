@@ -26,12 +26,12 @@ from firsttoken.execution.by_layer import attention, through_layers
 from firsttoken.measures.attention_maps import every_map, pack
 from firsttoken.measures.bos_arms import ARMS, Arm
 from firsttoken.measures.bos_contrast import first_token_mass, start
+from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.spectra import effective_rank, rest_entropy, singular_values
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
 from firsttoken.probe.forward import in_batches
 from firsttoken.ranges import at_least
-from firsttoken.records.measurement import Measurement
 from firsttoken.statistics import mean_estimates, ratio_of_sums
 
 SHORTEST = 64  # text tokens of the shortest window of the length sweep

@@ -24,11 +24,11 @@ from firsttoken.execution.shared_pass import together
 from firsttoken.measures.bos_arms import ARMS, Arm
 from firsttoken.measures.bos_contrast import first_token_mass, start
 from firsttoken.measures.jacobian import choose_sources, gains
+from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.path_sums import log_path_sums, walk
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.ranges import at_least
-from firsttoken.records.measurement import Measurement
 from firsttoken.statistics import mean_estimates, ratio_of_sums
 
 LN10 = 2.302585092994046

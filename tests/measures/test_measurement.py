@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from firsttoken.errors import FirstTokenError
+from firsttoken.measures import measurement
+from firsttoken.measures.measurement import Measurement
 from firsttoken.records import Record, Verdict
-from firsttoken.records.measurement import Measurement
 
 
 @dataclass
@@ -18,6 +19,7 @@ class Model:
     slug: str = "tiny"
     longest: int = 100
     runs: list[str] = field(default_factory=list)
+    looks: list[str] = field(default_factory=list)
 
     def provenance(self) -> dict[str, Any]:
         return {"name": self.slug, "fingerprint": "f", "dtype": "float32", "quantisation": "none"}
@@ -53,6 +55,7 @@ AFTER = replace(MAIN, run=run_after, variant="after", given=MAIN, judge=None)
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "own"))
+    monkeypatch.setattr(measurement, "about", lambda lm, *_: lm.looks.append("look") or {"check": "made"})
     return tmp_path
 
 
@@ -63,6 +66,8 @@ def test_a_record_says_what_was_asked_and_is_used_again(store: Path) -> None:
     assert first.verdict == Verdict("partly", "tiny 5")
     assert MAIN.record(lm, Parameters(length=5, batch_tokens=2)) == first
     assert lm.runs == ["main"]
+    assert lm.looks == ["look"]  # a model is checked where it is measured, not where its record is read
+    assert first.provenance["check"] == "made"
     MAIN.record(lm, Parameters(length=6))
     MAIN.record(lm, Parameters(length=6), fresh=True)
     assert lm.runs == ["main"] * 3

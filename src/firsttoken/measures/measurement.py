@@ -6,30 +6,38 @@ does not, and measured again with its own parameters by `firsttoken verify`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar, get_args
 
+from firsttoken import texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
-from firsttoken.records.store import Record, Verdict, recorded, reusable, reuse_or_measure
+from firsttoken.execution.check import checked
+from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.records.store import Record, Verdict, recorded, reusable, reuse_or_measure, texts_hash
 
 P = TypeVar("P")
 
 
-def texts_hash(passages: Sequence[str]) -> str:
-    """A short hash of texts in order; two records with the same hash were measured on the same texts."""
-    digest = hashlib.sha256()
-    for text in passages:
-        digest.update(hashlib.sha256(text.encode("utf-8")).digest())
-    return digest.hexdigest()[:16]
-
-
-def as_it_is(lm: Any, parameters: P) -> P:
+def as_it_is(lm: LanguageModel, parameters: P) -> P:
     """The parameters, which no model limits."""
     return parameters
+
+
+def about(lm: LanguageModel, parameters: P, passages: Sequence[str]) -> JSON:
+    """What is made sure of before a model is measured: that the probe sees what the model computes (`check`), and
+    which tokens it reads first (`first_tokens`, three of the first text, under the parameters' BOS policy if they have
+    one).
+
+    Raises:
+        FirstTokenError: the check failed; it says by how much.
+    """
+    policy = getattr(parameters, "bos", "auto")
+    ids = texts.encode(lm, passages[:1], 3, policy if policy in get_args(BosPolicy) else "auto")
+    result = checked(lm, getattr(parameters, "execution", "auto"))
+    return {"check": result.to_json(), "first_tokens": texts.first_tokens(lm, ids)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +68,14 @@ class Measurement(Generic[P]):
     judge: Callable[[Record], Verdict | None] | None = None
     variant: str = ""
     version: int = 1
-    fit: Callable[[Any, P], P] = as_it_is
+    fit: Callable[[LanguageModel, P], P] = as_it_is
     given: Measurement[P] | None = None
     copies: frozenset[str] = frozenset()
     repeatable: bool = True
 
     def record(
         self,
-        lm: Any,
+        lm: LanguageModel,
         parameters: P,
         *,
         fresh: bool = False,
@@ -77,7 +85,6 @@ class Measurement(Generic[P]):
         """The record that answers these parameters for a model: an existing one, else measured now and stored.
 
         Args:
-            lm: a `firsttoken.models.LanguageModel`.
             fresh: measure in any case.
             store: where to look and to write; this machine's own store if none is given.
             reference: whether a committed record will do; see `records.reuse_or_measure`.
@@ -112,6 +119,7 @@ class Measurement(Generic[P]):
             fresh=fresh,
             store=store,
             reference=reference,
+            about=lambda: about(lm, fitted, passages),
         )
 
     def asked(self, record: Record) -> P:
@@ -128,6 +136,6 @@ class Measurement(Generic[P]):
             )
         return self.parameters(**record.parameters)
 
-    def again(self, lm: Any, record: Record, store: Path) -> Record:
+    def again(self, lm: LanguageModel, record: Record, store: Path) -> Record:
         """Measure what a record holds once more into `store`, from nothing that another store has."""
         return self.record(lm, self.asked(record), store=store, reference=False)
