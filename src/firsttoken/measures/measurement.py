@@ -35,7 +35,8 @@ def about(lm: LanguageModel, parameters: P, passages: Sequence[str]) -> JSON:
         FirstTokenError: the check failed; it says by how much.
     """
     policy = getattr(parameters, "bos", "auto")
-    ids = texts.encode(lm, passages[:1], 3, policy if policy in get_args(BosPolicy) else "auto")
+    bos: BosPolicy = policy if policy in get_args(BosPolicy) else "auto"
+    ids = texts.encode(lm, passages[:1], 3, bos)
     result = checked(lm, getattr(parameters, "execution", "auto"))
     return {"check": result.to_json(), "first_tokens": texts.first_tokens(lm, ids)}
 
