@@ -13,6 +13,8 @@ from transformers import DynamicCache
 from fake import LETTERS, fake_lm
 from firsttoken import models, texts
 from firsttoken.claims.kv_cache import measure as kv_cache
+from firsttoken.claims.kv_cache import verdict
+from firsttoken.claims.kv_cache.measure import Parameters, Stream
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
 from firsttoken.measures import cache_masks
@@ -21,6 +23,7 @@ from firsttoken.measures.sink_window_cache import cache_bytes, sink_window_cache
 from firsttoken.models.anatomy import rotate_half, rotations
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, plain_scores
+from firsttoken.records import Record
 from tiny import tiny_model
 
 LENGTH = 40
@@ -61,7 +64,7 @@ def test_the_hook_equals_a_mask_given_from_outside(name: str) -> None:
     policy = Policy(8, "sinks", 2)
     model = tiny_model(name)
     with torch.no_grad(), probe(model, hook=evicting(model, policy)):
-        found = model(IDS, use_cache=False).logits
+        logits = model(IDS, use_cache=False).logits
     blocked = torch.zeros(LENGTH, LENGTH).masked_fill(~cache_masks.allowed(policy, LENGTH), -torch.inf)
     given: Any = blocked[None, None].expand(2, 1, -1, -1)
     if name == "gemma3_text":
@@ -71,7 +74,7 @@ def test_the_hook_equals_a_mask_given_from_outside(name: str) -> None:
     model.set_attn_implementation("eager")
     with torch.no_grad():
         expected = model(IDS, attention_mask=given, use_cache=False).logits
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-3)
 
 
 def test_only_the_named_layers_forget() -> None:
@@ -128,11 +131,11 @@ def test_heavy_hitters_are_kept_and_nothing_comes_back() -> None:
 def stream(model: Any, ids: torch.Tensor, window: int, sinks: int, prefill: int) -> torch.Tensor:
     """Logits after every token from the first `prefill` on, one token at a time."""
     cache = sink_window_cache(model, window, sinks)
-    found = [model(ids[:, :prefill], past_key_values=cache, use_cache=True).logits]
+    logits = [model(ids[:, :prefill], past_key_values=cache, use_cache=True).logits]
     for place in range(prefill, ids.shape[1]):
-        found.append(model(ids[:, place : place + 1], past_key_values=cache, use_cache=True).logits)
+        logits.append(model(ids[:, place : place + 1], past_key_values=cache, use_cache=True).logits)
         assert cache.get_seq_length() <= window - 1
-    return torch.cat(found, dim=1)
+    return torch.cat(logits, dim=1)
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-mqa", "qwen2", "qwen3"])
@@ -144,8 +147,8 @@ def test_throwing_away_equals_masks(name: str, sinks: int, prefill: int) -> None
     with torch.no_grad():
         with probe(model, hook=evicting(model, policy)):
             expected = model(IDS, use_cache=False).logits
-        found = stream(model, IDS, 10, sinks, prefill)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+        streamed = stream(model, IDS, 10, sinks, prefill)
+    torch.testing.assert_close(streamed, expected, atol=1e-4, rtol=1e-3)
     with torch.no_grad(), probe(model, hook=evicting(model, Policy(10, "sinks", sinks))):
         original = model(IDS, use_cache=False).logits
     if sinks:
@@ -160,8 +163,8 @@ def test_throwing_away_equals_masks_in_a_real_model() -> None:
     with torch.no_grad():
         with probe(lm.model, hook=evicting(lm.model, Policy(32, "sinks", 4, "cache"))):
             expected = lm.model(ids, use_cache=False).logits
-        found = stream(lm.model, ids, 32, 4, 16)
-    torch.testing.assert_close(found.log_softmax(-1), expected.log_softmax(-1), atol=2e-3, rtol=1e-3)
+        streamed = stream(lm.model, ids, 32, 4, 16)
+    torch.testing.assert_close(streamed.log_softmax(-1), expected.log_softmax(-1), atol=2e-3, rtol=1e-3)
 
 
 def test_a_bounded_cache_stays_bounded_beyond_the_longest_text() -> None:
@@ -203,11 +206,11 @@ def test_cutting_a_cache_once_equals_one_masked_pass(name: str, positions: Any, 
     model = tiny_model(name)
     pruning = Pruning(25, 9, sinks, positions)
     with torch.no_grad():
-        found = cut_in_earnest(model, IDS, pruning)
+        cut = cut_in_earnest(model, IDS, pruning)
         with probe(model, hook=pruned_once(model, pruning)):
             masked = model(IDS, use_cache=False).logits
         plain = model(IDS, use_cache=False).logits
-    torch.testing.assert_close(masked[:, 25:], found, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(masked[:, 25:], cut, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(masked[:, :25], plain[:, :25], atol=1e-4, rtol=1e-3)
     assert (masked[:, 25:] - plain[:, 25:]).abs().max() > 1e-2, "the cut changes what comes after it"
     with torch.no_grad(), probe(model, hook=pruned_once(model, Pruning(25, 9, sinks))):
@@ -236,12 +239,12 @@ def test_summary_by_hand() -> None:
         "sinks 4": torch.tensor([2.5, 3.5]),
         "random 4": torch.tensor([4.0, 5.0]),
     }
-    found = kv_cache.summary({name: numbers.double() for name, numbers in loss.items()})
-    assert found["policies"]["window"]["increase"]["value"] == pytest.approx(2.5)
-    assert found["policies"]["window"]["perplexity"]["value"] == pytest.approx(math.exp(5))
-    assert found["recovered"]["value"] == pytest.approx(1 - 1 / 5)
-    assert found["recovered_random"]["value"] == pytest.approx(1 - 4 / 5)
-    assert found["perplexity_ratio"]["value"] == pytest.approx(math.exp(0.5))
+    values = kv_cache.summary({name: numbers.double() for name, numbers in loss.items()})
+    assert values["policies"]["window"]["increase"]["value"] == pytest.approx(2.5)
+    assert values["policies"]["window"]["perplexity"]["value"] == pytest.approx(math.exp(5))
+    assert values["recovered"]["value"] == pytest.approx(1 - 1 / 5)
+    assert values["recovered_random"]["value"] == pytest.approx(1 - 4 / 5)
+    assert values["perplexity_ratio"]["value"] == pytest.approx(math.exp(0.5))
 
 
 def test_repetition() -> None:
@@ -253,17 +256,18 @@ def test_records_of_a_tiny_model(tmp_path: Any, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
     monkeypatch.setattr(kv_cache, "MARK", 20)
     lm = fake_lm(tiny_model("llama"))
-    found = kv_cache.measure_stream(lm, kv_cache.KvCache(stream=60, window=24)).values
-    assert found["tokens"] == [20, 40, 60]
-    assert found["cached"] == [23, 23, 23]
-    assert len(set(found["bytes"])) == 1
-    again = kv_cache.measure_stream(lm, kv_cache.KvCache(stream=60, window=24), fresh=True).values
-    assert again["text"] == found["text"], "the same seed"
+    values = kv_cache.STREAM.record(lm, Stream(stream=60, window=24)).values
+    assert values["tokens"] == [20, 40, 60]
+    assert values["cached"] == [23, 23, 23]
+    assert len(set(values["bytes"])) == 1
+    again = kv_cache.STREAM.record(lm, Stream(stream=60, window=24), fresh=True).values
+    assert again["text"] == values["text"], "the same seed"
 
     monkeypatch.setattr(kv_cache.texts, "long_text", lambda: "".join(LETTERS[3 + (i * i) % 90] for i in range(400)))
+    monkeypatch.setattr(kv_cache.task_scores, "needle", lambda *_, **__: None)
     monkeypatch.setattr(kv_cache, "retrieval", lambda *_: {})
-    record = kv_cache.measure(lm, kv_cache.KvCache(windows=3, length=64, window=16))
-    assert record.verdict == kv_cache.judge(record.values)
+    record = kv_cache.MEASUREMENT.record(lm, Parameters(windows=3, length=64, window=16))
+    assert record.verdict == verdict.judge(record)
     ids = texts.windows(lm, kv_cache.texts.long_text(), 64, 3, "auto")
     with torch.no_grad():
         log = lm.model(ids).logits.log_softmax(-1)
@@ -291,9 +295,11 @@ def test_bad_input() -> None:
     with pytest.raises(FirstTokenError, match="takes 7 at once"):
         llama(IDS, past_key_values=sink_window_cache(llama, 8, 1), use_cache=True)
     with pytest.raises(FirstTokenError, match="past the window"):
-        kv_cache.measure(fake_lm(llama), kv_cache.KvCache(length=100, window=128))
+        Parameters(length=100, window=128)
     with pytest.raises(FirstTokenError, match="at least 1000; not 10"):
-        kv_cache.measure_stream(fake_lm(llama), kv_cache.KvCache(stream=10))
+        Stream(stream=10)
+    with pytest.raises(FirstTokenError, match="window of at least 17, not 16"):
+        Stream(window=16)
 
 
 @pytest.mark.parametrize(
@@ -317,4 +323,4 @@ def test_verdicts_follow_from_the_numbers(harm: float, recovered: float, control
         "perplexity_ratio": estimate(1.1),
         "sliding_layers": 0,
     }
-    assert kv_cache.judge(values).status == status
+    assert verdict.judge(Record("kv_cache", "some-model", {}, values, {})).status == status

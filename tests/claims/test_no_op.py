@@ -9,10 +9,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fake import Letters, fake_lm
 from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head
-from firsttoken.claims.no_op.measure import NoOp, first_token_attention, measure
+from firsttoken.claims.no_op.measure import MEASUREMENT, Parameters, first_token_attention
 from firsttoken.claims.no_op.search import Discovery, discover, information, largest_by_chance, modes, targets, valley
+from firsttoken.claims.no_op.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.attention_maps import attention_maps
+from firsttoken.records import Record, Status
 from firsttoken.texts.token_classes import CLASSES, Conditions, conditions, containing
 from tiny import tiny_model
 
@@ -65,7 +67,7 @@ def strings(ids: Tensor) -> list[list[str]]:
 def test_the_planted_head_is_found_and_named() -> None:
     ids = planted_texts()
     attention = first_token_attention(fake_lm(planted_model()), ids)
-    found, rules = discover(attention, conditions(strings(ids)), Discovery(permutations=199))
+    two, rules = discover(attention, conditions(strings(ids)), Discovery(permutations=199))
     named = [rule for rule in rules if rule.named]
     assert [rule.head for rule in named] == [1]
     rule = named[0]
@@ -75,14 +77,14 @@ def test_the_planted_head_is_found_and_named() -> None:
     assert rule.off_otherwise == 0
     assert rule.share_explained == pytest.approx(1)
     assert rule.p == pytest.approx(1 / 200)
-    assert found.bimodal.tolist() == [False, True]
+    assert two.bimodal.tolist() == [False, True]
 
 
 def test_without_a_planted_head_none_is_found() -> None:
     ids = planted_texts()
     attention = first_token_attention(fake_lm(planted_model(planted=False)), ids)
-    found, rules = discover(attention, conditions(strings(ids)), Discovery(permutations=49))
-    assert not found.bimodal.any()
+    two, rules = discover(attention, conditions(strings(ids)), Discovery(permutations=49))
+    assert not two.bimodal.any()
     assert rules == []
 
 
@@ -148,11 +150,11 @@ def test_exchanging_texts_keeps_positions() -> None:
 
 def test_modes_by_hand() -> None:
     low, high = torch.full((1, 10, 30), 0.1), torch.full((1, 10, 10), 0.9)
-    found = modes(torch.cat([low, high], dim=2), Discovery())
-    assert found.bimodal[0]
-    assert found.share_off[0].item() == pytest.approx(0.75)
-    assert (found.mean_off[0].item(), found.mean_on[0].item()) == pytest.approx((0.1, 0.9))
-    assert found.explained[0].item() == pytest.approx(1)
+    two = modes(torch.cat([low, high], dim=2), Discovery())
+    assert two.bimodal[0]
+    assert two.share_off[0].item() == pytest.approx(0.75)
+    assert (two.mean_off[0].item(), two.mean_on[0].item()) == pytest.approx((0.1, 0.9))
+    assert two.explained[0].item() == pytest.approx(1)
     even = torch.rand(1, 100, 100, generator=torch.Generator().manual_seed(0))
     spread = modes(even, Discovery())
     assert spread.explained[0].item() == pytest.approx(0.75, abs=0.02)
@@ -165,16 +167,16 @@ def test_modes_by_hand() -> None:
 def test_valley_by_hand() -> None:
     two = torch.tensor([8.0, 8, 8, 2, 2, 2, 4, 4, 4, 4])
     one = torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 9])
-    found = valley(torch.stack([two, one, torch.ones(10)]), torch.tensor([5, 5, 5]))
-    assert found.tolist() == pytest.approx([0.5, 1, 1])
+    depths = valley(torch.stack([two, one, torch.ones(10)]), torch.tensor([5, 5, 5]))
+    assert depths.tolist() == pytest.approx([0.5, 1, 1])
 
 
 def test_conditions_on_a_sentence() -> None:
     text = ["<bos>", "The", " cat", "'", "s", " cat", ",", " the", " cat", "\n", "42", " The", " cat", "'"]
-    found = conditions([text])
+    classes = conditions([text])
 
     def where(name: str) -> list[int]:
-        return found.holds[found.names.index(name), 0].nonzero()[:, 0].tolist()
+        return classes.holds[classes.names.index(name), 0].nonzero()[:, 0].tolist()
 
     assert where("token: apostrophe") == [3, 13]
     assert where("previous token: apostrophe") == [4]
@@ -188,7 +190,7 @@ def test_conditions_on_a_sentence() -> None:
     assert where("repeated token") == [5, 8, 12, 13]
     assert where("repeated pair") == [13]
     assert where("repeated word") == [5, 8, 12]
-    assert "token: end of a sentence" in found.names
+    assert "token: end of a sentence" in classes.names
     assert not where("token: end of a sentence")
 
 
@@ -225,32 +227,89 @@ def test_the_trigger_head_is_read_off_right() -> None:
     """Head 1 attends to apostrophes at apostrophes, not right after them: the paper's head it is not."""
     ids, lm = planted_texts(), fake_lm(planted_model(), Letters(STRINGS))
     attention = first_token_attention(lm, ids)
-    found = trigger_head(lm, ids, strings(ids), attention, Wanted(layer=0, head=1))
+    values = trigger_head(lm, ids, strings(ids), attention, Wanted(layer=0, head=1))
     maps = attention_maps(lm, ids, [(0, 1)])[:, 0]
     rows = (ids == APOSTROPHE).any(1).nonzero()[:, 0][:16]
     at = [(int(t), int(k)) for t in rows for k in (ids[t] == APOSTROPHE).nonzero()[:, 0] if k < LENGTH - 1]
     expected = sum(float(maps[t, k + 1, k]) for t, k in at) / len(at)
-    assert found["attention_to_trigger"]["value"] == pytest.approx(expected, abs=1e-5)
-    assert found["triggers"] == len(at)
-    assert found["chosen"] == "given"
-    assert not found["is_one"]
+    assert values["attention_to_trigger"]["value"] == pytest.approx(expected, abs=1e-5)
+    assert values["triggers"] == len(at)
+    assert values["chosen"] == "given"
+    assert not values["is_one"]
 
 
 def test_clear_messages() -> None:
     lm = fake_lm(planted_model(), Letters(STRINGS))
     with pytest.raises(FirstTokenError, match="has no layer 3; its layers are 0 to 0"):
-        measure(lm, NoOp(layer=3, head=0))
+        MEASUREMENT.record(lm, Parameters(layer=3, head=0))
     with pytest.raises(FirstTokenError, match="has no head 9; its heads are 0 to 1"):
-        measure(lm, NoOp(layer=0, head=9))
+        MEASUREMENT.record(lm, Parameters(layer=0, head=9))
     with pytest.raises(FirstTokenError, match="give both or neither"):
-        measure(lm, NoOp(layer=0))
+        Parameters(layer=0)
     with pytest.raises(FirstTokenError, match="norm_passages must be from 2 to passages=4"):
-        measure(lm, NoOp(passages=4, norm_passages=5))
+        Parameters(passages=4, norm_passages=5)
     with pytest.raises(FirstTokenError, match="fewer than passages=9999"):
-        measure(lm, NoOp(passages=9999))
+        MEASUREMENT.record(lm, Parameters(passages=9999))
+    with pytest.raises(FirstTokenError, match="passages must be at least 8, not 7"):
+        Parameters(passages=7, norm_passages=2)
+    with pytest.raises(FirstTokenError, match="length must be at least 16, not 15"):
+        Parameters(length=15)
+    with pytest.raises(FirstTokenError, match="at least one character"):
+        Parameters(trigger="")
     with pytest.raises(FirstTokenError, match="No token of these 1 texts contains the trigger '#'"):
         containing([["a", "b"]], "#")
     with pytest.raises(FirstTokenError, match="needs at least 8, not 4"):
         discover(torch.rand(4, 1, 1, 40), conditions([["a"] * 40] * 4), Discovery())
     with pytest.raises(FirstTokenError, match="at least 16 tokens, not 12"):
         discover(torch.rand(9, 1, 1, 12), conditions([["a"] * 12] * 9), Discovery())
+
+
+def record_of(value: float, quiet: float | None, named: int, heads: int, model: str = "some-model") -> Record:
+    """A record as far as the verdict reads it; its apostrophe head has the paper's values if `heads` is not 0."""
+
+    def at(number: float) -> dict[str, float]:
+        return {"value": number, "low": number - 0.05, "high": number + 0.05, "n": 12}
+
+    trigger = {
+        "trigger": "'",
+        "heads_of_that_kind": heads,
+        "is_one": heads > 0,
+        "attention_to_trigger": at(0.9),
+        "value_first": at(5.0),
+        "value_trigger": at(20.0),
+        "value_others": at(10.0),
+    }
+    values = {
+        "value_norm_ratio": at(value),
+        "quiet_ratio": None if quiet is None else at(quiet),
+        "search": {"named": named, "heads": 72},
+        "trigger_head": trigger,
+    }
+    return Record("no_op", model, {}, values, {})
+
+
+@pytest.mark.parametrize("model", ["some-model", "google-gemma-7b"])
+@pytest.mark.parametrize(
+    ("value", "quiet", "named", "heads", "status"),
+    [
+        (0.2, 0.3, 2, 1, "reproduced"),
+        (0.2, 0.3, 2, 0, "partly"),
+        (0.2, 0.3, 0, 1, "partly"),
+        (0.9, 0.3, 2, 1, "partly"),
+        (0.2, None, 2, 1, "partly"),
+        (0.48, 0.48, 2, 1, "not reproduced"),
+        (0.9, None, 2, 1, "not reproduced"),
+    ],
+)
+def test_verdicts_follow_from_the_numbers(
+    value: float, quiet: float | None, named: int, heads: int, status: Status, model: str
+) -> None:
+    judged = judge(record_of(value, quiet, named, heads, model))
+    assert judged.status == status
+    assert ("The paper's head" in judged.sentence) == (model == "google-gemma-7b")
+
+
+def test_the_papers_head_needs_both_values_in_the_papers_order() -> None:
+    record = record_of(0.2, 0.3, 2, 1, "google-gemma-7b")
+    record.values["trigger_head"]["value_others"] = record.values["trigger_head"]["value_trigger"]
+    assert judge(record).status == "partly"

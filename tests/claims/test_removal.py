@@ -10,14 +10,16 @@ import torch
 
 from firsttoken import models
 from firsttoken.claims.removal import measure as removal
-from firsttoken.claims.removal.measure import Removal
+from firsttoken.claims.removal import verdict
+from firsttoken.claims.removal.measure import LongTexts, Parameters
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures import task_scores
 from firsttoken.models import LanguageModel
+from firsttoken.records import Record
 from firsttoken.texts import passages, tokens
 from firsttoken.texts.tokens import encode
 
-SETTINGS = Removal(passages=3, length=24, needle_length=256)
+SETTINGS = Parameters(passages=3, length=24, needle_length=256)
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +39,10 @@ def few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("few_tasks")
 @pytest.mark.parametrize("name", ["gemma3-270m", "smollm2-135m"])
-def test_deletion_against_plain_losses(name: str) -> None:
+def test_deletion_against_plain_losses(name: str, tmp_path: Path) -> None:
     lm = models.load(name)
-    values = removal.measure(lm, SETTINGS).values
+    record = removal.MEASUREMENT.record(lm, SETTINGS)
+    values = record.values
     ids = encode(lm, [p.text for p in passages()[:3]], 24)
     with torch.inference_mode():
         whole, cut = lm.model(ids).logits.log_softmax(-1), lm.model(ids[:, 1:]).logits.log_softmax(-1)
@@ -56,15 +59,16 @@ def test_deletion_against_plain_losses(name: str) -> None:
     assert arms["mask"]["loss"]["value"] == pytest.approx(arms["delete"]["loss"]["value"], abs=1e-3)
     assert arms["mask"]["mass"]["value"] == pytest.approx(1 / 24, abs=1e-6)  # query 0 has nothing else
     assert ("add_bos" in arms) == (name == "smollm2-135m")
-    again = removal.remeasure(lm, removal.measure(lm, SETTINGS))
+    assert record.verdict == verdict.judge(record)
+    again = removal.MEASUREMENT.again(lm, removal.MEASUREMENT.record(lm, SETTINGS), tmp_path / "again")
     assert again.values == values
 
 
 def test_ranges_of_positions_hold_every_query_once() -> None:
     queries = torch.arange(1, 30)
     loss = {"intact": torch.rand(4, 29, dtype=torch.float64)}
-    found = removal.by_position(queries, loss, 0)
-    edges, ranges = found["edges"], found["arms"]["intact"]
+    by_range = removal.by_position(queries, loss, 0)
+    edges, ranges = by_range["edges"], by_range["arms"]["intact"]
     assert edges[0] == 2
     assert edges[-1] == 31
     total = 0.0
@@ -79,7 +83,7 @@ def test_ranges_of_positions_hold_every_query_once() -> None:
 def test_long_texts_end_where_short_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = models.load("smollm2-135m")
     monkeypatch.setattr(removal, "LONG_STRIDE", 1)
-    values = removal.measure_long(lm, SETTINGS, 128).values
+    values = removal.LONG_TEXTS.record(lm, LongTexts(longest=128)).values
     assert values["length"] == [64, 128]
     ids = encode_windows(lm, 128, values["windows"])
     with torch.inference_mode():
@@ -113,7 +117,7 @@ def values(increase: float, with_it: float, without: float, prepends: bool = Tru
 
 
 @pytest.mark.parametrize(
-    ("found", "status"),
+    ("measured", "status"),
     [
         (values(2.0, 0.8, 0.3), "reproduced"),
         (values(2.0, 0.8, 0.7), "partly"),
@@ -122,27 +126,40 @@ def values(increase: float, with_it: float, without: float, prepends: bool = Tru
         (values(2.0, 0.8, 0.3, prepends=False), "not measured"),
     ],
 )
-def test_verdicts_follow_from_the_numbers(found: dict[str, object], status: str) -> None:
-    verdict = removal.judge("some-model", found)
-    assert verdict.status == status
-    assert f"{found['loss_increase']['value']:+.2f}" in verdict.sentence  # type: ignore[index]
+def test_verdicts_follow_from_the_numbers(measured: dict[str, object], status: str) -> None:
+    judged = verdict.judge(Record("removal", "some-model", {}, measured, {}))
+    assert judged.status == status
+    assert f"{measured['loss_increase']['value']:+.2f}" in judged.sentence  # type: ignore[index]
+    assert ("some-model puts none" in judged.sentence) == (status == "not measured")
 
 
 def test_above_chance_is_0_for_guessing_and_1_for_perfect() -> None:
-    assert removal.above_chance(values(0, 0.25, 1.0), "intact") == pytest.approx(0)
-    assert removal.above_chance(values(0, 0.25, 1.0), "delete") == pytest.approx(1)
-    assert math.isclose(removal.above_chance(values(0, 0.625, 0), "intact"), 0.5)
+    assert verdict.above_chance(values(0, 0.25, 1.0), "intact") == pytest.approx(0)
+    assert verdict.above_chance(values(0, 0.25, 1.0), "delete") == pytest.approx(1)
+    assert math.isclose(verdict.above_chance(values(0, 0.625, 0), "intact"), 0.5)
 
 
 def test_clear_messages() -> None:
     lm = models.load("smollm2-135m")
     with pytest.raises(FirstTokenError, match="length of 8 or more"):
-        removal.measure(lm, Removal(length=4))
+        Parameters(length=4)
     with pytest.raises(FirstTokenError, match="fewer than passages=100000"):
-        removal.measure(lm, Removal(passages=100000))
+        removal.MEASUREMENT.record(lm, Parameters(passages=100000))
     with pytest.raises(FirstTokenError, match="fewer than length=5000"):
-        removal.measure(lm, Removal(passages=2, length=5000))
+        removal.MEASUREMENT.record(lm, Parameters(passages=2, length=5000))
     with pytest.raises(FirstTokenError, match="between 0 and 1"):
-        removal.measure(lm, Removal(epsilon=2))
+        Parameters(epsilon=2)
+    with pytest.raises(FirstTokenError, match="between 0 and 1"):
+        LongTexts(epsilon=0)
+    with pytest.raises(FirstTokenError, match="windows must be at least 2, not 1"):
+        LongTexts(windows=1)
+    with pytest.raises(FirstTokenError, match="longest must be at least 128, not 127"):
+        LongTexts(longest=127)
     with pytest.raises(FirstTokenError, match="from 128 to 8192 tokens"):
-        removal.measure_long(lm, Removal(), 9000)
+        removal.LONG_TEXTS.record(lm, LongTexts(longest=9000))
+
+
+def test_questions_that_do_not_fit_are_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removal, "together", lambda *_: pytest.fail("measured first"))
+    with pytest.raises(FirstTokenError, match="too short to hide 8 facts"):
+        removal.run(models.load("smollm2-135m"), Parameters(passages=2, needle_length=64), ["word " * 200] * 2)

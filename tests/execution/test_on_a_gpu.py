@@ -112,17 +112,16 @@ def test_entropies(name: str, tmp_path: Path) -> None:
 def test_chapters(letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
     lm = saved("llama", tmp_path / "model")
-    given: dict[str, Any] = dict(texts=letters, passages=8, execution="resident")
+    given: dict[str, Any] = dict(text_source=letters, passages=8, execution="resident")
 
-    positions = sink_position.Parameters(text_source=letters, passages=8, length=32, execution="resident")
-    rows = smoothing.Parameters(text_source=letters, passages=8, text_tokens=16, maps=1, execution="resident")
+    positions = sink_position.Parameters(**given, length=32)
+    rows = smoothing.Parameters(**given, text_tokens=16, maps=1)
+    apostrophe = no_op.Parameters(**given, length=32, norm_passages=2, trigger=LETTERS[50])
 
     def measured(lm: LanguageModel) -> dict[str, Any]:
         return {
             "sink_position": sink_position.MEASUREMENT.record(lm, positions, fresh=True).values,
-            "no_op": no_op.measure(
-                lm, no_op.NoOp(**given, length=32, norm_passages=2, trigger=LETTERS[50]), fresh=True
-            ).values,
+            "no_op": no_op.MEASUREMENT.record(lm, apostrophe, fresh=True).values,
             "smoothing": smoothing.MEASUREMENT.record(lm, rows, fresh=True).values,
         }
 

@@ -118,17 +118,15 @@ def test_chapters_stream_from_disk(
 ) -> None:
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
     lm = saved(name, tmp_path / "model")
-    given: dict[str, Any] = dict(texts=letters, passages=10)
+    given: dict[str, Any] = dict(text_source=letters, passages=10)
 
     def measured(execution: str) -> dict[str, Any]:
-        no_op_ = no_op.NoOp(**given, length=32, norm_passages=4, trigger=LETTERS[50], execution=execution)
-        unbounded = theory.Parameters(
-            text_source=letters, passages=10, text_tokens=24, bounded=0, repeats=16, execution=execution
-        )
-        positions = sink_position.Parameters(text_source=letters, passages=10, length=32, execution=execution)
+        apostrophe = no_op.Parameters(**given, length=32, norm_passages=4, trigger=LETTERS[50], execution=execution)
+        unbounded = theory.Parameters(**given, text_tokens=24, bounded=0, repeats=16, execution=execution)
+        positions = sink_position.Parameters(**given, length=32, execution=execution)
         return {
             "sink_position": sink_position.MEASUREMENT.record(lm, positions, fresh=True).values,
-            "no_op": no_op.measure(lm, no_op_, fresh=True).values,
+            "no_op": no_op.MEASUREMENT.record(lm, apostrophe, fresh=True).values,
             "theory": theory.MEASUREMENT.record(lm, unbounded, fresh=True).values,
         }
 
@@ -167,7 +165,7 @@ def test_a_streamed_theory_leaves_the_bound_out_and_says_so(
     assert record.parameters["bounded"] == 0
     assert record.verdict is not None
     assert "not compared" in record.verdict.sentence
-    assert removal.Removal().execution == "auto"
+    assert removal.Parameters().execution == "auto"
 
 
 def test_a_bound_that_was_once_compared_is_shown_where_the_model_must_be_streamed(

@@ -45,9 +45,9 @@ LENGTH = 17
 
 def ids(rows: int = 3) -> Tensor:
     torch.manual_seed(1)
-    found = torch.randint(3, 97, (rows, LENGTH))
-    found[:, 0] = 1
-    return found
+    tokens = torch.randint(3, 97, (rows, LENGTH))
+    tokens[:, 0] = 1
+    return tokens
 
 
 def some_call(mask: str) -> AttentionCall:
@@ -140,8 +140,8 @@ def test_putting_back_the_same_changes_nothing(name: str) -> None:
     assert sorted(residuals) == [0, 1, 2, 3]
     means = Means(values, residuals)
     for arm in ("mean_value", "mean_residual"):
-        found = run_arm(lm, one, queries, arm, means).predictions.loss
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        loss = run_arm(lm, one, queries, arm, means).predictions.loss
+        torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
         doubled = Means(
             {k: v + 1 for k, v in values.items()}, {k: v + torch.randn_like(v) for k, v in residuals.items()}
         )
@@ -153,19 +153,19 @@ def test_the_intact_arm_is_the_model_itself() -> None:
     with torch.no_grad():
         logits = lm.model(ids()).logits.log_softmax(-1)
     expected = -logits[:, 1:-1].gather(-1, ids()[:, 2:, None])[..., 0]
-    found = run_arm(lm, ids(), range(1, LENGTH - 1), "intact", batch_tokens=LENGTH)
-    torch.testing.assert_close(found.predictions.loss, expected, atol=1e-4, rtol=1e-4)
-    assert torch.equal(found.predictions.top[..., 0], logits[:, 1:-1].argmax(-1))
+    outcome = run_arm(lm, ids(), range(1, LENGTH - 1), "intact", batch_tokens=LENGTH)
+    torch.testing.assert_close(outcome.predictions.loss, expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(outcome.predictions.top[..., 0], logits[:, 1:-1].argmax(-1))
     with torch.no_grad(), probe(lm.model) as p:
         lm.model(ids())
-    torch.testing.assert_close(found.alpha, p.attention.mean(-1).transpose(0, 1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(outcome.alpha, p.attention.mean(-1).transpose(0, 1), atol=1e-6, rtol=0)
 
 
 def test_deleting_predicts_the_same_tokens() -> None:
     lm = fake_lm(tiny_model("llama"))
     expected = predict(lm, ids()[:, 1:], range(LENGTH - 2)).loss
-    found = run_arm(lm, ids(), range(1, LENGTH - 1), "delete").predictions.loss
-    torch.testing.assert_close(found, expected)
+    loss = run_arm(lm, ids(), range(1, LENGTH - 1), "delete").predictions.loss
+    torch.testing.assert_close(loss, expected)
 
 
 def test_every_arm_runs_and_only_the_control_leaves_the_sink() -> None:
@@ -173,11 +173,11 @@ def test_every_arm_runs_and_only_the_control_leaves_the_sink() -> None:
     means = ordinary_means(lm, ids())
     intact = run_arm(lm, ids(), range(1, LENGTH - 1), "intact")
     for arm in MEANING:
-        found = run_arm(lm, ids(), range(1, LENGTH - 1), arm, means)
-        assert found.predictions.loss.shape == intact.predictions.loss.shape
-        assert found.predictions.loss.isfinite().all()
+        outcome = run_arm(lm, ids(), range(1, LENGTH - 1), arm, means)
+        assert outcome.predictions.loss.shape == intact.predictions.loss.shape
+        assert outcome.predictions.loss.isfinite().all()
         if arm != "intact":
-            assert not torch.allclose(found.predictions.loss, intact.predictions.loss, atol=1e-4), arm
+            assert not torch.allclose(outcome.predictions.loss, intact.predictions.loss, atol=1e-4), arm
     masked = run_arm(lm, ids(), range(1, LENGTH - 1), "mask").alpha
     torch.testing.assert_close(masked, torch.full_like(masked, 1 / LENGTH)), "query 0 has nothing else"
 
@@ -254,9 +254,9 @@ def test_masked_model_equals_eager_with_the_column_forbidden(name: str) -> None:
         out = lm.model(given, attention_mask=mask, output_attentions=True, use_cache=False)
     lm.model.set_attn_implementation("sdpa")
     with torch.no_grad(), probe(lm.model, keys=range(LENGTH), hook=in_every_layer(forbid_key)) as p:
-        found = lm.model(given, use_cache=False).logits
+        logits = lm.model(given, use_cache=False).logits
     torch.testing.assert_close(p.attention_per_key, torch.stack(out.attentions), atol=1e-5, rtol=0)
-    torch.testing.assert_close(found, out.logits, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(logits, out.logits, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -281,7 +281,7 @@ def test_zero_value_of_a_real_model_by_another_way(name: str) -> None:
     lm = models.load(name)
     given = texts.encode(lm, [passage.text for passage in texts.passages()[:2]], 40, "auto")
     queries = range(1, 39)
-    found = run_arm(lm, given, queries, "zero_value")
+    outcome = run_arm(lm, given, queries, "zero_value")
     AttentionInterface.register("subtract_first", subtract)
     ALL_MASK_ATTENTION_FUNCTIONS.register("subtract_first", ALL_MASK_ATTENTION_FUNCTIONS["eager"])
     before = lm.model.config._attn_implementation
@@ -290,7 +290,7 @@ def test_zero_value_of_a_real_model_by_another_way(name: str) -> None:
         expected = predict(lm, given, queries)
     finally:
         lm.model.set_attn_implementation(before)
-    torch.testing.assert_close(found.predictions.loss, expected.loss, atol=5e-3, rtol=1e-3)
+    torch.testing.assert_close(outcome.predictions.loss, expected.loss, atol=5e-3, rtol=1e-3)
     intact = predict(lm, given, queries)
     assert (expected.loss - intact.loss).mean() > 0.2, "the arm does something"
 
@@ -326,11 +326,11 @@ def test_losses_against_cross_entropy_on_all_logits() -> None:
     lm = fake_lm(tiny_model("gemma2-softcap"))
     with torch.no_grad():
         logits = lm.model(ids()).logits
-    found = predict(lm, ids(), [2, 5, 11], batch_tokens=4)
+    predictions = predict(lm, ids(), [2, 5, 11], batch_tokens=4)
     for column, query in enumerate((2, 5, 11)):
         expected = F.cross_entropy(logits[:, query], ids()[:, query + 1], reduction="none")
-        torch.testing.assert_close(found.loss[:, column], expected, atol=1e-4, rtol=1e-4)
-        assert torch.equal(found.top[:, column], logits[:, query].topk(5).indices)
+        torch.testing.assert_close(predictions.loss[:, column], expected, atol=1e-4, rtol=1e-4)
+        assert torch.equal(predictions.top[:, column], logits[:, query].topk(5).indices)
 
 
 def test_token_losses_of_more_rows_than_run_at_once() -> None:

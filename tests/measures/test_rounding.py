@@ -14,6 +14,8 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from fake import LETTERS, fake_lm
 from firsttoken.claims.quantisation import measure as quantisation
+from firsttoken.claims.quantisation import verdict
+from firsttoken.claims.quantisation.measure import Parameters
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
 from firsttoken.measures.rounding import (
@@ -27,6 +29,7 @@ from firsttoken.measures.rounding import (
     rounded_weights,
 )
 from firsttoken.probe import probe
+from firsttoken.records import Record
 from tiny import tiny_model
 
 IDS = torch.randint(3, 97, (3, 24), generator=torch.Generator().manual_seed(0))
@@ -43,10 +46,10 @@ def test_the_error_is_at_most_half_a_step(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     x = (torch.randn(rows, columns, generator=generator) + offset) * scale
-    found = round_to_bits(x, bits, dim)
+    rounded = round_to_bits(x, bits, dim)
     step = (x.amax(dim, keepdim=True) - x.amin(dim, keepdim=True)) / (2**bits - 1)
-    assert ((found - x).abs() <= step / 2 + 1e-5 * x.abs().max()).all()
-    groups = found.unbind(0) if dim == -1 else found.unbind(1)
+    assert ((rounded - x).abs() <= step / 2 + 1e-5 * x.abs().max()).all()
+    groups = rounded.unbind(0) if dim == -1 else rounded.unbind(1)
     assert all(len(group.unique()) <= 2**bits for group in groups)
 
 
@@ -67,10 +70,10 @@ def test_kept_tokens_are_exact_and_in_no_group() -> None:
     x = torch.randn(2, 3, 10, 4, generator=torch.Generator().manual_seed(0))
     x[:, :, 0] *= 1000
     spoilt = round_tokens(x, 4, -2)
-    found = round_tokens(x, 4, -2, exact=(0,))
-    assert torch.equal(found[:, :, 0], x[:, :, 0])
-    torch.testing.assert_close(found[:, :, 1:], round_to_bits(x[:, :, 1:], 4, -2))
-    assert (spoilt - x)[:, :, 1:].abs().mean() > 20 * (found - x)[:, :, 1:].abs().mean()
+    kept = round_tokens(x, 4, -2, exact=(0,))
+    assert torch.equal(kept[:, :, 0], x[:, :, 0])
+    torch.testing.assert_close(kept[:, :, 1:], round_to_bits(x[:, :, 1:], 4, -2))
+    assert (spoilt - x)[:, :, 1:].abs().mean() > 20 * (kept - x)[:, :, 1:].abs().mean()
     assert torch.equal(round_tokens(x, 4, -1, exact=range(10)), x)
 
 
@@ -96,13 +99,13 @@ def test_rounded_cache_equals_plain_attention_on_rounded_keys_and_values(name: s
 
     model = tiny_model(name)
     with torch.no_grad(), probe(model, hook=rounded_cache(4, grouping, exact=(0,))):
-        found = model(IDS, use_cache=False).logits
+        logits = model(IDS, use_cache=False).logits
     AttentionInterface.register("rounded_reference", reference)
     ALL_MASK_ATTENTION_FUNCTIONS.register("rounded_reference", ALL_MASK_ATTENTION_FUNCTIONS["eager"])
     model.set_attn_implementation("rounded_reference")
     with torch.no_grad():
         expected = model(IDS, use_cache=False).logits
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-3)
     model.set_attn_implementation("sdpa")
     with torch.no_grad():
         assert (model(IDS, use_cache=False).logits - expected).abs().max() > 1e-3, "4 bits do something"
@@ -178,14 +181,14 @@ def test_kurtosis_of_vectors_with_known_answers() -> None:
 def test_outliers_find_a_planted_one() -> None:
     lm = fake_lm(tiny_model("llama"))
     handle = lm.model.model.layers[1].register_forward_hook(_plant)
-    found = quantisation.outliers(lm, IDS)
+    values = quantisation.outliers(lm, IDS)
     handle.remove()
-    assert found["largest_at_first"]["value"] == 1
-    first, others = (found["outliers"][name] for name in ("first", "others"))
+    assert values["largest_at_first"]["value"] == 1
+    first, others = (values["outliers"][name] for name in ("first", "others"))
     assert first[2]["value"] > 100 * others[2]["value"]
     assert first[1]["value"] < 3 * others[1]["value"]
     # One number among 32.
-    assert found["outliers"]["kurtosis_first"][2]["value"] == pytest.approx(31, abs=1.5)
+    assert values["outliers"]["kurtosis_first"][2]["value"] == pytest.approx(31, abs=1.5)
 
 
 def _plant(module: Any, arguments: Any, output: Any) -> Any:
@@ -199,22 +202,24 @@ def test_record_of_a_tiny_model(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
     monkeypatch.setattr(quantisation.texts, "exactly", lambda source, count: TEXTS[:count])
     lm = fake_lm(tiny_model("llama"))
-    record = quantisation.measure(lm, quantisation.Quantisation(passages=4, length=40))
+    record = quantisation.MEASUREMENT.record(lm, Parameters(passages=4, length=40))
     values = record.values
     for grouping in quantisation.GROUPINGS:
         increases = [values["cache"][grouping][str(bits)]["none"]["value"] for bits in (8, 2)]
         assert abs(increases[0]) < abs(increases[1]), "fewer bits, more harm"
     headline = values["cache"]["token"]["4"]
     assert values["loss_saved"]["value"] == pytest.approx(headline["none"]["value"] - headline["first"]["value"])
-    assert record.verdict == quantisation.judge(values)
+    assert record.verdict == verdict.judge(record)
 
 
 def test_bad_parameters() -> None:
     lm = fake_lm(tiny_model("llama"))
     with pytest.raises(FirstTokenError, match="kept must be at least 1"):
-        quantisation.measure(lm, quantisation.Quantisation(kept=0))
+        Parameters(kept=0)
     with pytest.raises(FirstTokenError, match="length at least 16 more"):
-        quantisation.measure(lm, quantisation.Quantisation(length=12))
+        Parameters(length=12)
+    with pytest.raises(FirstTokenError, match="passages must be at least 2, not 1"):
+        Parameters(passages=1)
     with pytest.raises(FirstTokenError, match="bits must be between 1 and 16, not 0"):
         round_to_bits(torch.ones(2, 2), 0, -1)
     with pytest.raises(FirstTokenError, match="of a token or of a channel"):
@@ -232,9 +237,9 @@ def test_verdicts_follow_from_the_numbers(share: float, clear: int, status: str)
     def estimate(value: float) -> dict[str, Any]:
         return asdict(Estimate(value, value - 0.01, value + 0.01, 16))
 
-    settings_of = [(grouping, bits) for grouping in quantisation.GROUPINGS for bits in (4, 3)]
+    assert set(verdict.CACHES) == {(grouping, bits) for grouping in quantisation.GROUPINGS for bits in (4, 3)}
     caches: dict[str, dict[str, Any]] = {"token": {}, "channel": {}}
-    for number, (grouping, bits) in enumerate(settings_of):
+    for number, (grouping, bits) in enumerate(verdict.CACHES):
         caches[grouping][str(bits)] = {"more_than_control": estimate(0.1 if number < clear else 0.0)}
     values = {
         "cache": caches,
@@ -242,4 +247,4 @@ def test_verdicts_follow_from_the_numbers(share: float, clear: int, status: str)
         "loss_saved_control": estimate(0.0),
         "largest_at_first": estimate(share),
     }
-    assert quantisation.judge(values).status == status
+    assert verdict.judge(Record("quantisation", "some-model", {}, values, {})).status == status

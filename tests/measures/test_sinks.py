@@ -54,12 +54,12 @@ def test_bootstrap_interval_has_the_right_width_and_coverage() -> None:
     covered, n = 0, 100
     for trial in range(200):
         sample = torch.randn(n, generator=generator)
-        found = statistics.bootstrap(sample, resamples=400, seed=trial)
-        covered += found.low <= 0 <= found.high
+        estimate = statistics.bootstrap(sample, resamples=400, seed=trial)
+        covered += estimate.low <= 0 <= estimate.high
         if trial == 0:
-            assert found.high - found.low == pytest.approx(2 * 1.96 * sample.std().item() / n**0.5, rel=0.15)
-            assert found.n == n
-            assert found.value == pytest.approx(sample.mean().item())
+            assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * sample.std().item() / n**0.5, rel=0.15)
+            assert estimate.n == n
+            assert estimate.value == pytest.approx(sample.mean().item())
     assert 0.89 <= covered / 200 <= 0.99
 
 

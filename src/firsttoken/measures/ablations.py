@@ -186,10 +186,10 @@ def run_arm(
     rows = max(1, batch_tokens // len(queries))
     for batch in given.split(rows):
         with intervened(lm, arm, means) as p:
-            found = predict(lm, batch, queries + moved, batch_tokens)
+            predictions = predict(lm, batch, queries + moved, batch_tokens)
             alphas.append(first_attention(p.attention, batch.shape[1]))
-        losses.append(found.loss)
-        tops.append(found.top)
+        losses.append(predictions.loss)
+        tops.append(predictions.top)
     return Outcome(Predictions(torch.cat(losses), torch.cat(tops)), torch.cat(alphas))
 
 

@@ -31,7 +31,7 @@ def attention_maps(lm: LanguageModel, ids: Tensor, chosen: Sequence[tuple[int, i
         FirstTokenError: there is no such layer or head.
     """
     check_heads(lm, chosen)
-    found: list[Tensor] = []
+    batches: list[Tensor] = []
     for part in ids.split(batch):
         rows: dict[tuple[int, int], Tensor] = {}
 
@@ -45,8 +45,8 @@ def attention_maps(lm: LanguageModel, ids: Tensor, chosen: Sequence[tuple[int, i
 
         with torch.inference_mode(), probe(lm.model, hook=hook):
             lm.model.get_decoder()(part.to(lm.model.device), use_cache=False)
-        found.append(torch.stack([rows[pair] for pair in chosen], dim=1))
-    return torch.cat(found)
+        batches.append(torch.stack([rows[pair] for pair in chosen], dim=1))
+    return torch.cat(batches)
 
 
 def one_head(call: AttentionCall, head: int) -> AttentionCall:
@@ -85,8 +85,8 @@ def every_map(lm: LanguageModel, ids: Tensor, execution: str = "resident") -> Te
         return attention(p, layer) if layer else None
 
     keys = range(ids.shape[1])
-    found = through_layers(lm, [ids], see, keys=keys, execution=execution, task="attention maps")
-    return torch.cat([parts[0] for parts in found.values()])
+    by_layer = through_layers(lm, [ids], see, keys=keys, execution=execution, task="attention maps")
+    return torch.cat([parts[0] for parts in by_layer.values()])
 
 
 def pack(attention_map: Tensor) -> str:

@@ -81,13 +81,13 @@ class Pruning:
 
 def kept_keys(policy: Policy, length: int, seed: int = 0) -> Tensor:
     """The tokens that never leave, apart from the newest ones: (key,), bool."""
-    found = torch.zeros(length, dtype=torch.bool)
+    kept = torch.zeros(length, dtype=torch.bool)
     if policy.kept == "sinks":
-        found[: policy.count] = True
+        kept[: policy.count] = True
     elif policy.kept == "random":
         generator = torch.Generator().manual_seed(seed)
-        found[1 + torch.randperm(min(policy.window, length) - 1, generator=generator)[: policy.count]] = True
-    return found
+        kept[1 + torch.randperm(min(policy.window, length) - 1, generator=generator)[: policy.count]] = True
+    return kept
 
 
 def allowed(policy: Policy, length: int, seed: int = 0) -> Tensor:

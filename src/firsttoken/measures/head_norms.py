@@ -96,10 +96,10 @@ def _trace_batch(lm: LanguageModel, ids: Tensor, blocks: Sequence[Block]) -> Hea
     )
 
 
-def _stack(found: dict[int, Tensor]) -> Tensor:
-    if len({t.shape for t in found.values()}) > 1:
+def _stack(by_layer: dict[int, Tensor]) -> Tensor:
+    if len({t.shape for t in by_layer.values()}) > 1:
         raise FirstTokenError("The layers of this model differ in heads, so their norms cannot be put in one table.")
-    return torch.stack([found[layer].cpu() for layer in sorted(found)], dim=1)
+    return torch.stack([by_layer[layer].cpu() for layer in sorted(by_layer)], dim=1)
 
 
 # -- summaries of traces ------------------------------------------------------------------------------------

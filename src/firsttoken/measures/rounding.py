@@ -62,9 +62,9 @@ def round_tokens(x: Tensor, bits: int, dim: int | tuple[int, ...], exact: Sequen
     rest = torch.tensor([t for t in range(x.shape[-2]) if t not in kept], device=x.device)
     if len(rest) == 0:
         return x
-    found = x.clone()
-    found[..., rest, :] = round_to_bits(x[..., rest, :], bits, dim)
-    return found
+    rounded = x.clone()
+    rounded[..., rest, :] = round_to_bits(x[..., rest, :], bits, dim)
+    return rounded
 
 
 def rounded_cache(bits: int, grouping: Grouping, exact: Sequence[int] = ()) -> Hook:

@@ -237,12 +237,12 @@ def _hidden_facts(lm: LanguageModel, bos: BosPolicy, length: int, questions: int
     for i, fact in enumerate(facts):
         ids += [*prose[i * step : (i + 1) * step], *fact, *stop]
     ids += prose[questions * step :]
-    found = []
+    asks = []
     for ask, answer in asked:
         ids += ask
-        found.append(Question(len(ids) - 1, answer, options))
+        asks.append(Question(len(ids) - 1, answer, options))
         ids += [answer, *stop]
-    return TaskText(tuple(ids), tuple(found))
+    return TaskText(tuple(ids), tuple(asks))
 
 
 def _tokens(lm: LanguageModel, text: str) -> tuple[int, ...]:
@@ -251,12 +251,12 @@ def _tokens(lm: LanguageModel, text: str) -> tuple[int, ...]:
 
 def _single_words(lm: LanguageModel, least: int) -> list[tuple[str, int]]:
     """Words that are one token after a space, with that token."""
-    found = [(word, ids[0]) for word in WORDS if len(ids := _tokens(lm, " " + word)) == 1]
-    if len(found) < least:
+    words = [(word, ids[0]) for word in WORDS if len(ids := _tokens(lm, " " + word)) == 1]
+    if len(words) < least:
         raise FirstTokenError(
-            f"The tokenizer of {lm.name} has {len(found)} of this task's words as single tokens; {least} are needed."
+            f"The tokenizer of {lm.name} has {len(words)} of this task's words as single tokens; {least} are needed."
         )
-    return found
+    return words
 
 
 def _prose(lm: LanguageModel, length: int, start: int) -> list[int]:

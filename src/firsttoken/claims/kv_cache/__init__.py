@@ -12,9 +12,10 @@ CLAIM = Claim(
     practice=True,
     unit="windows of one document",
     rule=(
-        "Reproduced where four sinks undo more than half of the harm that a window alone does, with the whole"
-        " interval, and more than four random tokens do; partly where they undo some. Not measured where the "
-        "window alone does no harm (the interval of the increase contains 0)."
+        "Reproduced where four sinks undo more than half of the harm that a window alone does, with the whole "
+        "interval, and surely more than four random tokens do (the two intervals do not meet); partly where they "
+        "surely undo some; else not reproduced. Not measured where the window alone does no clear harm (the interval "
+        "of the increase reaches down to 0)."
     ),
     fixed="2026-11-25, before the measurement",
 )

@@ -27,11 +27,11 @@ LABELS = {
 }
 
 
-def policies(found: Sequence[Record]) -> Display:
+def policies(records: Sequence[Record]) -> Display:
     """Increase of the loss past the window under each policy."""
 
     def draw(axes: Any) -> None:
-        for ax, record in zip(axes[0], found, strict=True):
+        for ax, record in zip(axes[0], records, strict=True):
             of = record.values["policies"]
             names = [name for name in LABELS if name in of and name != "full"]
             for place, name in enumerate(names):
@@ -47,15 +47,15 @@ def policies(found: Sequence[Record]) -> Display:
 
     alt = (
         "Increase of the loss over the full cache under each policy, with intervals; policies that keep the first "
-        f"tokens are coloured; one panel for each model: {', '.join(record.model for record in found)}"
+        f"tokens are coloured; one panel for each model: {', '.join(record.model for record in records)}"
     )
-    return figure(draw, alt, ncols=len(found), figsize=(2 + 4.6 * len(found), 3.9), squeeze=False)
+    return figure(draw, alt, ncols=len(records), figsize=(2 + 4.6 * len(records), 3.9), squeeze=False)
 
 
-def perplexities(found: Sequence[Record]) -> Display:
+def perplexities(records: Sequence[Record]) -> Display:
     """Perplexity past the window under each policy."""
     rows = []
-    for record in found:
+    for record in records:
         for name, label in LABELS.items():
             if name in record.values["policies"]:
                 of = record.values["policies"][name]
@@ -64,10 +64,10 @@ def perplexities(found: Sequence[Record]) -> Display:
     return table(rows, columns, "Loss of the tokens past the window")
 
 
-def retrieval(found: Sequence[Record]) -> Display:
+def retrieval(records: Sequence[Record]) -> Display:
     """Share of facts found that lie further back than the window reaches."""
     rows = []
-    for record in found:
+    for record in records:
         for name in ("full", "window", "sinks 4", "heavy hitters"):
             e = record.values["retrieval"][name]
             rows.append((record.model, LABELS[name], f"{e['chance']:.0%}", interval(e, ".0%")))
@@ -75,7 +75,7 @@ def retrieval(found: Sequence[Record]) -> Display:
     return table(rows, columns, "Facts hidden in a text, asked for at its end")
 
 
-def streams(found: Sequence[Record]) -> Display:
+def streams(records: Sequence[Record]) -> Display:
     """Time per token, tokens in the cache and repetition along a long generation."""
     panels = (
         ("milliseconds", "milliseconds per token"),
@@ -85,7 +85,7 @@ def streams(found: Sequence[Record]) -> Display:
 
     def draw(axes: Any) -> None:
         for ax, (name, title) in zip(axes, panels, strict=True):
-            for record in found:
+            for record in records:
                 of = record.values
                 ax.plot(of["tokens"], of[name], color=model_color(record.model), marker=".", label=record.model)
             ax.set(title=title, xlabel="tokens generated", ylim=(0, None if name != "repeated" else 1))

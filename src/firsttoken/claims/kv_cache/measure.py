@@ -15,9 +15,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from firsttoken import records, statistics, texts
+from firsttoken import statistics, texts
+from firsttoken.claims.kv_cache.verdict import judge
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import JSON, interval
+from firsttoken.estimates import JSON
 from firsttoken.measures import task_scores
 from firsttoken.measures.cache_masks import Kept, Policy, Positions, evicting
 from firsttoken.measures.sink_window_cache import cache_bytes, sink_window_cache
@@ -27,26 +28,56 @@ from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import logits_at, mean_losses
-from firsttoken.records import Record, Verdict
+from firsttoken.ranges import at_least
+from firsttoken.records.measurement import Measurement
 
 SINKS = (1, 2, 4, 8)
 STRIDE = 4  # the loss is taken at every fourth query, because logits cost more than all layers of a small model
 QUESTION_TEXTS = 3  # texts of the retrieval task, eight questions each
 MARK = 1000  # a stream is looked at after every so many tokens
+PROMPT = 16  # tokens of a passage that a stream begins with
 
 
-@dataclass(frozen=True)
-class KvCache:
-    """Parameters of the measurement. `batch_tokens` changes no number beyond rounding and is not recorded."""
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked of a cache that forgets."""
 
     windows: int = 6  # texts of `length` tokens, cut from one long document
     length: int = 640
     window: int = 128  # tokens that the cache holds
     needle_length: int = 512  # tokens of the retrieval task
-    stream: int = 0  # tokens to generate with a bounded cache, see `measure_stream`
     bos: BosPolicy = "auto"
     seed: int = 0
     batch_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed)
+        at_least(1, batch_tokens=self.batch_tokens, needle_length=self.needle_length)
+        if self.length < 2 * self.window or self.window < 16 or self.windows < 2:
+            raise FirstTokenError(
+                "The loss is taken past the window: give length of at least twice window, window of at least 16 and "
+                f"two windows, not {self.length}, {self.window} and {self.windows}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Parameters of a generation with a cache that never grows."""
+
+    stream: int = 10000  # tokens to generate
+    window: int = 128  # tokens that the cache holds
+    bos: BosPolicy = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed)
+        if self.stream < MARK:
+            raise FirstTokenError(f"stream is how many tokens to generate, at least {MARK}; not {self.stream}.")
+        if self.window <= PROMPT:
+            raise FirstTokenError(
+                f"The cache of a stream takes a prompt of {PROMPT} tokens; give a window of at least {PROMPT + 1}, "
+                f"not {self.window}."
+            )
 
 
 def full_layers(lm: LanguageModel) -> list[int]:
@@ -67,19 +98,19 @@ def policies(lm: LanguageModel, window: int) -> dict[str, Hook | None]:
     def hook(*, kept: Kept, count: int = 0, positions: Positions = "original") -> Hook:
         return evicting(lm.model, Policy(window, kept, count, positions), layers)
 
-    found: dict[str, Hook | None] = {"full": None, "window": hook(kept="none")}
+    hooks: dict[str, Hook | None] = {"full": None, "window": hook(kept="none")}
     for count in SINKS:
-        found[f"sinks {count}"] = hook(kept="sinks", count=count, positions="cache")
-    found["sinks 4, original positions"] = hook(kept="sinks", count=4)
-    found["random 4"] = hook(kept="random", count=4)
-    found["heavy hitters"] = hook(kept="heavy")
+        hooks[f"sinks {count}"] = hook(kept="sinks", count=count, positions="cache")
+    hooks["sinks 4, original positions"] = hook(kept="sinks", count=4)
+    hooks["random 4"] = hook(kept="random", count=4)
+    hooks["heavy hitters"] = hook(kept="heavy")
     if len(layers) < depth:
-        found["window, sliding layers too"] = evicting(lm.model, Policy(window))
-        found["sinks 4, sliding layers too"] = evicting(lm.model, Policy(window, "sinks", 4, "cache"))
+        hooks["window, sliding layers too"] = evicting(lm.model, Policy(window))
+        hooks["sinks 4, sliding layers too"] = evicting(lm.model, Policy(window, "sinks", 4, "cache"))
         sliding = [layer for layer in range(depth) if layer not in layers]
         for positions in get_args(Positions):
-            found[f"sliding layers see the first, {positions} positions"] = first_for_sliding(lm, sliding, positions)
-    return found
+            hooks[f"sliding layers see the first, {positions} positions"] = first_for_sliding(lm, sliding, positions)
+    return hooks
 
 
 def first_for_sliding(lm: LanguageModel, layers: Sequence[int], positions: Positions) -> Hook:
@@ -95,47 +126,24 @@ def first_for_sliding(lm: LanguageModel, layers: Sequence[int], positions: Posit
     return hook
 
 
-def measure(lm: LanguageModel, parameters: KvCache, fresh: bool = False) -> Record:
-    """The record `kv_cache/<model>.json`.
-
-    Its values: `perplexity_ratio` (four sinks and a window / the full cache) with interval; `policies`, for each the
-    loss past the window, its increase over the full cache and the perplexity; `recovered`, the share of the window's
-    increase that four sinks undo, and `recovered_random` by four random tokens; `retrieval`, the share of facts found.
+def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
+    """`perplexity_ratio` (four sinks and a window / the full cache) with interval; `policies`, for each the loss past
+    the window, its increase over the full cache and the perplexity; `recovered`, the share of the window's increase
+    that four sinks undo, and `recovered_random` by four random tokens; `retrieval`, the share of facts found.
     """
-    if parameters.length < 2 * parameters.window or parameters.window < 16 or parameters.windows < 2:
-        raise FirstTokenError(
-            f"The loss is taken past the window: give length of at least twice window, window of at least 16 and two "
-            f"windows, not {parameters.length}, {parameters.window} and {parameters.windows}."
-        )
-    document = texts.long_text()
-
-    def run() -> JSON:
-        ids = texts.windows(lm, document, parameters.length, parameters.windows, parameters.bos)
-        hooks = policies(lm, parameters.window)
-        loss = {name: losses(lm, ids, parameters, hook) for name, hook in hooks.items()}
-        values = summary(loss, parameters.seed)
-        names = ("full", "window", "sinks 4", "heavy hitters")
-        values["retrieval"] = {name: retrieval(lm, parameters, hooks[name]) for name in names}
-        values["sliding_layers"] = lm.config.get_text_config().num_hidden_layers - len(full_layers(lm))
-        return values
-
-    return records.reuse_or_measure(
-        "kv_cache",
-        model=lm,
-        parameters=records.recorded(parameters) | {"stream": None},
-        texts=texts.texts_hash([document]),
-        measure=run,
-        judge=judge,
-        fresh=fresh,
-    )
+    ids = texts.windows(lm, passages[0], parameters.length, parameters.windows, parameters.bos)
+    # Made first: where its text is too short for the facts, nothing has been measured yet that would be lost.
+    task = task_scores.needle(lm, parameters.bos, parameters.needle_length, count=QUESTION_TEXTS, seed=parameters.seed)
+    hooks = policies(lm, parameters.window)
+    loss = {name: losses(lm, ids, parameters, hook) for name, hook in hooks.items()}
+    values = summary(loss, parameters.seed)
+    names = ("full", "window", "sinks 4", "heavy hitters")
+    values["retrieval"] = {name: retrieval(lm, task, hooks[name], parameters.seed) for name in names}
+    values["sliding_layers"] = lm.config.get_text_config().num_hidden_layers - len(full_layers(lm))
+    return values
 
 
-def remeasure(lm: LanguageModel, record: Record) -> Record:
-    """Measure what a record of this claim holds once more, with its own parameters."""
-    return measure(lm, KvCache(**{n: v for n, v in record.parameters.items() if v is not None}), fresh=True)
-
-
-def losses(lm: LanguageModel, ids: Tensor, parameters: KvCache, hook: Hook | None) -> Tensor:
+def losses(lm: LanguageModel, ids: Tensor, parameters: Parameters, hook: Hook | None) -> Tensor:
     """Mean loss of each text over the queries past the window, (text,), float64."""
     queries = torch.arange(parameters.window, ids.shape[1] - 1, STRIDE)
     return mean_losses(lm, ids, queries, parameters.batch_tokens, hook)
@@ -148,27 +156,26 @@ def summary(loss: dict[str, Tensor], seed: int = 0) -> JSON:
         return asdict(statistics.bootstrap(numbers, seed=seed))
 
     full, window = loss["full"], loss["window"]
-    found: JSON = {"policies": {}}
+    values: JSON = {"policies": {}}
     for name, numbers in loss.items():
         of_mean = estimate(numbers)
-        found["policies"][name] = {
+        values["policies"][name] = {
             "loss": of_mean,
             "increase": estimate(numbers - full),
             "perplexity": {k: math.exp(of_mean[k]) for k in ("value", "low", "high")} | {"n": of_mean["n"]},
         }
     ratio = estimate(loss["sinks 4"] - full)
-    found["perplexity_ratio"] = {k: math.exp(ratio[k]) for k in ("value", "low", "high")} | {"n": ratio["n"]}
+    values["perplexity_ratio"] = {k: math.exp(ratio[k]) for k in ("value", "low", "high")} | {"n": ratio["n"]}
     for name, key in (("sinks 4", "recovered"), ("random 4", "recovered_random")):
         pairs = torch.stack([loss[name] - full, window - full], dim=1)
-        found[key] = asdict(
+        values[key] = asdict(
             statistics.bootstrap(pairs, lambda drawn: 1 - drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed)
         )
-    return found
+    return values
 
 
-def retrieval(lm: LanguageModel, parameters: KvCache, hook: Hook | None) -> JSON:
+def retrieval(lm: LanguageModel, task: task_scores.Task, hook: Hook | None, seed: int = 0) -> JSON:
     """Share of hidden facts that are found, over texts; the facts lie further back than the window reaches."""
-    task = task_scores.needle(lm, parameters.bos, parameters.needle_length, count=QUESTION_TEXTS, seed=parameters.seed)
     shares = []
     for item in task.items:
         positions = torch.tensor([question.position for question in item.questions])
@@ -176,39 +183,19 @@ def retrieval(lm: LanguageModel, parameters: KvCache, hook: Hook | None) -> JSON
             logits = logits_at(lm, torch.tensor([item.ids]), positions)[0].cpu()
         right = [task_scores.is_right(question, row) for question, row in zip(item.questions, logits, strict=True)]
         shares.append(sum(right) / len(right))
-    return asdict(statistics.bootstrap(torch.tensor(shares, dtype=torch.float64), seed=parameters.seed)) | {
-        "chance": task.chance
-    }
+    return asdict(statistics.bootstrap(torch.tensor(shares, dtype=torch.float64), seed=seed)) | {"chance": task.chance}
 
 
-def measure_stream(lm: LanguageModel, parameters: KvCache, fresh: bool = False) -> Record:
-    """Generate with a cache that never grows: the record `kv_cache/<model>--stream.json`.
+def run_stream(lm: LanguageModel, parameters: Stream, passages: Sequence[str], sinks: int = 4) -> JSON:
+    """Sample `stream` tokens after the first words of a passage, one at a time, with a cache that never grows.
 
-    Its values, for every thousand tokens: `cached` tokens and `bytes` of the cache, `milliseconds` per token, and
-    `repeated`, the share of 4-grams that occurred before in the same thousand; `text`, the last words.
+    For every thousand tokens: `cached` tokens and `bytes` of the cache, `milliseconds` per token, and `repeated`, the
+    share of 4-grams that occurred before in the same thousand; `text`, the last words.
+
+    Raises:
+        FirstTokenError: the model has layers with a sliding window; see `can_stream`.
     """
-    if parameters.stream < MARK:
-        raise FirstTokenError(f"stream is how many tokens to generate, at least {MARK}; not {parameters.stream}.")
-
-    return records.reuse_or_measure(
-        "kv_cache",
-        model=lm,
-        parameters={
-            "stream": parameters.stream,
-            "window": parameters.window,
-            "bos": parameters.bos,
-            "seed": parameters.seed,
-        },
-        texts=texts.texts_hash([texts.passages()[0].text]),
-        measure=lambda: stream(lm, parameters),
-        variant="stream",
-        fresh=fresh,
-    )
-
-
-def stream(lm: LanguageModel, parameters: KvCache, sinks: int = 4) -> JSON:
-    """Sample `stream` tokens after the first words of a passage, one at a time."""
-    prompt = texts.encode(lm, [texts.passages()[0].text], 16, parameters.bos).to(lm.model.device)
+    prompt = texts.encode(lm, passages, PROMPT, parameters.bos).to(lm.model.device)
     cache = sink_window_cache(lm.model, parameters.window, sinks)
     generator = torch.Generator().manual_seed(parameters.seed)
     values: JSON = {name: [] for name in ("tokens", "cached", "bytes", "milliseconds", "repeated")}
@@ -239,24 +226,15 @@ def repeated(tokens: Sequence[int], n: int = 4) -> float:
     return round(1 - len(set(grams)) / len(grams), 4)
 
 
-def judge(values: JSON) -> Verdict:
-    """The claim: a window alone ruins the model, and a few first tokens kept in the cache repair it.
-
-    Not measured where the window alone does no harm (the interval of the increase contains 0): there is nothing to
-    repair. Reproduced where four sinks undo more than half of the harm, with the whole interval, and more than four
-    random tokens do; partly where they undo some.
-    """
-    harm = values["policies"]["window"]["increase"]
-    recovered, control = values["recovered"], values["recovered_random"]
-    sentence = (
-        f"A window alone costs {interval(harm, '.2f')} nats per token. Four first tokens in it undo "
-        f"{interval(recovered, '.0%')} of that, four random ones {interval(control, '.0%')}; the perplexity is then "
-        f"{interval(values['perplexity_ratio'])} times that of the full cache."
-    )
-    if values["sliding_layers"]:
-        sentence += f" {values['sliding_layers']} sliding layers keep the window they were trained with."
-    if harm["low"] <= 0:
-        return Verdict("not measured", sentence + " The window does no clear harm, so there is nothing to repair.")
-    if recovered["low"] > 0.5 and recovered["low"] > control["high"]:
-        return Verdict("reproduced", sentence)
-    return Verdict("partly" if recovered["low"] > 0 else "not reproduced", sentence)
+MEASUREMENT = Measurement(
+    claim="kv_cache", parameters=Parameters, passages=lambda _: [texts.long_text()], run=run, judge=judge
+)
+STREAM = Measurement(
+    claim="kv_cache",
+    parameters=Stream,
+    passages=lambda _: [texts.passages()[0].text],
+    run=run_stream,
+    variant="stream",
+    repeatable=False,  # one token drawn otherwise, and all that follows is another text
+)
+MEASUREMENTS = (MEASUREMENT, STREAM)

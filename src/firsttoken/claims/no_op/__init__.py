@@ -15,10 +15,11 @@ CLAIM = Claim(
     format=".2f",
     unit="texts",
     rule=(
-        "Three parts, each with its interval: the first token's value is small, a head adds less while it "
-        "rests there, and there are heads that leave it by a rule. Reproduced needs the paper's example too: "
-        "in the paper's model its own head with both values in the paper's order, in another model at least "
-        "one head of that kind. Partly where some parts hold."
+        "Three parts: the first token's value is less than half as long as the others', with the whole interval; a "
+        "head that rests there adds less than half of what it adds otherwise, with the whole interval; there are "
+        "heads that leave it by a rule. Reproduced needs all of them and the paper's example: in the paper's model "
+        "its own head with both values in the paper's order, in another model at least one head of that kind. Partly "
+        "where the first part or the second holds, else not reproduced."
     ),
     fixed="2026-11-25, before the measurement",
 )

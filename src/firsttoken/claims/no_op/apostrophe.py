@@ -119,7 +119,7 @@ def follow(lm: LanguageModel, ids: Tensor, where: Tensor, batch_tokens: int) -> 
         attention  # (text, layer, head), summed over the triggers of each text
         norms      # (text, layer, kv_head, token)
     """
-    found, norms = [], []
+    attention, norms = [], []
     rows = max(1, batch_tokens // ids.shape[1])
     for batch, here in zip(ids.split(rows), where.split(rows), strict=True):
         value: dict[int, Tensor] = {}
@@ -141,6 +141,6 @@ def follow(lm: LanguageModel, ids: Tensor, where: Tensor, batch_tokens: int) -> 
         per_key = p.attention_per_key.cpu()  # (layer, batch, head, query, key)
         query = (keys + 1)[None, :, None, None, :].expand(*per_key.shape[:3], 1, -1)
         taken = per_key.gather(3, query)[..., 0, :] * real[None, :, None]
-        found.append(taken.sum(-1).transpose(0, 1).double())
+        attention.append(taken.sum(-1).transpose(0, 1).double())
         norms.append(torch.stack([value[layer] for layer in sorted(value)], dim=1))
-    return torch.cat(found), torch.cat(norms)
+    return torch.cat(attention), torch.cat(norms)

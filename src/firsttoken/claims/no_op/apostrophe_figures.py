@@ -14,7 +14,7 @@ from firsttoken.plots import PALETTE, Display, figure, model_color, table
 from firsttoken.records import Record
 
 
-def trigger_table(found: Sequence[Record], paper: JSON) -> Display:
+def trigger_table(records: Sequence[Record], paper: JSON) -> Display:
     """The apostrophe head: the paper's numbers and those of the head looked at in each model."""
     theirs = paper["apostrophe_head"]
     rows: list[tuple[str, ...]] = [
@@ -28,7 +28,7 @@ def trigger_table(found: Sequence[Record], paper: JSON) -> Display:
             "between them",
         )
     ]
-    for record in found:
+    for record in records:
         head = record.values["trigger_head"]
         rows.append(
             (
@@ -50,7 +50,7 @@ def trigger_table(found: Sequence[Record], paper: JSON) -> Display:
         "trigger",
         "others",
     )
-    return table(rows, columns, f"The head that attends to {found[0].values['trigger_head']['trigger']} or to BOS")
+    return table(rows, columns, f"The head that attends to {records[0].values['trigger_head']['trigger']} or to BOS")
 
 
 def trigger_example(record: Record) -> Display:
@@ -62,11 +62,11 @@ def trigger_example(record: Record) -> Display:
     return tokens(given, record.model)
 
 
-def value_norms(found: Sequence[Record]) -> Display:
+def value_norms(records: Sequence[Record]) -> Display:
     """Value norms token by token in that text, the first token's as a line."""
 
     def draw(axes: Any) -> None:
-        for ax, record in zip(axes[:, 0], found, strict=True):
+        for ax, record in zip(axes[:, 0], records, strict=True):
             head = record.values["trigger_head"]
             example = head["example"]
             place = np.arange(len(example["tokens"]))
@@ -88,10 +88,10 @@ def value_norms(found: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Bars: the norm of each token's value in one text; a dashed line marks the first token's norm; for "
-        + ", ".join(record.model for record in found),
-        nrows=len(found),
+        + ", ".join(record.model for record in records),
+        nrows=len(records),
         squeeze=False,
-        figsize=(9, 2.9 * len(found)),
+        figsize=(9, 2.9 * len(records)),
     )
 
 

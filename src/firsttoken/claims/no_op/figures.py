@@ -19,15 +19,15 @@ from firsttoken.records import Record
 MARKERS = "os^D"  # a model is told by its marker as well as by its colour
 
 
-def _models(found: Sequence[Record]) -> str:
-    return ", ".join(record.model for record in found)
+def _models(records: Sequence[Record]) -> str:
+    return ", ".join(record.model for record in records)
 
 
-def norms(found: Sequence[Record]) -> Display:
+def norms(records: Sequence[Record]) -> Display:
     """Along the depth: values, keys and largest activations of the first token beside those of the others."""
 
     def draw(axes: Any) -> None:
-        for number, record in enumerate(found):
+        for number, record in enumerate(records):
             layer = record.values["by_layer"]
             look: dict[str, Any] = {
                 "color": model_color(record.model),
@@ -55,17 +55,17 @@ def norms(found: Sequence[Record]) -> Display:
         draw,
         "Three panels against the layer: norm of the first token's value over that of the others, mostly well below "
         "one; the same for keys; largest activation of the residual stream over its median, at the first token "
-        "and at the others, on a logarithmic scale; for " + _models(found),
+        "and at the others, on a logarithmic scale; for " + _models(records),
         ncols=3,
         figsize=(11, 4.0),
     )
 
 
-def quiet(found: Sequence[Record]) -> Display:
+def quiet(records: Sequence[Record]) -> Display:
     """What a head adds against its attention to the first token, each head compared with itself."""
 
     def draw(ax: Axes) -> None:
-        for number, record in enumerate(found):
+        for number, record in enumerate(records):
             values = record.values["by_attention"]
             edges = values["edges"]
             middle = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
@@ -91,7 +91,7 @@ def quiet(found: Sequence[Record]) -> Display:
     return figure(
         draw,
         "The norm of what a head adds to the residual stream falls as its attention to the first token rises, median "
-        "over heads with a 95 % band, for " + _models(found),
+        "over heads with a 95 % band, for " + _models(records),
         figsize=(6.6, 3.8),
     )
 
@@ -101,11 +101,11 @@ def rule_name(rule: JSON) -> str:
     return f"off at “{rule['condition']}”" if rule["off_when_true"] else f"off except at “{rule['condition']}”"
 
 
-def histograms(found: Sequence[Record], count: int = 3) -> Display:
+def histograms(records: Sequence[Record], count: int = 3) -> Display:
     """How the attention of the heads with the clearest rules is spread between 0 and 1."""
 
     def draw(axes: Any) -> None:
-        for row, record in zip(axes, found, strict=True):
+        for row, record in zip(axes, records, strict=True):
             rules = record.values["search"]["rules"][:count]
             for ax, rule in zip(row, rules, strict=False):
                 heights = 100 * np.array(rule["histogram"])
@@ -123,19 +123,20 @@ def histograms(found: Sequence[Record], count: int = 3) -> Display:
 
     return figure(
         draw,
-        "Histograms of the attention to the first token of the heads whose rule explains most, for " + _models(found),
-        nrows=len(found),
+        "Histograms of the attention to the first token of the heads whose rule explains most, for "
+        + _models(records),
+        nrows=len(records),
         ncols=count,
         squeeze=False,
-        figsize=(3.6 * count, 2.7 * len(found)),
+        figsize=(3.6 * count, 2.7 * len(records)),
     )
 
 
-def rules(found: Sequence[Record]) -> Display:
+def rules(records: Sequence[Record]) -> Display:
     """Every head that switches: how often it is off the first token if its best condition holds, and if not."""
 
     def draw(ax: Axes) -> None:
-        for number, record in enumerate(found):
+        for number, record in enumerate(records):
             color = model_color(record.model)
             for named in (True, False):
                 chosen = [r for r in record.values["search"]["rules"] if r["named"] == named]
@@ -149,7 +150,7 @@ def rules(found: Sequence[Record]) -> Display:
                     markerfacecolor=color if named else "none",
                     label=f"{record.model}, {'rule named' if named else 'no clear rule'}",
                 )
-        gap = found[0].values["search"]["settings"]["separation"]
+        gap = records[0].values["search"]["settings"]["separation"]
         ax.fill_between([0, 1], [-gap, 1 - gap], [gap, 1 + gap], color=NEUTRAL, alpha=0.15, linewidth=0)
         ax.plot([0, 1], [0, 1], color=NEUTRAL, linewidth=1)
         ax.set(
@@ -164,15 +165,15 @@ def rules(found: Sequence[Record]) -> Display:
         draw,
         "One point for each switching head among the first twenty of a model: share of queries off the first token "
         "when its best condition is met against when it is not; a grey band around the diagonal holds the heads "
-        "without a clear rule; for " + _models(found),
+        "without a clear rule; for " + _models(records),
         figsize=(7.6, 4.2),
     )
 
 
-def rule_table(found: Sequence[Record], count: int = 6) -> Display:
+def rule_table(records: Sequence[Record], count: int = 6) -> Display:
     """The heads with the clearest rules in numbers."""
     rows = []
-    for record in found:
+    for record in records:
         for rule in record.values["search"]["rules"][:count]:
             rows.append(
                 (
@@ -190,10 +191,10 @@ def rule_table(found: Sequence[Record], count: int = 6) -> Display:
     return table(rows, columns, "Heads that switch, and their best condition (p corrected)")
 
 
-def search_table(found: Sequence[Record]) -> Display:
+def search_table(records: Sequence[Record]) -> Display:
     """How many heads pass each step of the search."""
     rows = []
-    for record in found:
+    for record in records:
         search = record.values["search"]
         rows.append(
             (record.model, *(str(search[name]) for name in ("heads", "switching", "bimodal", "named"))),
@@ -228,13 +229,13 @@ def tokens(example: JSON, model: str) -> Display:
     return Display(html, f"{head}\n{text}")
 
 
-def tests(found: Sequence[Record]) -> Display:
+def tests(records: Sequence[Record]) -> Display:
     """Change of the loss when a head is held on the first token, and when it is kept off it."""
     names = {"held_on_the_sink": "held on the first token", "kept_off_the_sink": "kept off the first token"}
 
     def draw(axes: Any) -> None:
         for ax, (key, label) in zip(axes, names.items(), strict=True):
-            rows = [(record, test) for record in found for test in record.values["tests"]]
+            rows = [(record, test) for record in records for test in record.values["tests"]]
             for place, (record, test) in enumerate(rows):
                 for shift, side, filled in ((-0.14, "rule_says_off", True), (0.14, "rule_says_on", False)):
                     estimate = test[key][side]
@@ -263,7 +264,7 @@ def tests(found: Sequence[Record]) -> Display:
             axes[1].plot([], [], marker="o", linestyle="none", color=ink, markerfacecolor=fill, label=name)
         axes[1].figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
-    count = sum(len(record.values["tests"]) for record in found)
+    count = sum(len(record.values["tests"]) for record in records)
     return figure(
         draw,
         "Change of the loss with intervals, for each tested head, at the tokens where its rule says off and at the "
@@ -274,10 +275,10 @@ def tests(found: Sequence[Record]) -> Display:
     )
 
 
-def target_table(found: Sequence[Record]) -> Display:
+def target_table(records: Sequence[Record]) -> Display:
     """Where the tested heads look when they are off the first token."""
     rows, columns = [], ["head"]
-    for record in found:
+    for record in records:
         for test in record.values["tests"]:
             columns = ["layer.head", *test["targets"]]
             shares = [f"{share:.0%}" for share in test["targets"].values()]

@@ -7,7 +7,7 @@ value, so the head then adds almost nothing. The numbers are in `results/paper.j
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -15,30 +15,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firsttoken import files, records, statistics, texts
+from firsttoken import statistics, texts
 from firsttoken.claims.no_op import search
 from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head
 from firsttoken.claims.no_op.rules import example, rule_effect, search_summary
-from firsttoken.claims.no_op.search import Discovery
+from firsttoken.claims.no_op.search import FEWEST_QUERIES, FEWEST_TEXTS, Discovery
+from firsttoken.claims.no_op.verdict import judge
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import JSON, interval
+from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures import attention_maps, head_norms
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
-from firsttoken.records import Record, Verdict, paper_numbers
+from firsttoken.ranges import at_least
+from firsttoken.records.measurement import Measurement
 from firsttoken.texts.token_classes import conditions, decode
 
 EDGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # bins of attention to the first token
-VERSION = 3
 
 
-@dataclass(frozen=True)
-class NoOp:
-    """Parameters of the measurement."""
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked of heads that may have nothing to do."""
 
-    texts: str = "passages"  # see `texts.texts_from`
+    text_source: str = "passages"  # see `texts.texts_from`
     passages: int = 48  # texts in which heads are searched
     norm_passages: int = 12  # of these, texts on which norms and losses are measured
     length: int = 96  # tokens of each text, BOS included
@@ -51,34 +52,38 @@ class NoOp:
     batch_tokens: int = 2048
     execution: str = "auto"  # resident, streamed; see `shared_pass.together`
 
+    def __post_init__(self) -> None:
+        at_least(0, tested=self.tested, seed=self.seed)
+        at_least(1, batch_tokens=self.batch_tokens)
+        if (self.layer is None) != (self.head is None):
+            raise FirstTokenError("layer and head name one head together: give both or neither.")
+        if not 2 <= self.norm_passages <= self.passages:
+            raise FirstTokenError(
+                f"norm_passages must be from 2 to passages={self.passages}, not {self.norm_passages}."
+            )
+        at_least(FEWEST_TEXTS, passages=self.passages)
+        at_least(Discovery().first_query + FEWEST_QUERIES, length=self.length)
+        if not self.trigger:
+            raise FirstTokenError("trigger is what the head looks for, at least one character of text.")
 
-def measure(lm: LanguageModel, parameters: NoOp, fresh: bool = False) -> Record:
-    """The record `no_op/<model>.json`.
 
-    Its values: `value_norm_ratio`, `key_norm_ratio` (first token over the others), `quiet_ratio` (what a head adds
-    on the sink over what it adds off it), `by_layer`, `by_attention`, `search` (counts and the rules found),
-    `examples`, `tests` (interventions) and `trigger_head` (the apostrophe head).
+def of_this_model(lm: LanguageModel, parameters: Parameters) -> Parameters:
+    """The same parameters.
+
+    Raises:
+        FirstTokenError: the model has no such head.
     """
-    if (parameters.layer is None) != (parameters.head is None):
-        raise FirstTokenError("layer and head name one head together: give both or neither.")
     if parameters.layer is not None and parameters.head is not None:
         attention_maps.check_heads(lm, [(parameters.layer, parameters.head)])
-    if not 2 <= parameters.norm_passages <= parameters.passages:
-        raise FirstTokenError(f"norm_passages must be from 2 to passages={parameters.passages}.")
-    chosen = texts.exactly(parameters.texts, parameters.passages)
-    return records.reuse_or_measure(
-        "no_op",
-        model=lm,
-        parameters=records.recorded(parameters),
-        texts=texts.texts_hash(chosen),
-        measure=lambda: _values(lm, texts.encode(lm, chosen, parameters.length, parameters.bos), parameters),
-        judge=lambda values: judge(lm.slug, values),
-        version=VERSION,
-        fresh=fresh,
-    )
+    return parameters
 
 
-def _values(lm: LanguageModel, ids: Tensor, parameters: NoOp) -> JSON:
+def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
+    """`value_norm_ratio`, `key_norm_ratio` (first token over the others), `quiet_ratio` (what a head adds on the sink
+    over what it adds off it), `by_layer`, `by_attention`, `search` (counts and the rules found), `examples`, `tests`
+    (interventions) and `trigger_head` (the apostrophe head).
+    """
+    ids = texts.encode(lm, passages, parameters.length, parameters.bos)
     tokens = decode(lm, ids)
     few = ids[: parameters.norm_passages]
     rest = ids[parameters.norm_passages :]
@@ -90,21 +95,21 @@ def _values(lm: LanguageModel, ids: Tensor, parameters: NoOp) -> JSON:
     seen = together(lm, passes, parameters.execution)
     traces = seen["traces"]
     attention = torch.cat([traces.attention, seen["rest"]]) if len(rest) else traces.attention
-    found = conditions(tokens)
+    classes = conditions(tokens)
     discovery = Discovery(seed=parameters.seed)
-    two, rules = search.discover(attention, found, discovery)
+    two, rules = search.discover(attention, classes, discovery)
     named = [rule for rule in rules if rule.named]
     return {
         **norm_summary(traces, parameters.seed),
         "search": search_summary(attention, two, rules, discovery),
-        "examples": [example(rule, attention, tokens, found) for rule in named[:3]],
+        "examples": [example(rule, attention, tokens, classes) for rule in named[:3]],
         "tests": [
             rule_effect(
                 lm,
                 few,
                 rule,
                 float(two.threshold[rule.head]),
-                found,
+                classes,
                 parameters.seed,
                 parameters.batch_tokens,
                 parameters.execution,
@@ -126,14 +131,14 @@ def _values(lm: LanguageModel, ids: Tensor, parameters: NoOp) -> JSON:
 
 def first_token_attention(lm: LanguageModel, ids: Tensor, batch_tokens: int = 2048) -> Tensor:
     """Attention of every query to the first token, (text, layer, head, query), float32, on the CPU."""
-    found = []
+    parts = []
     remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
     with torch.inference_mode(), explain_out_of_memory(remedy):
         for batch in ids.split(max(1, batch_tokens // ids.shape[1])):
             with probe(lm.model, keys=[0]) as p:
                 lm.model.get_decoder()(batch.to(lm.model.device), use_cache=False)
-            found.append(p.attention.transpose(0, 1).cpu())
-    return torch.cat(found)
+            parts.append(p.attention.transpose(0, 1).cpu())
+    return torch.cat(parts)
 
 
 # -- norms --------------------------------------------------------------------------------------------------
@@ -176,46 +181,13 @@ def _first_is_smallest(value_norm: Tensor) -> Tensor:
     return (value_norm.argmin(-1) == 0).double().flatten(1).mean(1)
 
 
-def remeasure(lm: LanguageModel, record: Record) -> Record:
-    """Measure what a record of this claim holds once more, with its own parameters."""
-    return measure(lm, NoOp(**record.parameters), fresh=True)
-
-
-# -- verdict ------------------------------------------------------------------------------------------------
-
-
-def judge(model: str, values: JSON) -> Verdict:
-    """Three parts of the claim, each with its interval: the first token's value is small, a head adds less while it
-    rests there, and there are heads that leave it by a rule. Reproduced needs the paper's example too: in the paper's
-    model its own head with both values in the paper's order, in another model at least one head of that kind."""
-    value, quiet = values["value_norm_ratio"], values["quiet_ratio"]
-    small = value["high"] < 0.5
-    less = quiet is not None and quiet["high"] < 0.5
-    ruled = values["search"]["named"] > 0
-    parts = [
-        f"The first token's value is {interval(value, unit=' times')} as long as the others'.",
-        "No head uses both ends of the scale."
-        if quiet is None
-        else f"A head that rests on the first token adds {interval(quiet, unit=' times')} of what it adds otherwise.",
-        f"{values['search']['named']} of {values['search']['heads']} heads leave it by a rule that can be named.",
-    ]
-    trigger = values["trigger_head"]
-    if files.slug(paper_numbers.paper()["apostrophe_head"]["model"]) == model:
-        ordered = trigger["value_first"]["high"] < trigger["value_others"]["low"] and (
-            trigger["value_trigger"]["low"] > trigger["value_others"]["high"]
-        )
-        parts.append(
-            f"The paper's head attends to the trigger with {interval(trigger['attention_to_trigger'], '.0%')} right "
-            f"after it; its value has norm {trigger['value_trigger']['value']:.1f}, the first token's "
-            f"{trigger['value_first']['value']:.1f}."
-        )
-        good = ordered and trigger["is_one"]
-    else:
-        number = trigger["heads_of_that_kind"]
-        parts.append(
-            f"Heads of the paper's kind, which leave it for the trigger {trigger['trigger']} only: {number or 'none'}."
-        )
-        good = number > 0
-    held = sum((small, less, ruled, good))
-    status: records.Status = "reproduced" if held == 4 else "partly" if small or less else "not reproduced"
-    return Verdict(status, " ".join(parts))
+MEASUREMENT = Measurement(
+    claim="no_op",
+    parameters=Parameters,
+    passages=lambda parameters: texts.exactly(parameters.text_source, parameters.passages),
+    run=run,
+    judge=judge,
+    version=3,
+    fit=of_this_model,
+)
+MEASUREMENTS = (MEASUREMENT,)

@@ -67,11 +67,11 @@ def _histogram(attention: Tensor, head: int, per_layer: int, start: int) -> list
     return statistics.rounded(counts / counts.sum())
 
 
-def example(rule: Rule, attention: Tensor, tokens: list[list[str]], found: Conditions) -> JSON:
+def example(rule: Rule, attention: Tensor, tokens: list[list[str]], classes: Conditions) -> JSON:
     """A stretch of the text in which the head both rests and leaves most evenly."""
     place = _place(rule.head, attention.shape[2])
     rows = attention[:, place["layer"], place["head"]]
-    holds = found.holds[found.names.index(rule.condition)]
+    holds = classes.holds[classes.names.index(rule.condition)]
     start = 8
     end = min(start + SHOWN, rows.shape[1])
     spread = rows[:, start:end].var(1)
@@ -91,7 +91,7 @@ def rule_effect(
     ids: Tensor,
     rule: Rule,
     threshold: float,
-    found: Conditions,
+    classes: Conditions,
     seed: int = 0,
     batch_tokens: int = 2048,
     execution: str = "resident",
@@ -99,7 +99,7 @@ def rule_effect(
     """Does the rule matter? The head is held on the sink, or kept off it, and the losses are compared.
 
     Args:
-        ids: (text, token), the first of the texts of `found`.
+        ids: (text, token), the first of the texts of `classes`.
         threshold: attention to the first token above which the head is on the sink.
 
     Returns:
@@ -110,7 +110,7 @@ def rule_effect(
     layer, head = place["layer"], place["head"]
     start = Discovery().first_query
     queries = torch.arange(start, ids.shape[1] - 1, STRIDE)
-    holds = found.holds[found.names.index(rule.condition), : len(ids)][:, queries]
+    holds = classes.holds[classes.names.index(rule.condition), : len(ids)][:, queries]
     off = holds if rule.off_when_true else ~holds
 
     def losses(lm: LanguageModel, change: Any = None) -> Tensor:

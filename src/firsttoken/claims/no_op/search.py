@@ -23,6 +23,8 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.texts.token_classes import Conditions
 
 BINS = 20  # of the histogram in which a valley is looked for
+FEWEST_TEXTS = 8  # that can be exchanged with each other
+FEWEST_QUERIES = 8  # of each text, from the first query that counts
 
 
 @dataclass(frozen=True)
@@ -164,11 +166,11 @@ def largest_by_chance(off: Tensor, holds: Tensor, permutations: int, seed: int) 
     """
     generator = torch.Generator().manual_seed(seed)
     flat = holds.flatten(1)
-    found = []
+    largest = []
     for _ in range(permutations):
         order = torch.randperm(off.shape[1], generator=generator)
-        found.append(information(off[:, order].flatten(1), flat).max())
-    return torch.stack(found)
+        largest.append(information(off[:, order].flatten(1), flat).max())
+    return torch.stack(largest)
 
 
 def discover(attention: Tensor, conditions: Conditions, parameters: Discovery) -> tuple[Modes, list[Rule]]:
@@ -182,18 +184,20 @@ def discover(attention: Tensor, conditions: Conditions, parameters: Discovery) -
         FirstTokenError: too few texts to exchange, or texts too short.
     """
     texts, _, _, length = attention.shape
-    if texts < 8:
-        raise FirstTokenError(f"Finding heads exchanges texts with each other and needs at least 8, not {texts}.")
+    if texts < FEWEST_TEXTS:
+        raise FirstTokenError(
+            f"Finding heads exchanges texts with each other and needs at least {FEWEST_TEXTS}, not {texts}."
+        )
     start = parameters.first_query
-    if length < start + 8:
-        raise FirstTokenError(f"Finding heads needs texts of at least {start + 8} tokens, not {length}.")
+    if length < (fewest := start + FEWEST_QUERIES):
+        raise FirstTokenError(f"Finding heads needs texts of at least {fewest} tokens, not {length}.")
     by_head = attention[..., start:].permute(1, 2, 0, 3).flatten(0, 1)  # (layer * head, text, query)
-    found = modes(by_head, parameters)
-    chosen = found.switches.nonzero()[:, 0]
+    two = modes(by_head, parameters)
+    chosen = two.switches.nonzero()[:, 0]
     usable = Conditions(conditions.names, conditions.holds[:, :, start:]).kept(max(5, texts // 4))
     if not len(chosen) or not usable.names:
-        return found, []
-    off = by_head[chosen] <= found.threshold[chosen, None, None]
+        return two, []
+    off = by_head[chosen] <= two.threshold[chosen, None, None]
     bits = information(off.flatten(1), usable.holds.flatten(1))
     chance = largest_by_chance(off, usable.holds, parameters.permutations, parameters.seed)
     rules = []
@@ -202,7 +206,7 @@ def discover(attention: Tensor, conditions: Conditions, parameters: Discovery) -
         holds = usable.holds[column]
         inside, outside = off[row][holds].double().mean().item(), off[row][~holds].double().mean().item()
         p = (1 + int((chance >= bits[row, column]).sum())) / (1 + len(chance))
-        share = found.share_off[head].item()
+        share = two.share_off[head].item()
         entropy = -sum(x * torch.log2(torch.tensor(x, dtype=torch.float64)).item() for x in (share, 1 - share))
         rules.append(
             Rule(
@@ -217,7 +221,7 @@ def discover(attention: Tensor, conditions: Conditions, parameters: Discovery) -
                 named=p <= parameters.significance and abs(inside - outside) >= parameters.separation,
             )
         )
-    return found, sorted(rules, key=lambda rule: (not rule.named, -rule.share_explained))
+    return two, sorted(rules, key=lambda rule: (not rule.named, -rule.share_explained))
 
 
 def targets(maps: Tensor, off: Tensor) -> dict[str, float]:

@@ -12,7 +12,7 @@ CLAIM = Claim(
     unit="one text, so no interval",
     rule=(
         "Reproduced where the first token gets at least three times an even share of the attention on this "
-        "one passage."
+        "one passage, partly from one and a half times, else not reproduced."
     ),
     fixed="2026-11-25, before the measurement",
 )

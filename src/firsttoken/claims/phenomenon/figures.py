@@ -50,19 +50,19 @@ def all_heads(record: Record) -> Display:
     return figure(draw, alt, figsize=(8, 2.6))
 
 
-def picture(found: Sequence[Record]) -> Display:
+def picture(records: Sequence[Record]) -> Display:
     """The grids of several models below one another: the picture at the top of the README (`make picture`)."""
 
     def draw(axes: Any) -> None:
-        for ax, record in zip(np.atleast_1d(axes), found, strict=True):
+        for ax, record in zip(np.atleast_1d(axes), records, strict=True):
             alpha = np.array(record.values["alpha"])
             image = ax.imshow(alpha.T, cmap=COLORMAP, vmin=0, vmax=1, aspect="equal", origin="lower")
             ax.set(xlabel="layer", ylabel="head", title=record.model)
         image.axes.figure.colorbar(image, ax=axes, label="attention to the first token", shrink=0.7)
 
-    names = " and ".join(record.model for record in found)
+    names = " and ".join(record.model for record in records)
     alt = f"Grids of layers and heads of {names}, coloured by mean attention to the first token"
-    return figure(draw, alt, nrows=len(found), figsize=(8, 2.4 * len(found)))
+    return figure(draw, alt, nrows=len(records), figsize=(8, 2.4 * len(records)))
 
 
 def sink_and_reader(record: Record) -> Display:
@@ -91,12 +91,12 @@ def sink_and_reader(record: Record) -> Display:
     )
 
 
-def mass_and_rate(found: Sequence[Record]) -> Display:
+def mass_and_rate(records: Sequence[Record]) -> Display:
     """Every head's attention to the first token in order, with mass and share of sink heads marked."""
 
     def draw(ax: Axes) -> None:
-        epsilon = found[0].parameters["epsilon"]
-        for record in found:
+        epsilon = records[0].parameters["epsilon"]
+        for record in records:
             alpha = np.sort(np.array(record.values["alpha"]).ravel())[::-1]
             share = (np.arange(len(alpha)) + 0.5) / len(alpha)
             color = model_color(record.model)

@@ -2,68 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from firsttoken import records, texts
+from firsttoken import texts
+from firsttoken.claims.phenomenon.verdict import judge
 from firsttoken.estimates import JSON
 from firsttoken.measures import sinks
 from firsttoken.measures.attention_maps import every_map, pack
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.records import Record, Verdict
+from firsttoken.ranges import at_least
+from firsttoken.records.measurement import Measurement
 
 
-@dataclass(frozen=True)
-class Phenomenon:
-    """Parameters of the measurement."""
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked of one passage."""
 
-    text: str  # the passage itself
+    text: str = "goat-auction-bluff"  # the passage itself, or the name of one of the project's
     length: int = 24  # tokens, BOS included; every head's map is stored, so this stays small
     epsilon: float = 0.3
     bos: BosPolicy = "auto"
     execution: str = "auto"  # resident, streamed; see `by_layer.through_layers`
 
-
-def measure(lm: LanguageModel, parameters: Phenomenon, fresh: bool = False) -> Record:
-    """The record `phenomenon/<model>.json`: tokens, alpha (layer, head), every map, mass and share of sink heads."""
-    sinks.check_epsilon(parameters.epsilon)
-
-    def run() -> JSON:
-        ids = texts.encode(lm, [parameters.text], parameters.length, parameters.bos)
-        maps = every_map(lm, ids, parameters.execution)
-        alpha = maps[..., 0].mean(-1)
-        layer, head = divmod(int(alpha.argmax()), alpha.shape[1])
-        return {
-            "tokens": [lm.tokenizer.decode([token]) for token in ids[0].tolist()],
-            "alpha": [[round(value, 4) for value in row] for row in alpha.tolist()],
-            "maps": [[pack(head_map) for head_map in layer_maps] for layer_maps in maps],
-            "mass": float(alpha.mean()),
-            "sink_rate": float(sinks.sink_rate(alpha[None], parameters.epsilon)),
-            "strongest": {"layer": layer, "head": head, "alpha": float(alpha.max())},
-            "even": sinks.even_share(parameters.length),
-        }
-
-    return records.reuse_or_measure(
-        "phenomenon",
-        model=lm,
-        parameters=records.recorded(parameters),
-        texts=texts.texts_hash([parameters.text]),
-        measure=run,
-        judge=lambda values: judge(parameters, values),
-        fresh=fresh,
-    )
+    def __post_init__(self) -> None:
+        sinks.check_epsilon(self.epsilon)
+        at_least(2, length=self.length)
 
 
-def remeasure(lm: LanguageModel, record: Record) -> Record:
-    """Measure what a record of this claim holds once more, with its own parameters."""
-    return measure(lm, Phenomenon(**record.parameters), fresh=True)
+def passages(parameters: Parameters) -> list[str]:
+    """The one text, which may be named."""
+    return [texts.passage(parameters.text)]
 
 
-def judge(parameters: Phenomenon, values: JSON) -> Verdict:
-    """Sinks exist in this model on this passage if the first token gets at least three times an even share."""
-    ratio = values["mass"] / values["even"]
-    sentence = (
-        f"The first of {parameters.length} tokens gets {values['mass']:.1%} of all attention, {ratio:.1f} times what "
-        f"an even spread would give it, and {values['sink_rate']:.1%} of the heads give it more than "
-        f"{parameters.epsilon} of theirs, on one passage."
-    )
-    return Verdict("reproduced" if ratio >= 3 else "partly" if ratio >= 1.5 else "not reproduced", sentence)
+def spelled_out(lm: LanguageModel, parameters: Parameters) -> Parameters:
+    """The passage itself in place of its name, so that a record holds what was read."""
+    return replace(parameters, text=texts.passage(parameters.text))
+
+
+def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
+    """`tokens`, `alpha` (layer, head), every map, `mass` and `sink_rate`, the `strongest` head, and what an `even`
+    spread of attention would give the first token."""
+    ids = texts.encode(lm, passages, parameters.length, parameters.bos)
+    maps = every_map(lm, ids, parameters.execution)
+    alpha = maps[..., 0].mean(-1)
+    layer, head = divmod(int(alpha.argmax()), alpha.shape[1])
+    return {
+        "tokens": [lm.tokenizer.decode([token]) for token in ids[0].tolist()],
+        "alpha": [[round(value, 4) for value in row] for row in alpha.tolist()],
+        "maps": [[pack(head_map) for head_map in layer_maps] for layer_maps in maps],
+        "mass": float(alpha.mean()),
+        "sink_rate": float(sinks.sink_rate(alpha[None], parameters.epsilon)),
+        "strongest": {"layer": layer, "head": head, "alpha": float(alpha.max())},
+        "even": sinks.even_share(parameters.length),
+    }
+
+
+MEASUREMENT = Measurement(
+    claim="phenomenon",
+    parameters=Parameters,
+    passages=passages,
+    run=run,
+    judge=judge,
+    fit=spelled_out,
+    copies=frozenset({"maps"}),
+)
+MEASUREMENTS = (MEASUREMENT,)

@@ -14,7 +14,8 @@ CLAIM = Claim(
     rule=(
         "Two parts: the largest activation is the first token's in most texts, and keeping the first token "
         "exact beats the control, with the whole interval, in caches of 4 and of 3 bits in both groupings. "
-        "Partly where one part holds, or the second in some of these settings only."
+        "Reproduced where both hold, partly where one does, or the second in some of these settings only, else not "
+        "reproduced."
     ),
     fixed="2026-11-25, before the measurement",
 )

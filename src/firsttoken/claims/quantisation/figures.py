@@ -24,25 +24,25 @@ GROUPS = {
 }
 
 
-def cache(found: Sequence[Record]) -> Display:
+def cache(records: Sequence[Record]) -> Display:
     """Increase of the loss against the bits of the key-value cache."""
     alt = (
         "Increase of the loss against the bits of the key-value cache, with nothing, the first or another token exact"
     )
-    return _by_bits(found, "cache", alt, "bits of keys and values")
+    return _by_bits(records, "cache", alt, "bits of keys and values")
 
 
-def activations(found: Sequence[Record]) -> Display:
+def activations(records: Sequence[Record]) -> Display:
     """Increase of the loss against the bits of what the matrices read."""
     alt = "Increase of the loss against the bits of activations, with nothing, the first or another token exact"
-    return _by_bits(found, "activations", alt, "bits of activations")
+    return _by_bits(records, "activations", alt, "bits of activations")
 
 
-def _by_bits(found: Sequence[Record], name: str, alt: str, xlabel: str) -> Display:
-    groups = list(found[0].values[name])
+def _by_bits(records: Sequence[Record], name: str, alt: str, xlabel: str) -> Display:
+    groups = list(records[0].values[name])
 
     def draw(axes: Any) -> None:
-        for row, record in zip(axes, found, strict=True):
+        for row, record in zip(axes, records, strict=True):
             for ax, group in zip(row, sorted(groups, key=list(GROUPS).index), strict=True):
                 _lines(ax, record.values[name][group])
                 ax.set_title(f"{record.model}: {GROUPS[group]}", fontsize=9)
@@ -53,10 +53,10 @@ def _by_bits(found: Sequence[Record], name: str, alt: str, xlabel: str) -> Displ
 
     return figure(
         draw,
-        f"{alt}; one row for each model: {', '.join(record.model for record in found)}",
-        nrows=len(found),
+        f"{alt}; one row for each model: {', '.join(record.model for record in records)}",
+        nrows=len(records),
         ncols=len(groups),
-        figsize=(8.8, 0.6 + 2.9 * len(found)),
+        figsize=(8.8, 0.6 + 2.9 * len(records)),
         squeeze=False,
         sharey="row",
     )
@@ -77,10 +77,10 @@ def _lines(ax: Axes, of_bits: JSON) -> None:
     ax.set_xticks(range(len(bits)), bits)
 
 
-def savings(found: Sequence[Record]) -> Display:
+def savings(records: Sequence[Record]) -> Display:
     """What keeping the first token exact saves, and how much more that is than keeping another."""
     rows = []
-    for record in found:
+    for record in records:
         for name in ("cache", "activations"):
             for group, of_bits in sorted(record.values[name].items(), key=lambda item: list(GROUPS).index(item[0])):
                 for bits in sorted(of_bits, key=int, reverse=True):
@@ -106,10 +106,10 @@ def savings(found: Sequence[Record]) -> Display:
     return table(rows, columns, "Loss (nats per token, 95 % interval) that keeping one token exact saves")
 
 
-def weights(found: Sequence[Record]) -> Display:
+def weights(records: Sequence[Record]) -> Display:
     """Rounded weights, with the first token's keys and values from rounded and from exact ones."""
     rows = []
-    for record in found:
+    for record in records:
         for bits in sorted(record.values["weights"], key=int, reverse=True):
             of = record.values["weights"][bits]
             rows.append((record.model, bits, *(interval(of[name], ".3f") for name in ("none", "first", "saved"))))
@@ -117,7 +117,7 @@ def weights(found: Sequence[Record]) -> Display:
     return table(rows, columns, "Rounded weights (nats per token, 95 % interval)")
 
 
-def outliers(found: Sequence[Record]) -> Display:
+def outliers(records: Sequence[Record]) -> Display:
     """Largest activation over the median and kurtosis of the residual stream: first token and all others."""
     panels = (
         ("first", "others", "largest activation / median"),
@@ -125,7 +125,7 @@ def outliers(found: Sequence[Record]) -> Display:
     )
 
     def draw(axes: Any) -> None:
-        for row, record in zip(axes, found, strict=True):
+        for row, record in zip(axes, records, strict=True):
             of = record.values["outliers"]
             for ax, (first, others, title) in zip(row, panels, strict=True):
                 layers = range(len(of[first]))
@@ -140,6 +140,6 @@ def outliers(found: Sequence[Record]) -> Display:
 
     alt = (
         "Largest activation over the median, and kurtosis, of the residual stream along the layers, for the first "
-        f"token and for all others; one row for each model: {', '.join(record.model for record in found)}"
+        f"token and for all others; one row for each model: {', '.join(record.model for record in records)}"
     )
-    return figure(draw, alt, nrows=len(found), ncols=2, figsize=(8.8, 2.9 * len(found)), squeeze=False)
+    return figure(draw, alt, nrows=len(records), ncols=2, figsize=(8.8, 2.9 * len(records)), squeeze=False)

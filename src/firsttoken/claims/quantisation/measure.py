@@ -6,14 +6,16 @@ Literature: sinks carry massive activations, and a few tokens kept exact save mo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from firsttoken import records, statistics, texts
+from firsttoken import statistics, texts
+from firsttoken.claims.quantisation.verdict import HEADLINE_BITS, judge
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import JSON, interval
+from firsttoken.estimates import JSON
 from firsttoken.measures.rounding import (
     Grouping,
     Scope,
@@ -28,74 +30,58 @@ from firsttoken.probe import probe
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import mean_losses
 from firsttoken.probe.residual_stream import residual_stream
-from firsttoken.records import Record, Verdict
+from firsttoken.ranges import at_least
+from firsttoken.records.measurement import Measurement
 
 CACHE_BITS = (8, 4, 3, 2)
 ACTIVATION_BITS = (8, 4, 3, 2)
 WEIGHT_BITS = (4, 3)
 GROUPINGS: tuple[Grouping, ...] = ("token", "channel")
 SCOPES: tuple[Scope, ...] = ("token", "tensor")
-HEADLINE_BITS = 4
 CONTROL = 8  # where the ordinary tokens stand that are kept exact for comparison
-VERSION = 2  # 2: activations at 3 and 2 bits too
 STRIDE = 2  # the loss is taken at every other query, because logits cost more than all layers of a small model
 
 
-@dataclass(frozen=True)
-class Quantisation:
-    """Parameters of the measurement. `batch_tokens` changes no number beyond rounding and is not recorded."""
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked of rounding."""
 
-    texts: str = "passages"  # see `texts.texts_from`
-    passages: int = 12
+    text_source: str = "passages"  # see `texts.texts_from`
+    passages: int = 12  # how many texts
     length: int = 96  # tokens of each text, BOS included
     kept: int = 1  # how many first tokens are kept exact
     bos: BosPolicy = "auto"
     seed: int = 0
     batch_tokens: int = 2048
 
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed)
+        at_least(1, batch_tokens=self.batch_tokens)
+        at_least(2, passages=self.passages)
+        if self.kept < 1 or self.length < CONTROL + self.kept + 8:
+            raise FirstTokenError(
+                f"kept must be at least 1 and length at least {CONTROL + 8} more than it, not {self.kept} and "
+                f"{self.length}."
+            )
 
-def measure(lm: LanguageModel, parameters: Quantisation, fresh: bool = False) -> Record:
-    """The record `quantisation/<model>.json`.
 
-    Its values: `loss` (nats per token, nothing rounded), `loss_saved` (by keeping the first tokens exact in a cache of
-    4 bits, one group a token) and `loss_saved_control` (by keeping as many others); `cache`, `activations` and
-    `weights` with the increase of the loss for every setting; `outliers` by layer and `largest_at_first`.
+def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
+    """`loss` (nats per token, nothing rounded), `loss_saved` (by keeping the first tokens exact in a cache of 4 bits,
+    one group a token) and `loss_saved_control` (by keeping as many others); `cache`, `activations` and `weights` with
+    the increase of the loss for every setting; `outliers` by layer and `largest_at_first`.
     """
-    if parameters.kept < 1 or parameters.length < CONTROL + parameters.kept + 8:
-        raise FirstTokenError(
-            f"kept must be at least 1 and length at least {CONTROL + 8} more than it, not {parameters.kept} and "
-            f"{parameters.length}."
-        )
-    chosen = texts.exactly(parameters.texts, parameters.passages)
-
-    def run() -> JSON:
-        ids = texts.encode(lm, chosen, parameters.length, parameters.bos)
-        plain = losses(lm, ids, parameters)
-        values: JSON = {"loss": asdict(statistics.bootstrap(plain, seed=parameters.seed))}
-        values |= cache(lm, ids, plain, parameters)
-        values["activations"] = activations(lm, ids, plain, parameters)
-        values["weights"] = weights(lm, ids, plain, parameters)
-        values |= outliers(lm, ids, parameters.seed)
-        return values
-
-    return records.reuse_or_measure(
-        "quantisation",
-        model=lm,
-        parameters=records.recorded(parameters),
-        texts=texts.texts_hash(chosen),
-        measure=run,
-        judge=judge,
-        version=VERSION,
-        fresh=fresh,
-    )
+    ids = texts.encode(lm, passages, parameters.length, parameters.bos)
+    plain = losses(lm, ids, parameters)
+    return {
+        "loss": asdict(statistics.bootstrap(plain, seed=parameters.seed)),
+        **cache(lm, ids, plain, parameters),
+        "activations": activations(lm, ids, plain, parameters),
+        "weights": weights(lm, ids, plain, parameters),
+        **outliers(lm, ids, parameters.seed),
+    }
 
 
-def remeasure(lm: LanguageModel, record: Record) -> Record:
-    """Measure what a record of this claim holds once more, with its own parameters."""
-    return measure(lm, Quantisation(**record.parameters), fresh=True)
-
-
-def losses(lm: LanguageModel, ids: Tensor, parameters: Quantisation, hook: Hook | None = None) -> Tensor:
+def losses(lm: LanguageModel, ids: Tensor, parameters: Parameters, hook: Hook | None = None) -> Tensor:
     """Mean loss of each text, (text,), float64; every text predicts the same positions in every setting."""
     queries = torch.arange(1, ids.shape[1] - 1, STRIDE)
     return mean_losses(lm, ids, queries, parameters.batch_tokens, hook)
@@ -106,22 +92,22 @@ def keeping(kept: int) -> dict[str, tuple[int, ...]]:
     return {"none": (), "first": tuple(range(kept)), "control": tuple(range(CONTROL, CONTROL + kept))}
 
 
-def cache(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Quantisation) -> JSON:
+def cache(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Parameters) -> JSON:
     """The increase of the loss with a rounded key-value cache, and what keeping tokens exact saves of it."""
-    found: JSON = {}
+    increases: JSON = {}
     by_keeping: dict[tuple[str, int], dict[str, Tensor]] = {}
     for grouping in GROUPINGS:
-        found[grouping] = {}
+        increases[grouping] = {}
         for bits in CACHE_BITS:
             increase = {
                 name: losses(lm, ids, parameters, rounded_cache(bits, grouping, exact)) - plain
                 for name, exact in keeping(parameters.kept).items()
             }
             by_keeping[grouping, bits] = increase
-            found[grouping][str(bits)] = _with_savings(increase, parameters.seed)
+            increases[grouping][str(bits)] = _with_savings(increase, parameters.seed)
     headline = by_keeping["token", HEADLINE_BITS]
     return {
-        "cache": found,
+        "cache": increases,
         "loss_saved": asdict(statistics.bootstrap(headline["none"] - headline["first"], seed=parameters.seed)),
         "loss_saved_control": asdict(
             statistics.bootstrap(headline["none"] - headline["control"], seed=parameters.seed)
@@ -129,23 +115,23 @@ def cache(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Quantisatio
     }
 
 
-def activations(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Quantisation) -> JSON:
+def activations(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Parameters) -> JSON:
     """The increase of the loss with rounded inputs of all matrices."""
-    found: JSON = {}
+    increases: JSON = {}
     for scope in SCOPES:
-        found[scope] = {}
+        increases[scope] = {}
         for bits in ACTIVATION_BITS:
             increase = {}
             for name, exact in keeping(parameters.kept).items():
                 with rounded_activations(lm.model, bits, scope, exact):
                     increase[name] = losses(lm, ids, parameters) - plain
-            found[scope][str(bits)] = _with_savings(increase, parameters.seed)
-    return found
+            increases[scope][str(bits)] = _with_savings(increase, parameters.seed)
+    return increases
 
 
-def weights(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Quantisation) -> JSON:
+def weights(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Parameters) -> JSON:
     """The increase of the loss with rounded weights, and with the first tokens' keys and values from exact ones."""
-    found: JSON = {}
+    increases: JSON = {}
     for bits in WEIGHT_BITS:
         rounded = []
         intact = []
@@ -157,17 +143,19 @@ def weights(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Quantisat
                 rounded.append(losses(lm, row, parameters))
                 intact.append(losses(lm, row, parameters, put_back_first(store)))
         increase = {"none": torch.cat(rounded) - plain, "first": torch.cat(intact) - plain}
-        found[str(bits)] = _with_savings(increase, parameters.seed)
-    return found
+        increases[str(bits)] = _with_savings(increase, parameters.seed)
+    return increases
 
 
 def _with_savings(increase: dict[str, Tensor], seed: int) -> JSON:
     """Estimates of each increase, of what the first tokens save, and of how much more that is than the control."""
-    found: JSON = {name: asdict(statistics.bootstrap(change, seed=seed)) for name, change in increase.items()}
-    found["saved"] = asdict(statistics.bootstrap(increase["none"] - increase["first"], seed=seed))
+    estimates: JSON = {name: asdict(statistics.bootstrap(change, seed=seed)) for name, change in increase.items()}
+    estimates["saved"] = asdict(statistics.bootstrap(increase["none"] - increase["first"], seed=seed))
     if "control" in increase:
-        found["more_than_control"] = asdict(statistics.bootstrap(increase["control"] - increase["first"], seed=seed))
-    return found
+        estimates["more_than_control"] = asdict(
+            statistics.bootstrap(increase["control"] - increase["first"], seed=seed)
+        )
+    return estimates
 
 
 def kurtosis(x: Tensor) -> Tensor:
@@ -206,29 +194,12 @@ def outliers(lm: LanguageModel, ids: Tensor, seed: int = 0) -> JSON:
     return {"outliers": by_layer, "largest_at_first": asdict(share)}
 
 
-def judge(values: JSON) -> Verdict:
-    """The claim has two parts: the first token carries the outliers, and keeping it exact saves more of the loss than
-    keeping another does.
-
-    Reproduced where the largest activation is the first token's in most texts, and keeping it beats the control, with
-    the whole interval, in caches of 4 and of 3 bits in both groupings. Partly where one part holds, or the second in
-    some of these settings only.
-    """
-    settings = [(grouping, bits) for grouping in GROUPINGS for bits in (4, 3)]
-    better = [
-        (grouping, bits)
-        for grouping, bits in settings
-        if values["cache"][grouping][str(bits)]["more_than_control"]["low"] > 0
-    ]
-    share = values["largest_at_first"]["value"]
-    named = ", ".join(f"{bits} bits by {grouping}" for grouping, bits in better) or "none"
-    sentence = (
-        f"The largest activation is the first token's in {share:.0%} of the texts. With a cache of {HEADLINE_BITS} "
-        f"bits by token, keeping the first token exact saves {interval(values['loss_saved'], '.3f')} nats per token, "
-        f"keeping another {interval(values['loss_saved_control'], '.3f')}. It saves clearly more than another in "
-        f"{len(better)} of {len(settings)} caches ({named})."
-    )
-    outliers_there = share > 0.5
-    if outliers_there and len(better) == len(settings):
-        return Verdict("reproduced", sentence)
-    return Verdict("partly" if outliers_there or better else "not reproduced", sentence)
+MEASUREMENT = Measurement(
+    claim="quantisation",
+    parameters=Parameters,
+    passages=lambda parameters: texts.exactly(parameters.text_source, parameters.passages),
+    run=run,
+    judge=judge,
+    version=2,  # 2: activations at 3 and 2 bits too
+)
+MEASUREMENTS = (MEASUREMENT,)

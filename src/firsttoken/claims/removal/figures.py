@@ -40,9 +40,9 @@ def _point(ax: Axes, x: float, estimate: JSON, **look: Any) -> None:
     ax.errorbar(x, estimate["value"], yerr=reach(estimate), linestyle="none", capsize=2, **look)
 
 
-def arms(found: Sequence[Record]) -> Display:
+def arms(records: Sequence[Record]) -> Display:
     """What each way of taking the first token away does to the loss, to the predictions and to the sink."""
-    names = [arm for arm in MEANING if any(arm in record.values["arms"] for record in found)]
+    names = [arm for arm in MEANING if any(arm in record.values["arms"] for record in records)]
     panels = {
         "loss_increase": "increase of the loss\n(nats per token)",
         "top1_agreement": "same likeliest token\nas intact (share)",
@@ -51,14 +51,14 @@ def arms(found: Sequence[Record]) -> Display:
 
     def draw(axes: Any) -> None:
         for ax, (key, label) in zip(axes, panels.items(), strict=True):
-            for number, record in enumerate(found):
+            for number, record in enumerate(records):
                 for place, arm in enumerate(names):
                     if arm not in record.values["arms"]:
                         continue
                     estimate = record.values["arms"][arm][key]
                     ax.errorbar(
                         estimate["value"],
-                        place + (number - (len(found) - 1) / 2) * 0.3,
+                        place + (number - (len(records) - 1) / 2) * 0.3,
                         xerr=reach(estimate),
                         color=model_color(record.model),
                         marker="os^D"[number % 4],
@@ -77,24 +77,24 @@ def arms(found: Sequence[Record]) -> Display:
         axes[0].set_yticks(range(len(names)), [MEANING[arm] for arm in names])
         axes[0].invert_yaxis()
         axes[1].figure.legend(
-            *axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(found))
+            *axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(records))
         )
 
     return figure(
         draw,
         "For each way of taking the first token away, three panels with intervals: increase of the loss, share of "
-        "unchanged predictions, attention mass on position 0; for " + ", ".join(record.model for record in found),
+        "unchanged predictions, attention mass on position 0; for " + ", ".join(record.model for record in records),
         ncols=3,
         sharey=True,
         figsize=(10.5, 4.6),
     )
 
 
-def by_position(found: Sequence[Record]) -> Display:
+def by_position(records: Sequence[Record]) -> Display:
     """Increase of the mean loss over the intact model in doubling ranges of position."""
 
     def draw(axes: Any) -> None:
-        for ax, record in zip(np.atleast_1d(axes), found, strict=True):
+        for ax, record in zip(np.atleast_1d(axes), records, strict=True):
             edges = record.values["by_position"]["edges"]
             middle = [(low * (high - 1)) ** 0.5 for low, high in itertools.pairwise(edges)]
             for arm, (color, marker) in LOOK.items():
@@ -113,18 +113,18 @@ def by_position(found: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Loss against the position in the text, one line for each way of taking the first token away, one panel for "
-        "each model: " + ", ".join(record.model for record in found),
-        ncols=len(found),
-        figsize=(4.8 * len(found), 4.2),
+        "each model: " + ", ".join(record.model for record in records),
+        ncols=len(records),
+        figsize=(4.8 * len(records), 4.2),
         sharey=True,
     )
 
 
-def tasks(found: Sequence[Record]) -> Display:
+def tasks(records: Sequence[Record]) -> Display:
     """Share of right answers in the small tasks under each arm, with the share that guessing gets."""
 
     def draw(axes: Any) -> None:
-        for ax, record in zip(np.atleast_1d(axes), found, strict=True):
+        for ax, record in zip(np.atleast_1d(axes), records, strict=True):
             names = list(record.values["tasks"])
             for place, name in enumerate(names):
                 task = record.values["tasks"][name]
@@ -144,17 +144,17 @@ def tasks(found: Sequence[Record]) -> Display:
         draw,
         "Share of right answers in five tasks for each way of taking the first token away, with intervals and a "
         "dotted line where guessing would be; one panel for each model: "
-        + ", ".join(record.model for record in found),
-        ncols=len(found),
-        figsize=(5.4 * len(found), 4.6),
+        + ", ".join(record.model for record in records),
+        ncols=len(records),
+        figsize=(5.4 * len(records), 4.6),
         sharey=True,
     )
 
 
-def task_table(found: Sequence[Record]) -> Display:
+def task_table(records: Sequence[Record]) -> Display:
     """The paper's question in numbers: every task as it is and without the first token, beside chance."""
     rows = []
-    for record in found:
+    for record in records:
         for name, task in record.values["tasks"].items():
             arms_ = task["arms"]
             rows.append(
@@ -181,11 +181,11 @@ def paper_table(paper: JSON) -> Display:
     return table(rows, ("task", "with BOS", "without BOS"), f"The paper: {theirs['model']} (not measured here)")
 
 
-def long_texts(found: Sequence[Record]) -> Display:
+def long_texts(records: Sequence[Record]) -> Display:
     """Loss, mass on position 0 and retrieval against the length of the text."""
 
     def draw(axes: Any) -> None:
-        for row, record in zip(np.atleast_2d(axes), found, strict=True):
+        for row, record in zip(np.atleast_2d(axes), records, strict=True):
             values = record.values
             lengths = values["length"]
             for arm in values["arms"]:
@@ -217,13 +217,13 @@ def long_texts(found: Sequence[Record]) -> Display:
         draw,
         "Against the number of tokens, for each model: loss, attention mass on position 0, and share of facts found "
         "again, one line for each way of taking the first token away",
-        nrows=len(found),
+        nrows=len(records),
         ncols=3,
-        figsize=(10.5, 0.6 + 3.0 * len(found)),
+        figsize=(10.5, 0.6 + 3.0 * len(records)),
     )
 
 
-def meanings(found: Sequence[Record]) -> Display:
+def meanings(records: Sequence[Record]) -> Display:
     """What each arm does, and whether heads may still rest on a first token in it."""
     rests: dict[Arm, str] = {
         "intact": "yes",
@@ -236,7 +236,7 @@ def meanings(found: Sequence[Record]) -> Display:
         "mask_other": "yes",
         "add_bos": "yes",
     }
-    names = [arm for arm in MEANING if any(arm in record.values["arms"] for record in found)]
+    names = [arm for arm in MEANING if any(arm in record.values["arms"] for record in records)]
     return table(
         [(SHORT.get(arm, arm), MEANING[arm], rests[arm]) for arm in names],
         ("arm", "what is done", "may heads rest there?"),

@@ -1,5 +1,5 @@
 """What is lost without the first token: losses, predictions, sinks and small tasks under every arm of
-`without_first`.
+`measures.ablations`.
 
 Paper: Gemma 7B, trained with BOS in first place, falls to chance on downstream tasks without it. The numbers are in
 `results/paper.json`, key `removal`.
@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from firsttoken import records, statistics, texts
+from firsttoken import statistics, texts
+from firsttoken.claims.removal.verdict import judge
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import JSON, interval
+from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures import sinks, task_scores
 from firsttoken.measures.ablations import (
@@ -33,21 +34,24 @@ from firsttoken.measures.ablations import (
 )
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.probe.losses import predict
-from firsttoken.records import Record, Verdict
+from firsttoken.ranges import at_least
+from firsttoken.records.measurement import Measurement
 
 TASK_ARMS: tuple[Arm, ...] = ("intact", "delete", "replace", "zero_value", "mean_value", "mean_residual")
 LONG_ARMS: tuple[Arm, ...] = ("intact", "delete", "zero_value", "mean_value")
 STRIDE = 2  # the loss is taken at every other query, because logits cost more than all layers of a small model
 LONG_STRIDE = 16  # the loss of a long text is taken at every 16th query
-VERSION = 1
+SHORTEST = 64  # tokens of the shortest text of the length sweep; the next is twice as long
+QUESTIONS = 12  # facts hidden in each text of the length sweep
+SHORTEST_WITH_FACTS = 512  # tokens that hold so many facts
 
 
-@dataclass(frozen=True)
-class Removal:
-    """Parameters of the measurement."""
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked of a model without its first token."""
 
-    texts: str = "passages"  # see `texts.texts_from`
-    passages: int = 16
+    text_source: str = "passages"  # see `texts.texts_from`
+    passages: int = 16  # how many texts
     length: int = 96  # tokens of each text, BOS included
     epsilon: float = 0.3
     needle_length: int = 512  # tokens of the retrieval task
@@ -56,6 +60,36 @@ class Removal:
     batch_tokens: int = 1024
     execution: str = "auto"  # resident, streamed; see `shared_pass.together`
 
+    def __post_init__(self) -> None:
+        sinks.check_epsilon(self.epsilon)
+        at_least(0, seed=self.seed)
+        at_least(1, batch_tokens=self.batch_tokens, needle_length=self.needle_length)
+        at_least(2, passages=self.passages)
+        if self.length < 8:
+            raise FirstTokenError(
+                f"Arms are compared at each position; give a length of 8 or more, not {self.length}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongTexts:
+    """Parameters of the length sweep, on windows of one long document."""
+
+    longest: int = 4096  # tokens of each window, BOS included
+    windows: int = 2  # how many
+    epsilon: float = 0.3
+    bos: BosPolicy = "auto"
+    seed: int = 0
+    batch_tokens: int = 1024
+    execution: str = "auto"
+
+    def __post_init__(self) -> None:
+        sinks.check_epsilon(self.epsilon)
+        at_least(0, seed=self.seed)
+        at_least(1, batch_tokens=self.batch_tokens)
+        at_least(2, windows=self.windows)
+        at_least(2 * SHORTEST, longest=self.longest)
+
 
 def arms_for(lm: LanguageModel, bos: BosPolicy) -> list[Arm]:
     """All arms; `add_bos` only where the model has a BOS token that the policy does not put first."""
@@ -63,33 +97,14 @@ def arms_for(lm: LanguageModel, bos: BosPolicy) -> list[Arm]:
     return [arm for arm in MEANING if arm != "add_bos" or can_add]
 
 
-def measure(lm: LanguageModel, parameters: Removal, fresh: bool = False) -> Record:
-    """The record `removal/<model>.json`.
-
-    Its values: `loss_increase` (nats per token, deleting the first token), `undone_by_resting` (the share of that
-    increase which is not there when heads may rest on a first token of value zero), `arms` (loss, agreement, sinks),
+def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
+    """`loss_increase` (nats per token, deleting the first token), `undone_by_resting` (the share of that increase
+    which is not there when heads may rest on a first token of value zero), `arms` (loss, agreement, sinks),
     `by_position`, `tasks`, and whether the tokenizer itself puts BOS first.
     """
-    sinks.check_epsilon(parameters.epsilon)
-    if parameters.length < 8:
-        raise FirstTokenError(
-            f"Arms are compared at each position; give a length of 8 or more, not {parameters.length}."
-        )
-    chosen = texts.exactly(parameters.texts, parameters.passages)
-    return records.reuse_or_measure(
-        "removal",
-        model=lm,
-        parameters=records.recorded(parameters),
-        texts=texts.texts_hash(chosen),
-        measure=lambda: _values(lm, chosen, parameters),
-        judge=lambda values: judge(lm.slug, values),
-        version=VERSION,
-        fresh=fresh,
-    )
-
-
-def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Removal) -> JSON:
-    ids = texts.encode(lm, chosen, parameters.length, parameters.bos)
+    ids = texts.encode(lm, passages, parameters.length, parameters.bos)
+    # Made first: where a text is too short for its questions, nothing has been measured yet that would be lost.
+    tasks = task_scores.standard_tasks(lm, parameters.bos, parameters.needle_length, parameters.seed)
     means = calibrated(lm, parameters.bos, parameters.execution)
     queries = torch.arange(1, ids.shape[1] - 1, STRIDE)
     seed, batch_tokens = parameters.seed, parameters.batch_tokens
@@ -111,15 +126,7 @@ def _values(lm: LanguageModel, chosen: Sequence[str], parameters: Removal) -> JS
             for arm, outcome in outcomes.items()
         },
         "by_position": by_position(queries, loss, seed),
-        "tasks": task_scores.summary(
-            lm,
-            task_scores.standard_tasks(lm, parameters.bos, parameters.needle_length, seed),
-            TASK_ARMS,
-            means,
-            batch_tokens,
-            seed,
-            parameters.execution,
-        ),
+        "tasks": task_scores.summary(lm, tasks, TASK_ARMS, means, batch_tokens, seed, parameters.execution),
     }
 
 
@@ -148,63 +155,63 @@ def by_position(queries: Tensor, loss: dict[Arm, Tensor], seed: int) -> JSON:
     edges = [2]
     while edges[-1] < int(queries.max()) + 2:
         edges.append(min(edges[-1] * 2, int(queries.max()) + 2))
-    found: JSON = {"edges": edges, "arms": {}}
+    by_arm: JSON = {}
     for arm, values in loss.items():
         ranges = []
         for low, high in itertools.pairwise(edges):
             inside = (queries + 1 >= low) & (queries + 1 < high)
             ranges.append(asdict(statistics.bootstrap(values[:, inside], seed=seed)) if inside.any() else None)
-        found["arms"][arm] = ranges
-    return found
+        by_arm[arm] = ranges
+    return {"edges": edges, "arms": by_arm}
 
 
 # -- long texts ---------------------------------------------------------------------------------------------
 
 
-def measure_long(
-    lm: LanguageModel, parameters: Removal, longest: int, windows: int = 2, fresh: bool = False
-) -> Record:
-    """The record `removal/<model>--long.json`: from 64 tokens to `longest`.
+def as_long_as(lm: LanguageModel, parameters: LongTexts) -> LongTexts:
+    """The same parameters.
 
-    Because attention is causal, one window answers for every shorter length. Its values: `length`, and for each
-    arm the loss at the tokens between the previous length and this one, sink rate and mass at that length; `needle`
-    the retrieval task at lengths from 512.
+    Raises:
+        FirstTokenError: the model was made for shorter texts.
     """
-    limit = getattr(lm.config.get_text_config(), "max_position_embeddings", longest)
-    if longest < 128 or longest > limit:
-        raise FirstTokenError(f"longest must be from 128 to {limit} tokens for {lm.name}, not {longest}.")
-    document = texts.long_text()
+    limit = getattr(lm.config.get_text_config(), "max_position_embeddings", parameters.longest)
+    if parameters.longest > limit:
+        raise FirstTokenError(
+            f"longest must be from {2 * SHORTEST} to {limit} tokens for {lm.name}, not {parameters.longest}."
+        )
+    return parameters
 
-    def run() -> JSON:
-        lengths = [64]
-        while lengths[-1] * 2 <= longest:
-            lengths.append(lengths[-1] * 2)
-        ids = texts.windows(lm, document, lengths[-1], windows, parameters.bos)
-        means = calibrated(lm, parameters.bos, parameters.execution)
-        queries = torch.arange(1, lengths[-1] - 1, LONG_STRIDE)
 
-        def of(arm: Arm) -> Callable[[LanguageModel], JSON]:
-            return lambda lm: _long_arm(lm, ids, queries, arm, means, lengths, parameters)
+def run_long(lm: LanguageModel, parameters: LongTexts, passages: Sequence[str]) -> JSON:
+    """From 64 tokens to `longest`: `length`, and for each arm the loss at the tokens between the previous length and
+    this one, sink rate and mass at that length; `needle`, the retrieval task at lengths from 512.
 
-        arms = together(lm, {arm: of(arm) for arm in LONG_ARMS}, parameters.execution)
-        found: JSON = {"length": lengths, "windows": windows, "arms": arms, "needle": {}}
-        for length in [n for n in lengths if n >= 512]:
-            task = task_scores.needle(lm, parameters.bos, length, questions=12, seed=parameters.seed)
-            found["needle"][str(length)] = task_scores.summary(
-                lm, [task], LONG_ARMS, means, parameters.batch_tokens, parameters.seed, parameters.execution
-            )[task.name]
-        return found
+    Because attention is causal, one window answers for every shorter length.
+    """
+    lengths = [SHORTEST]
+    while lengths[-1] * 2 <= parameters.longest:
+        lengths.append(lengths[-1] * 2)
+    ids = texts.windows(lm, passages[0], lengths[-1], parameters.windows, parameters.bos)
+    # Made first, as in `run`.
+    needles = {
+        length: task_scores.needle(lm, parameters.bos, length, questions=QUESTIONS, seed=parameters.seed)
+        for length in lengths
+        if length >= SHORTEST_WITH_FACTS
+    }
+    means = calibrated(lm, parameters.bos, parameters.execution)
+    queries = torch.arange(1, lengths[-1] - 1, LONG_STRIDE)
 
-    return records.reuse_or_measure(
-        "removal",
-        model=lm,
-        parameters=records.recorded(parameters) | {"texts": "long text", "length": longest, "passages": windows},
-        texts=texts.texts_hash([document]),
-        measure=run,
-        version=VERSION,
-        variant="long",
-        fresh=fresh,
-    )
+    def of(arm: Arm) -> Callable[[LanguageModel], JSON]:
+        return lambda lm: _long_arm(lm, ids, queries, arm, means, lengths, parameters)
+
+    arms = together(lm, {arm: of(arm) for arm in LONG_ARMS}, parameters.execution)
+    retrieved = {}
+    for length, task in needles.items():
+        scores = task_scores.summary(
+            lm, [task], LONG_ARMS, means, parameters.batch_tokens, parameters.seed, parameters.execution
+        )
+        retrieved[str(length)] = scores[task.name]
+    return {"length": lengths, "windows": parameters.windows, "arms": arms, "needle": retrieved}
 
 
 def _long_arm(
@@ -214,7 +221,7 @@ def _long_arm(
     arm: Arm,
     means: Means,
     lengths: Sequence[int],
-    parameters: Removal,
+    parameters: LongTexts,
 ) -> JSON:
     losses, alphas = [], []
     given, moved = inputs(lm, ids, arm, parameters.seed)
@@ -235,52 +242,19 @@ def _long_arm(
     return result
 
 
-def remeasure(lm: LanguageModel, record: Record) -> Record:
-    """Measure what a record of this claim holds once more, with its own parameters."""
-    if record.variant == "long":
-        chosen = {**record.parameters, "texts": "passages", "passages": 16, "length": 96}
-        windows = record.parameters["passages"]
-        return measure_long(lm, Removal(**chosen), record.parameters["length"], windows, fresh=True)
-    return measure(lm, Removal(**record.parameters), fresh=True)
-
-
-# -- verdict ------------------------------------------------------------------------------------------------
-
-
-def above_chance(values: JSON, arm: Arm) -> float:
-    """Mean over tasks of (right - chance) / (1 - chance): 1 is perfect, 0 is guessing."""
-    shares = [
-        (task["arms"][arm]["value"] - task["chance"]) / (1 - task["chance"]) for task in values["tasks"].values()
-    ]
-    return sum(shares) / len(shares)
-
-
-def judge(model: str, values: JSON) -> Verdict:
-    """The claim is about models trained with BOS in first place. For those: reproduced if deleting it surely costs
-    half a nat per token and halves what the tasks show above chance, partly if it surely costs anything."""
-    increase = values["loss_increase"]
-    with_it, without = above_chance(values, "intact"), above_chance(values, "delete")
-    sentence = (
-        f"Deleting the first token changes the loss by {interval(increase, '+.2f', ' nats per token')} "
-        f"and the tasks from {with_it:.0%} of the way between "
-        f"guessing and perfect to {without:.0%}."
-    )
-    held = values["arms"]["mean_residual"]["loss_increase"]
-    sentence += (
-        f" Holding the residual of the first token at the mean, so that no sink forms there, costs "
-        f"{interval(held, unit=' nats')}."
-    )
-    if not values["prepends_bos"]:
-        return Verdict(
-            "not measured",
-            f"The claim is about training with BOS in first place, where the tokenizer of {model} puts none. "
-            + sentence,
-        )
-    if undone := values["undone_by_resting"]:
-        sentence += (
-            f" Giving back a first token of value zero, on which heads may rest, undoes {interval(undone, '.0%')} "
-            "of the loss."
-        )
-    if increase["low"] > 0.5 and without < with_it / 2:
-        return Verdict("reproduced", sentence)
-    return Verdict("partly" if increase["low"] > 0 else "not reproduced", sentence)
+MEASUREMENT = Measurement(
+    claim="removal",
+    parameters=Parameters,
+    passages=lambda parameters: texts.exactly(parameters.text_source, parameters.passages),
+    run=run,
+    judge=judge,
+)
+LONG_TEXTS = Measurement(
+    claim="removal",
+    parameters=LongTexts,
+    passages=lambda _: [texts.long_text()],
+    run=run_long,
+    variant="long",
+    fit=as_long_as,
+)
+MEASUREMENTS = (MEASUREMENT, LONG_TEXTS)
