@@ -34,8 +34,9 @@ def about(lm: LanguageModel, parameters: P, passages: Sequence[str]) -> JSON:
     Raises:
         FirstTokenError: the check failed; it says by how much.
     """
-    policy = getattr(parameters, "bos", "auto")
-    bos: BosPolicy = policy if policy in get_args(BosPolicy) else "auto"
+    # Some parameters called `bos` choose arms, not a policy.
+    named: dict[str, BosPolicy] = {policy: policy for policy in get_args(BosPolicy)}
+    bos = named.get(getattr(parameters, "bos", ""), "auto")
     ids = texts.encode(lm, passages[:1], 3, bos)
     result = checked(lm, getattr(parameters, "execution", "auto"))
     return {"check": result.to_json(), "first_tokens": texts.first_tokens(lm, ids)}

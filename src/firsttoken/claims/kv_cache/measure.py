@@ -21,6 +21,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures import task_scores
 from firsttoken.measures.cache_masks import Kept, Policy, Positions, evicting
+from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.sink_window_cache import cache_bytes, sink_window_cache
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.models.anatomy import layer_kinds
@@ -29,7 +30,6 @@ from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import logits_at, mean_losses
 from firsttoken.ranges import at_least
-from firsttoken.records.measurement import Measurement
 
 SINKS = (1, 2, 4, 8)
 STRIDE = 4  # the loss is taken at every fourth query, because logits cost more than all layers of a small model

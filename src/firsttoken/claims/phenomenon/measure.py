@@ -10,9 +10,9 @@ from firsttoken.claims.phenomenon.verdict import judge
 from firsttoken.estimates import JSON
 from firsttoken.measures import sinks
 from firsttoken.measures.attention_maps import every_map, pack
+from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.ranges import at_least
-from firsttoken.records.measurement import Measurement
 
 
 @dataclass(frozen=True, kw_only=True)

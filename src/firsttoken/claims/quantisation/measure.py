@@ -16,6 +16,7 @@ from firsttoken import statistics, texts
 from firsttoken.claims.quantisation.verdict import HEADLINE_BITS, judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
+from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.rounding import (
     Grouping,
     Scope,
@@ -31,7 +32,6 @@ from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import mean_losses
 from firsttoken.probe.residual_stream import residual_stream
 from firsttoken.ranges import at_least
-from firsttoken.records.measurement import Measurement
 
 CACHE_BITS = (8, 4, 3, 2)
 ACTIVATION_BITS = (8, 4, 3, 2)

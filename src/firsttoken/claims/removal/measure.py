@@ -32,10 +32,10 @@ from firsttoken.measures.ablations import (
     intervened,
     run_arm,
 )
+from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.probe.losses import predict
 from firsttoken.ranges import at_least
-from firsttoken.records.measurement import Measurement
 
 TASK_ARMS: tuple[Arm, ...] = ("intact", "delete", "replace", "zero_value", "mean_value", "mean_residual")
 LONG_ARMS: tuple[Arm, ...] = ("intact", "delete", "zero_value", "mean_value")
