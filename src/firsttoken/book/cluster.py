@@ -28,6 +28,8 @@ from firsttoken.book import build, chapters
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT, slug
 
+# Seconds that a cancelled job of this machine is waited for.
+_PATIENCE = 30
 _RAISED = re.compile(r"^[\w.]+(?:Error|Exception|Exit|Interrupt): .*$", re.MULTILINE)
 
 
@@ -199,6 +201,12 @@ def _leave(running: Sequence[_Job], slurm: bool) -> None:
     if not slurm:
         for entry in running:
             entry.job.cancel()
+        deadline = time.monotonic() + _PATIENCE
+        while alive := [entry for entry in running if not entry.job.done()]:
+            if time.monotonic() > deadline:
+                _say(f"Still running: {', '.join(entry.run.name for entry in alive)}.")
+                break
+            time.sleep(0.1)
     elif running:
         numbers = " ".join(entry.job.job_id for entry in running)
         _say(
