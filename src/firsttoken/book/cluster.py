@@ -24,9 +24,9 @@ from typing import Any
 import nbformat
 import yaml
 
-from firsttoken.book import build, chapters
+from firsttoken.book import addresses, build, chapters
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import ROOT, slug
+from firsttoken.files import ROOT
 
 # Seconds that a cancelled job of this machine is waited for.
 _PATIENCE = 30
@@ -57,8 +57,8 @@ class Run:
         """Whether the page exists and belongs to the notebook as it is now and to these parameters."""
         if not self.out.exists() or not build.is_current(self.out, self.chapter, self.root):
             return False
-        ran = nbformat.read(self.out, as_version=4).metadata.papermill.parameters
-        return bool(ran == {**self.values, "model": self.model})
+        ran = nbformat.read(self.out, as_version=4).metadata.papermill.get("asked")
+        return bool(ran == addresses.asked({**self.values, "model": self.model}))
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,18 @@ def plan_runs(
     values = chapters.choose({**(asked or {}), "model": "-"}, names, root)
     if without := [name for name in names if "model" not in values[name]]:
         raise FirstTokenError(f"{', '.join(without)} has no parameter model; leave it out.")
+    models = models_in(source)
+    addresses.refuse_shared_addresses(models)
     position = {name: i for i, name in enumerate(chapters.chapters(root), 1)}
     return [
         Run(
             name,
             model,
             {key: value for key, value in values[name].items() if key != "model"},
-            root / "book" / "models" / slug(model) / f"{position[name]:02d}-{name}.ipynb",
+            root / "book" / "models" / addresses.address(model) / f"{position[name]:02d}-{name}.ipynb",
             root,
         )
-        for model in models_in(source)
+        for model in models
         for name in names
     ]
 
