@@ -29,7 +29,7 @@ oldest: $(INSTALLED)  ## probe, models, records and a training run against the o
 	test -x $(OLDEST)/bin/python || $(BIN)/python -m venv --without-pip $(OLDEST)
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
 	  > "$$($(OLDEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
-	$(BIN)/pip --python $(OLDEST)/bin/python install --quiet --no-deps --ignore-installed --requirement oldest.txt
+	$(BIN)/pip --python $(OLDEST)/bin/python install --quiet --requirement oldest.txt
 	PYTHONPATH=src $(OLDEST)/bin/python -m pytest tests/probe/test_attention_probe.py tests/models tests/records \
 	  tests/pretraining/test_train.py -k "not hub and not network and not gated and not unknown_model \
 	  and not gemma3-270m and not processes and not killed"
