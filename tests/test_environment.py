@@ -59,7 +59,7 @@ def test_conda_has_the_same_pins() -> None:
 
 
 def test_lower_bounds_are_those_that_are_tested() -> None:
-    """`make oldest` runs with the versions of oldest.txt and the torch at hand; transformers' trainer imports datasets."""
+    """`make oldest` runs with the versions of oldest.txt and the torch at hand; the trainer imports datasets."""
     bounds = {}
     for asked in requirements("datasets"):
         (bound,) = [part.version for part in asked.specifier if part.operator == ">="]

@@ -122,6 +122,7 @@ def command_models(args: argparse.Namespace) -> None:
 
 def command_verify(args: argparse.Namespace) -> None:
     """Measure the committed records of the bundled models again and compare."""
+    from firsttoken import claims
     from firsttoken.claims import verify
 
     failed = []
