@@ -254,7 +254,7 @@ def measure(training: Training, fresh: bool = False, reference: bool | None = No
     question: JSON = {
         "model": training,
         "parameters": asdict(training),
-        "texts_hash": corpus.hash,
+        "texts": corpus.hash,
         "version": VERSION,
         "reference": reference,
     }
