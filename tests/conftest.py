@@ -1,10 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+
+from firsttoken import models
+from firsttoken.models import LanguageModel
 
 
 @pytest.fixture
@@ -20,3 +24,24 @@ def one_thread() -> Iterator[None]:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache folder that this test shares with no other."""
     monkeypatch.setenv("FIRSTTOKEN_CACHE", str(tmp_path / "cache"))
+
+
+@cache
+def _loaded(name: str) -> LanguageModel:
+    return models.load(name, device="cpu")
+
+
+@pytest.fixture
+def bundled() -> Iterator[Callable[[str], LanguageModel]]:
+    """A bundled model by its name, loaded once for all tests; each must leave it without hooks."""
+    asked: list[LanguageModel] = []
+
+    def one(name: str) -> LanguageModel:
+        asked.append(_loaded(name))
+        return asked[-1]
+
+    yield one
+    for lm in asked:
+        if "model" in vars(lm):
+            left = [name for name, part in lm.model.named_modules() if part._forward_hooks or part._forward_pre_hooks]
+            assert not left, f"hooks left on {lm.name}"

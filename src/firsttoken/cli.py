@@ -1,6 +1,7 @@
 """The command line: `firsttoken run | build | report | cluster | plan | pretrain | chapters | models | verify`.
 
-Each command is a function `command_<name>(args)`; a `FirstTokenError` in it becomes one line on stderr.
+Each command is a function `command_<name>(args)`; a `FirstTokenError` in it becomes one line on stderr. Whatever takes
+long to import, or belongs to an extra that need not be installed, is imported by the command that uses it.
 """
 
 from __future__ import annotations
@@ -9,15 +10,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from firsttoken import claims
-from firsttoken.book import build, chapters, cluster
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import ROOT
-from firsttoken.models.bundled import BUNDLED
+from firsttoken.files import ROOT, needs_checkout
+
+# The extra of this package that brings a module which the base install does not have.
+_EXTRAS = {
+    **dict.fromkeys(("nbformat", "nbclient", "papermill", "jupyter_book"), "book"),
+    **dict.fromkeys(("matplotlib", "cycler", "plotly", "pandas", "seaborn"), "plots"),
+    "datasets": "datasets",
+    "submitit": "cluster",
+}
 
 
 def command_run(args: argparse.Namespace) -> None:
     """Execute chapters into the book."""
+    from firsttoken import claims
+    from firsttoken.book import chapters
+
     if bool(args.chapter) == args.all:
         raise FirstTokenError(f"Name the chapters to run, or give --all; there are {', '.join(chapters.chapters())}.")
     names = chapters.chapters() if args.all else claims.present_names(args.chapter)
@@ -27,11 +36,16 @@ def command_run(args: argparse.Namespace) -> None:
 
 def command_build(args: argparse.Namespace) -> None:
     """Build the static book and say where it is."""
+    from firsttoken.book import build
+
     print(f"Open {build.build(quiet=args.quiet)}")
 
 
 def command_report(args: argparse.Namespace) -> None:
     """Run the chapters for another model, into a part of its own."""
+    from firsttoken import claims
+    from firsttoken.book import chapters
+
     if args.practice and args.chapter:
         raise FirstTokenError("Name chapters or give --practice, not both.")
     names = chapters.practice() if args.practice else claims.present_names(args.chapter)
@@ -41,10 +55,15 @@ def command_report(args: argparse.Namespace) -> None:
 
 def command_cluster(args: argparse.Namespace) -> None:
     """Run chapters for many models, one job each, here or on SLURM."""
+    from firsttoken import claims
+    from firsttoken.book import cluster
+
     names = claims.present_names(args.chapter or ["sink_rates"])
     runs = cluster.plan_runs(args.models, names, dict(args.parameters))
     where = cluster.Where(
-        args.slurm, args.workers, args.retries, args.hours, args.gpus, args.cpus, args.memory, args.partition
+        slurm=args.slurm,
+        partition=args.partition,
+        **{name: getattr(args, name) for name in _WHERE if hasattr(args, name)},
     )
     failed = [name for name, error in cluster.launch(runs, where, ROOT / "_build" / "jobs").items() if error]
     if failed:
@@ -55,7 +74,7 @@ def command_cluster(args: argparse.Namespace) -> None:
 
 def command_plan(args: argparse.Namespace) -> None:
     """Predict bytes read, peak memory and time of a measurement, for each way of running a model."""
-    from firsttoken import models, plots
+    from firsttoken import models
     from firsttoken.execution import cost
     from firsttoken.models.machine import Machine
 
@@ -67,18 +86,21 @@ def command_plan(args: argparse.Namespace) -> None:
     for lm in models.load_all(args.model, device="cpu"):
         shape = cost.shape_of(lm.config, args.dtype)
         rows += [cost.row(lm.slug, plan) for plan in cost.plans(shape, machine, load)]
-    print(plots.table(rows, cost.COLUMNS, f"{args.passages} passages of {args.length} tokens, {args.dtype}").text)
+    print(f"{args.passages} passages of {args.length} tokens, {args.dtype}")
+    print(_aligned([cost.COLUMNS, *rows]))
 
 
 def command_pretrain(args: argparse.Namespace) -> None:
     """Train one model of the lab; under torchrun, on several devices."""
-    from firsttoken.pretraining import run_spec, train  # as for `verify`
+    from firsttoken.pretraining import run_spec, train
 
     train.measure(run_spec.from_command_line(args.budget, dict(args.parameters)), args.fresh)
 
 
 def command_chapters(args: argparse.Namespace) -> None:
     """List the chapters, their state and their parameters."""
+    from firsttoken.book import build, chapters
+
     for line in build.summary().splitlines():
         print(line)
         for parameter in chapters.parameters(line.split()[0]).values():
@@ -88,6 +110,8 @@ def command_chapters(args: argparse.Namespace) -> None:
 
 def command_models(args: argparse.Namespace) -> None:
     """List the bundled models."""
+    from firsttoken.models.bundled import BUNDLED
+
     for model in BUNDLED.values():
         print(f"{model.name}: {model.architecture}, {model.layers} layers x {model.heads} heads ({model.kv_heads} KV)")
         print(f"    weights: {model.quantisation}, from the package {model.package}")
@@ -98,7 +122,8 @@ def command_models(args: argparse.Namespace) -> None:
 
 def command_verify(args: argparse.Namespace) -> None:
     """Measure the committed records of the bundled models again and compare."""
-    from firsttoken.claims import verify  # imports transformers, which no other command needs and which takes a second
+    from firsttoken import claims
+    from firsttoken.claims import verify
 
     failed = []
     for record, lines in verify.verify(claims.present_names(args.claim)):
@@ -111,8 +136,27 @@ def command_verify(args: argparse.Namespace) -> None:
         raise FirstTokenError(f"{len(failed)} records differ by more than {verify.TOLERANCE}: {', '.join(failed)}.")
 
 
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines whose columns stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
 def _asked(args: argparse.Namespace) -> dict[str, str]:
     return {**dict(args.parameters), **({"model": args.model} if args.model else {})}
+
+
+# Where jobs of `cluster` run: options that are whole numbers, by the names of `cluster.Where`, which has the defaults.
+_WHERE = {
+    "workers": "jobs at once on this machine",
+    "retries": "how often a failed job is tried again",
+    "hours": "time limit of a job",
+    "gpus": "for each job",
+    "cpus": "for each job, on SLURM",
+    "memory": "for each job, in GB, on SLURM",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,9 +164,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="firsttoken", description="An executable book on attention sinks.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, function: object) -> argparse.ArgumentParser:
+    def add(name: str, function: object, in_checkout: bool = False) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
-        sub.set_defaults(function=function)
+        sub.set_defaults(function=function, in_checkout=in_checkout)
         return sub
 
     def add_parameters(sub: argparse.ArgumentParser) -> None:
@@ -136,34 +180,27 @@ def parser() -> argparse.ArgumentParser:
             help="a parameter; may be given several times",
         )
 
-    run = add("run", command_run)
+    run = add("run", command_run, in_checkout=True)
     run.add_argument("chapter", nargs="*", metavar="CHAPTER")
     run.add_argument("--all", action="store_true", help="every chapter")
     run.add_argument("--model", help="short for -p model MODEL")
     add_parameters(run)
 
-    add("build", command_build).add_argument("-q", "--quiet", action="store_true", help="only warnings")
+    build = add("build", command_build, in_checkout=True)
+    build.add_argument("-q", "--quiet", action="store_true", help="only warnings")
 
-    report = add("report", command_report)
+    report = add("report", command_report, in_checkout=True)
     report.add_argument("model", metavar="MODEL", help="hub id, folder, .gguf file or bundled name")
     report.add_argument("chapter", nargs="*", metavar="CHAPTER", help="only these chapters")
     report.add_argument("--practice", action="store_true", help="only the chapters on serving a model")
     add_parameters(report)
 
-    jobs = add("cluster", command_cluster)
+    jobs = add("cluster", command_cluster, in_checkout=True)
     jobs.add_argument("models", metavar="MODELS", help="names separated by commas, or a file of notebooks/families")
     jobs.add_argument("--chapter", action="append", help="may be given several times; sink_rates if not given")
     jobs.add_argument("--slurm", action="store_true", help="submit to SLURM instead of running here")
-    defaults = cluster.Where()
-    for name, help_ in (
-        ("workers", "jobs at once on this machine"),
-        ("retries", "how often a failed job is tried again"),
-        ("hours", "time limit of a job"),
-        ("gpus", "for each job"),
-        ("cpus", "for each job, on SLURM"),
-        ("memory", "for each job, in GB, on SLURM"),
-    ):
-        jobs.add_argument(f"--{name}", type=int, default=getattr(defaults, name), help=help_)
+    for name, help_ in _WHERE.items():
+        jobs.add_argument(f"--{name}", type=int, default=argparse.SUPPRESS, help=help_)
     jobs.add_argument("--partition", default="", help="of SLURM")
     add_parameters(jobs)
 
@@ -185,9 +222,10 @@ def parser() -> argparse.ArgumentParser:
     lab.add_argument("--fresh", action="store_true", help="train again even if there is a record")
     add_parameters(lab)
 
-    add("chapters", command_chapters)
+    add("chapters", command_chapters, in_checkout=True)
     add("models", command_models)
-    add("verify", command_verify).add_argument("claim", nargs="*", metavar="CLAIM", help="only these; all if none")
+    verify = add("verify", command_verify, in_checkout=True)
+    verify.add_argument("claim", nargs="*", metavar="CLAIM", help="only these; all if none")
     return top
 
 
@@ -195,9 +233,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 is success, 2 a `FirstTokenError` or bad usage, 130 an interruption."""
     args = parser().parse_args(arguments)
     try:
+        if args.in_checkout:
+            needs_checkout()
         args.function(args)
     except FirstTokenError as error:
         print(error, file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (extra := _EXTRAS.get((error.name or "").split(".")[0])) is None:
+            raise
+        print(f"This needs {error.name}, of the extra {extra}: pip install 'firsttoken[{extra}]'.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Interrupted; nothing unfinished was published.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Files: where the checkout is, names that are safe in a file system, writing that is whole or not at all."""
+"""Files: where chapters and results are, names that are safe in a file system, writing that is whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,8 +9,27 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from firsttoken.errors import FirstTokenError
+
 _LONGEST_SLUG = 100  # with a variant and an ending it is still a file name
+_BESIDE = Path(__file__).resolve().parents[2]
+# Whether this code lies in a checkout, beside its notebooks and records, or in a folder of installed packages.
+INSTALLED = not (_BESIDE / "pyproject.toml").is_file()
+# The folder with `notebooks`, `results` and `book`; an installed copy has none and works where it is called.
+ROOT = Path.cwd() if INSTALLED else _BESIDE
+
+
+def needs_checkout(root: Path = ROOT) -> None:
+    """Refuse what works on chapters where there are none.
+
+    Raises:
+        FirstTokenError: `root` has no chapters.
+    """
+    if not (root / "notebooks").is_dir():
+        raise FirstTokenError(
+            f"There are no chapters in {root}; they come with the source: "
+            "git clone https://github.com/firsttoken/firsttoken, then `make install` and this command inside it."
+        )
 
 
 def slug(name: str) -> str:

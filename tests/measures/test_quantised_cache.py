@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from optimum.quanto import MaxOptimizer, qint2, qint4, quantize_weight
 from torch import Tensor
 from transformers import DynamicCache, QuantizedCache
 
-from firsttoken import models, texts
+from firsttoken import texts
 from firsttoken.measures.rounding import round_to_bits, round_tokens
 from firsttoken.models import LanguageModel
 
@@ -16,9 +18,9 @@ PREFIX, LENGTH = 64, 96
 GROUP = 64  # numbers that share a scale; one key of smollm2-135m has as many
 
 
-@pytest.fixture(scope="module")
-def lm() -> LanguageModel:
-    return models.load("smollm2-135m", device="cpu")
+@pytest.fixture
+def lm(bundled: Callable[[str], LanguageModel]) -> LanguageModel:
+    return bundled("smollm2-135m")
 
 
 @pytest.mark.parametrize(("bits", "kind"), [(4, qint4), (2, qint2)])

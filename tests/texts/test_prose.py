@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from firsttoken import models, texts
+from firsttoken import texts
 from firsttoken.errors import FirstTokenError
+from firsttoken.models import LanguageModel
 from firsttoken.models.bundled import BUNDLED
 
 
@@ -25,15 +27,15 @@ def test_enough_varied_passages() -> None:
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_every_passage_has_128_tokens(name: str) -> None:
-    lm = models.load(name)
+def test_every_passage_has_128_tokens(name: str, bundled: Callable[[str], LanguageModel]) -> None:
+    lm = bundled(name)
     ids = texts.encode(lm, [p.text for p in texts.passages(None)], 128, bos="never")
     assert ids.shape == (len(texts.passages(None)), 128)
     assert texts.windows(lm, texts.long_text(), 8192, 1).shape == (1, 8192)
 
 
-def test_bos_policy() -> None:
-    gemma, smol = models.load("gemma3-270m"), models.load("smollm2-135m")
+def test_bos_policy(bundled: Callable[[str], LanguageModel]) -> None:
+    gemma, smol = bundled("gemma3-270m"), bundled("smollm2-135m")
     text = [texts.passages()[0].text]
     for lm in (gemma, smol):
         bare = texts.encode(lm, text, 20, "never")[0].tolist()
@@ -48,8 +50,8 @@ def test_bos_policy() -> None:
         texts.encode(smol, text, 20, "sometimes")  # type: ignore[arg-type]
 
 
-def test_short_texts_are_refused_with_what_to_do() -> None:
-    lm = models.load("smollm2-135m")
+def test_short_texts_are_refused_with_what_to_do(bundled: Callable[[str], LanguageModel]) -> None:
+    lm = bundled("smollm2-135m")
     with pytest.raises(FirstTokenError, match=r"Text 2 of 2 .* fewer than length=64.* lower `length` to 3"):
         texts.encode(lm, [texts.passages()[0].text, "Only three tokens"], 64)
     with pytest.raises(FirstTokenError, match="lower `length`"):
@@ -58,8 +60,8 @@ def test_short_texts_are_refused_with_what_to_do() -> None:
         texts.encode(lm, ["a"], 1)
 
 
-def test_windows_are_consecutive_pieces() -> None:
-    lm = models.load("gemma3-270m")
+def test_windows_are_consecutive_pieces(bundled: Callable[[str], LanguageModel]) -> None:
+    lm = bundled("gemma3-270m")
     ids = texts.windows(lm, texts.long_text(), 50, 3)
     whole = lm.tokenizer(texts.long_text()[:4000], add_special_tokens=False).input_ids
     assert (ids[:, 0] == lm.tokenizer.bos_token_id).all()

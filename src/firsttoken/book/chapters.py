@@ -11,6 +11,7 @@ import ast
 import difflib
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,9 @@ from typing import Any
 import nbformat
 
 from firsttoken import claims
+from firsttoken.book.addresses import address, hide_folders, refuse_shared_addresses, shown, title
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import ROOT, slug, write_atomically
+from firsttoken.files import ROOT, write_atomically
 from firsttoken.parameters import Parameter, renamed
 
 
@@ -128,12 +130,14 @@ def run_chapter(chapter: str, values: Mapping[str, Any], out: Path | None = None
             str(partial),
             parameters=dict(values),
             kernel_name="python3",
-            cwd=str(notebook.parent),
+            # As with papermill by hand: paths in parameters and in the environment are the caller's.
+            cwd=os.getcwd(),
             progress_bar=sys.stderr.isatty(),
             autosave_cell_every=0,
             start_timeout=120,
-            # Each kernel would warn that it listens on a local port, and complain of being stopped.
-            extra_arguments=["--log-level=CRITICAL"],
+            # Each kernel would warn that it listens on a local port, and complain of being stopped; and a file
+            # random.py in the caller's folder is no module.
+            extra_arguments=["--log-level=CRITICAL", "--InteractiveShellApp.ignore_cwd=True"],
         )
     except PapermillExecutionError as error:
         if error.ename == "KeyboardInterrupt":
@@ -149,7 +153,7 @@ def run_chapter(chapter: str, values: Mapping[str, Any], out: Path | None = None
             f"try a smaller model or fewer passages (as far as it ran: {failed})."
         ) from error
     else:
-        write_atomically(out, _without_paths(partial, notebook, root))
+        write_atomically(out, _without_paths(partial, notebook, values, root))
         failed.unlink(missing_ok=True)
     finally:
         partial.unlink(missing_ok=True)
@@ -173,7 +177,7 @@ def run_chapters(jobs: Sequence[tuple[str, Mapping[str, Any], Path | None]], roo
 
 
 def report(model: str, names: Sequence[str] = (), asked: Mapping[str, str] | None = None, root: Path = ROOT) -> Path:
-    """Run every chapter that has a parameter `model` for one model, into `book/models/<slug>/`.
+    """Run every chapter that has a parameter `model` for one model, into `book/models/<address>/`.
 
     The folder becomes part of the book at the next build. A chapter that fails leaves the others.
 
@@ -185,7 +189,8 @@ def report(model: str, names: Sequence[str] = (), asked: Mapping[str, str] | Non
     chosen = [name for name in names or chapters(root) if "model" in parameters(name, root)]
     if not chosen:
         raise FirstTokenError("None of these chapters has a parameter model, so there is nothing to report.")
-    folder = root / "book" / "models" / slug(model)
+    refuse_shared_addresses([model])
+    folder = root / "book" / "models" / address(model)
     values = choose({**(asked or {}), "model": model}, chosen, root)
     position = {name: i for i, name in enumerate(chapters(root), 1)}
     jobs = [(name, values[name], folder / f"{position[name]:02d}-{name}.ipynb") for name in chosen]
@@ -200,8 +205,12 @@ def write_index(model: str, folder: Path) -> None:
     """The first page of a model's part of the book, if it has any other."""
     if pages := sorted(folder.glob("[0-9]*.ipynb")):
         lines = "\n".join(f"- [](./{page.name})" for page in pages)
-        text = f"The chapters of this book, run for `{model}` with `firsttoken report {model}`."
-        write_atomically(folder / "index.md", f"# {model}\n\n{text}\n\n{lines}\n")
+        name, command = (
+            title(model),
+            shlex.join(["firsttoken", "report", ",".join(shown(part.strip()) for part in model.split(","))]),
+        )
+        text = f"The chapters of this book, run for `{name}` with `{command}`."
+        write_atomically(folder / "index.md", f"# {name}\n\n{text}\n\n{lines}\n")
 
 
 def _keep_aside(partial: Path, failed: Path) -> None:
@@ -221,10 +230,11 @@ def _remove_partials(out: Path) -> None:
             continue
 
 
-def _without_paths(executed: Path, notebook: Path, root: Path) -> str:
-    """The executed notebook as text; papermill notes absolute paths, which are nobody's business."""
+def _without_paths(executed: Path, notebook: Path, values: Mapping[str, Any], root: Path) -> str:
+    """The executed notebook as text; where its files lie on this machine is nobody's business."""
     content = nbformat.read(executed, as_version=4)
     content.metadata.papermill.update(
         input_path=notebook.relative_to(root).as_posix(), output_path=None, environment_variables={}
     )
+    hide_folders(content, values)
     return str(nbformat.writes(content)) + "\n"

@@ -24,10 +24,12 @@ from typing import Any
 import nbformat
 import yaml
 
-from firsttoken.book import build, chapters
+from firsttoken.book import addresses, build, chapters
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import ROOT, slug
+from firsttoken.files import ROOT
 
+# Seconds that a cancelled job of this machine is waited for.
+_PATIENCE = 30
 _RAISED = re.compile(r"^[\w.]+(?:Error|Exception|Exit|Interrupt): .*$", re.MULTILINE)
 
 
@@ -55,8 +57,8 @@ class Run:
         """Whether the page exists and belongs to the notebook as it is now and to these parameters."""
         if not self.out.exists() or not build.is_current(self.out, self.chapter, self.root):
             return False
-        ran = nbformat.read(self.out, as_version=4).metadata.papermill.parameters
-        return bool(ran == {**self.values, "model": self.model})
+        ran = nbformat.read(self.out, as_version=4).metadata.papermill.get("asked")
+        return bool(ran == addresses.asked({**self.values, "model": self.model}))
 
 
 @dataclass(frozen=True)
@@ -94,16 +96,18 @@ def plan_runs(
     values = chapters.choose({**(asked or {}), "model": "-"}, names, root)
     if without := [name for name in names if "model" not in values[name]]:
         raise FirstTokenError(f"{', '.join(without)} has no parameter model; leave it out.")
+    models = models_in(source)
+    addresses.refuse_shared_addresses(models)
     position = {name: i for i, name in enumerate(chapters.chapters(root), 1)}
     return [
         Run(
             name,
             model,
             {key: value for key, value in values[name].items() if key != "model"},
-            root / "book" / "models" / slug(model) / f"{position[name]:02d}-{name}.ipynb",
+            root / "book" / "models" / addresses.address(model) / f"{position[name]:02d}-{name}.ipynb",
             root,
         )
-        for model in models_in(source)
+        for model in models
         for name in names
     ]
 
@@ -199,6 +203,12 @@ def _leave(running: Sequence[_Job], slurm: bool) -> None:
     if not slurm:
         for entry in running:
             entry.job.cancel()
+        deadline = time.monotonic() + _PATIENCE
+        while alive := [entry for entry in running if not entry.job.done()]:
+            if time.monotonic() > deadline:
+                _say(f"Still running: {', '.join(entry.run.name for entry in alive)}.")
+                break
+            time.sleep(0.1)
     elif running:
         numbers = " ".join(entry.job.job_id for entry in running)
         _say(

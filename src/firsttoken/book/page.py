@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from firsttoken import claims
+from firsttoken.book.addresses import shown
 from firsttoken.plots import Display, table
 from firsttoken.records import Record, Status
 from firsttoken.records.numbers import NOT_MEASURED_YET
@@ -93,7 +94,7 @@ def _origin(record: Record) -> list[tuple[str, str]]:
     packages = ", ".join(f"{name} {version}" for name, version in origin.get("packages", {}).items())
     state = "unknown" if commit is None else commit[:12] + (" with uncommitted changes" if origin.get("dirty") else "")
     facts: dict[str, Any] = {
-        "model": model.get("name", record.model),
+        "model": shown(model.get("name", record.model)),
         "fingerprint": model.get("fingerprint"),
         "quantisation": model.get("quantisation") or "none",
         "precision": model.get("dtype"),

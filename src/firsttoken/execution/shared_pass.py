@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import closing
 from typing import Any, TypeVar
 
 from torch import nn
@@ -69,13 +70,14 @@ def _pass(streamed: StreamedModel, lanes: list[_Lane]) -> None:
     """Read every layer once and let all that wait for it go through."""
     sizes = streamed.layer_bytes()
     progress = Progress(streamed.lm.name, len(sizes), sum(sizes))
-    for number, _ in streamed.in_turn():
-        for lane in lanes:
-            if lane.at == number:
-                _lend(streamed.layers[number], lane.layers[number])
-                lane.go_on()
-                free(lane.layers[number])
-        progress.layer_done(number, sizes[number])
+    with closing(streamed.in_turn()) as turns:
+        for number, _ in turns:
+            for lane in lanes:
+                if lane.at == number:
+                    _lend(streamed.layers[number], lane.layers[number])
+                    lane.go_on()
+                    free(lane.layers[number])
+            progress.layer_done(number, sizes[number])
 
 
 def _lend(layer: nn.Module, to: nn.Module) -> None:

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,27 +167,29 @@ class StreamedModel:
         """Run the layers from `out.first_layer` on; `hidden` (text, token, dim) is overwritten."""
         count, sizes = len(self.layers), self.layer_bytes()
         progress = Progress(self.lm.name, count, sum(sizes[out.first_layer :]), out.first_layer)
-        for i, waited in self.in_turn(out.first_layer):
-            ready = time.perf_counter()
-            parts = []
-            for batch, span in enumerate(spans):
-                given, states = inputs[batch][i], hidden[span].to(self.device)
-                result = self.layers[i](states, *given.args, **given.kwargs)
-                result = result[0] if isinstance(result, tuple) else result
-                hidden[span] = result.to(hidden.device)
-                if (seen := observe(i, result)) is not None:
-                    parts.append(seen.cpu())
-            if parts:
-                out.observed[i] = torch.cat(parts)
-            out.seconds_reading += waited
-            out.seconds_computing += time.perf_counter() - ready
-            if resume is not None:
-                resume.save(Finished(i + 1, hidden, out.observed))
-            progress.layer_done(i, sizes[i])
+        with closing(self.in_turn(out.first_layer)) as turns:
+            for i, waited in turns:
+                ready = time.perf_counter()
+                parts = []
+                for batch, span in enumerate(spans):
+                    given, states = inputs[batch][i], hidden[span].to(self.device)
+                    result = self.layers[i](states, *given.args, **given.kwargs)
+                    result = result[0] if isinstance(result, tuple) else result
+                    hidden[span] = result.to(hidden.device)
+                    if (seen := observe(i, result)) is not None:
+                        parts.append(seen.cpu())
+                if parts:
+                    out.observed[i] = torch.cat(parts)
+                out.seconds_reading += waited
+                out.seconds_computing += time.perf_counter() - ready
+                if resume is not None:
+                    resume.save(Finished(i + 1, hidden, out.observed))
+                progress.layer_done(i, sizes[i])
 
-    def in_turn(self, first: int = 0) -> Iterator[tuple[int, float]]:
+    def in_turn(self, first: int = 0) -> Generator[tuple[int, float]]:
         """Each layer from `first` on while its weights are in place, and the seconds that were waited for them; the
-        next layer's are read meanwhile. They leave after its turn, so nothing may keep a reference to them."""
+        next layer's are read meanwhile. They leave after its turn, so nothing may keep a reference to them. Close it
+        where a loop may end early: the thread that reads ends with it."""
         count, largest = len(self.layers), max(self.layer_bytes())
         with ThreadPoolExecutor(1) as reader:
             following: Future[None] | None = None
@@ -272,7 +274,8 @@ class StreamedModel:
 
     def _load(self, group: str) -> None:
         lazy = {key: self.checkpoint.lazy(key) for key in self._groups.get(group, ())}
-        info, _ = convert_and_load_state_dict_in_model(self.model, lazy, self._load_config)
+        with self.checkpoint.readers_joined():
+            info, _ = convert_and_load_state_dict_in_model(self.model, lazy, self._load_config)
         wrong = [str(name) for name, *_ in info.mismatched_keys] + list(info.conversion_errors)
         if group.isdigit():
             wrong += [name for name, value in self.layers[int(group)].named_parameters() if value.is_meta]

@@ -14,7 +14,8 @@ import json
 import math
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +64,7 @@ class Checkpoint:
     bytes_read: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _spare: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)  # size in bytes -> uint8 buffers
+    _readers: set[threading.Thread] = field(default_factory=set, repr=False)  # in which lazy tensors were read
 
     @property
     def bytes(self) -> int:
@@ -113,6 +115,23 @@ class Checkpoint:
             if tensor.device.type == "cpu" and size in self._sizes and waiting + size <= limit:
                 self._spare.setdefault(size, []).append(torch.empty(0, dtype=torch.uint8).set_(storage))
 
+    @contextmanager
+    def readers_joined(self) -> Iterator[None]:
+        """No thread in which a lazy tensor was read inside the block is left after it.
+
+        transformers reads in a pool of threads, and leaves it without waiting for their end.
+        """
+        try:
+            yield
+        finally:
+            # A thread of the pool that came too late to read anything is known by the pool's name only.
+            caller = threading.current_thread()
+            pools = {_pool(thread) for thread in self._readers if thread is not caller}
+            self._readers.clear()
+            for thread in threading.enumerate():
+                if thread is not caller and _pool(thread) in pools:
+                    thread.join()
+
     def forget_spare(self) -> None:
         self._spare.clear()
 
@@ -128,6 +147,12 @@ class Checkpoint:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def _pool(thread: threading.Thread) -> str:
+    """`ThreadPoolExecutor-3` for its second thread `ThreadPoolExecutor-3_1`; the whole name outside a pool."""
+    pool, _, number = thread.name.rpartition("_")
+    return pool if number.isdigit() else thread.name
+
+
 def _empty(entry: Entry) -> Tensor:
     return torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
 
@@ -140,6 +165,7 @@ class LazyTensor:
     name: str
 
     def __getitem__(self, index: Any) -> Tensor:
+        self.checkpoint._readers.add(threading.current_thread())
         return self.checkpoint.read(self.name)[index]
 
     def get_shape(self) -> list[int]:

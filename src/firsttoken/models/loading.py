@@ -74,7 +74,7 @@ class LanguageModel:
         whole = Path(self.name).expanduser().resolve()
         last = whole.name.removesuffix(".gguf")
         # The bundled models' records are committed, so their names are taken everywhere.
-        return own_slug(str(whole) if slug(last) in BUNDLED else last, str(whole), local_results())
+        return own_slug(f"{last}-local" if slug(last) in BUNDLED else last, str(whole), local_results())
 
     def provenance(self) -> dict[str, Any]:
         """What a record says about the model it measured."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from importlib import resources
 
 from firsttoken.estimates import JSON
 from firsttoken.records.store import reference_store
@@ -13,7 +14,10 @@ from firsttoken.records.store import reference_store
 def paper() -> JSON:
     """The paper's own numbers, `results/paper.json`: each with its table or figure, `approximate` where it was
     read off a figure."""
-    data: JSON = json.loads((reference_store() / "paper.json").read_text(encoding="utf-8"))
+    path = reference_store() / "paper.json"
+    # An installed copy has no store of committed records; `setup.py` puts this one file beside the module.
+    found = path if path.exists() else resources.files("firsttoken.records") / "paper.json"
+    data: JSON = json.loads(found.read_text(encoding="utf-8"))
     return data
 
 

@@ -11,9 +11,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from firsttoken.files import INSTALLED
+
 
 def git_state(root: Path) -> dict[str, Any]:
     """The commit of the code in `root` and whether tracked files differ from it; `None` outside a checkout."""
+    if INSTALLED:  # `root` is the caller's folder, and its commit says nothing of this code
+        return {"commit": None, "dirty": None}
 
     def git(*arguments: str) -> str | None:
         try:
@@ -27,8 +31,8 @@ def git_state(root: Path) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Package versions and the machine, as far as they can change a number."""
-    packages = ("torch", "transformers", "numpy", "gguf")
+    """Package versions, this one's included, and the machine, as far as they can change a number."""
+    packages = ("firsttoken", "torch", "transformers", "numpy", "gguf")
     return {
         "packages": {name: metadata.version(name).split("+")[0] for name in packages},
         "python": platform.python_version(),

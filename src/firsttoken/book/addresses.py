@@ -1,0 +1,112 @@
+"""What a published page calls a model or a file: never by the folder where it lies on this machine.
+
+`/home/me/models/x.gguf` has the address `x`, and commands on its pages say `x.gguf`. A hub id is public and stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from firsttoken.errors import FirstTokenError
+from firsttoken.files import slug
+from firsttoken.models.bundled import BUNDLED
+
+
+def is_local(model: str) -> bool:
+    """Whether a model's name is a path, by the rules of `models.load`; the path need not exist."""
+    if model in BUNDLED:
+        return False
+    is_path = model.endswith(".gguf") or model.startswith((".", "/", "~")) or model.count("/") > 1
+    return is_path or Path(model).expanduser().is_dir()
+
+
+def shown(model: str) -> str:
+    """The model's name in commands on a page: a local one by the last part of its path."""
+    return _last_part(model) if is_local(model) else model
+
+
+def address(model: str) -> str:
+    """The slug of a model as in its records, for the folder of its pages; several names are joined."""
+    names = [shown(name.strip()).removesuffix(".gguf") for name in model.split(",")]
+    return "-".join(filter(None, map(slug, names)))
+
+
+def title(model: str) -> str:
+    """The heading of a model's pages: its hub id, or the slug of a local one."""
+    return ", ".join(address(name) if is_local(name) else name for name in map(str.strip, model.split(",")))
+
+
+def refuse_shared_addresses(models: Iterable[str]) -> None:
+    """Refuse two models whose pages and records would overwrite each other.
+
+    Raises:
+        FirstTokenError: two different names have one address, or a name has none.
+    """
+    taken: dict[str, str] = {}
+    for model in models:
+        if not (place := address(model)):
+            raise FirstTokenError(
+                f"{model} has no letter or digit of the alphabet in its name, so its pages would have no address; "
+                "rename it or link to it under another name."
+            )
+        if taken.setdefault(place, model) != model:
+            raise FirstTokenError(
+                f"{taken[place]} and {model} have the same name {place}, so one would overwrite the pages of the "
+                "other; rename one or link to it under another name."
+            )
+
+
+def asked(values: Mapping[str, Any]) -> str:
+    """A short hash of a chapter's parameters, which tells files of one name in two folders apart."""
+    where = {text: str(Path(text).expanduser().resolve()) for text in _paths(values)}
+    return hashlib.sha256(json.dumps([dict(values), where], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def hide_folders(notebook: Any, values: Mapping[str, Any]) -> None:
+    """Take the folders of the files that `values` names out of an executed notebook: out of the cell with its
+    parameters, its outputs and its metadata, which gets the hash `asked`. Cells of the chapter stay as they are."""
+    folders = _folders(values)
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = _replaced(cell.source, folders)
+        if "outputs" in cell:
+            cell.outputs = _replaced(cell.outputs, folders)
+    notebook.metadata.papermill.parameters = _replaced(dict(values), folders)
+    notebook.metadata.papermill.asked = asked(values)
+
+
+def _last_part(path: str) -> str:
+    return Path(path).expanduser().name or Path(path).resolve().name
+
+
+def _paths(values: Mapping[str, Any]) -> list[str]:
+    """Every path of an existing file or folder that `values` names, as it was typed."""
+    typed = (part.strip() for value in values.values() if isinstance(value, str) for part in value.split(","))
+    # Without a separator there is no folder to hide, and a short word may occur anywhere.
+    return [text for text in typed if len(Path(text).expanduser().parts) > 1 and Path(text).expanduser().exists()]
+
+
+def _folders(values: Mapping[str, Any]) -> dict[str, str]:
+    """{path as it may occur on a page: its last part}, the longest first."""
+    named: dict[str, str] = {}
+    for text in _paths(values):
+        path = Path(text).expanduser()
+        named |= dict.fromkeys((text, str(path), str(path.resolve())), _last_part(text))
+    named |= {escape(path): escape(last) for path, last in named.items()}
+    return dict(sorted(named.items(), key=lambda item: -len(item[0])))
+
+
+def _replaced(value: Any, by: Mapping[str, str]) -> Any:
+    """`value` with the keys of `by` replaced in every text inside it, at any depth."""
+    if isinstance(value, str):
+        for old, new in by.items():
+            value = value.replace(old, new)
+        return value
+    if isinstance(value, dict):
+        return type(value)({key: _replaced(part, by) for key, part in value.items()})
+    return [_replaced(part, by) for part in value] if isinstance(value, list) else value

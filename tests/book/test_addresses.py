@@ -1,0 +1,122 @@
+"""Pages name local models and files by their last part; paths on the command line are the caller's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from firsttoken import models
+from firsttoken.book import addresses, chapters, cluster
+from firsttoken.book.page import provenance, rerun_command
+from firsttoken.errors import FirstTokenError
+from firsttoken.files import ROOT
+from firsttoken.records import Record
+from small_book import notebook
+from tiny import tiny_model
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A caller's folder with a model in `runs/mine.v2`, beside a book in `book`."""
+    (tmp_path / "book" / "notebooks").mkdir(parents=True)
+    folder = tmp_path / "home" / "runs" / "mine.v2"
+    tiny_model("llama").save_pretrained(folder)
+    monkeypatch.chdir(tmp_path / "home")
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("typed", ["runs/mine.v2", "./runs/mine.v2", "./runs/mine.v2/", "{home}/runs/mine.v2"])
+def test_the_address_is_the_slug_of_the_records(home: Path, typed: str) -> None:
+    typed = typed.format(home=home)
+    assert addresses.address(typed) == models.load(typed, device="cpu").slug == "mine-v2"
+    assert addresses.shown(typed) == "mine.v2"
+
+
+def test_names_that_are_no_paths_stay() -> None:
+    assert addresses.address("/home/me/models/x.gguf") == "x"
+    for public, place in (("org/New-1B", "org-new-1b"), ("smollm2-135m", "smollm2-135m")):
+        assert addresses.address(public) == place
+        assert addresses.shown(public) == addresses.title(public) == public
+    assert addresses.address("a/one, b/two") == "a-one-b-two"
+
+
+def test_two_models_of_one_name_are_refused() -> None:
+    addresses.refuse_shared_addresses(["a/x", "a/y", "a/x"])
+    with pytest.raises(FirstTokenError, match=r"\./a/final and \./b/final have the same name"):
+        addresses.refuse_shared_addresses(["./a/final", "./b/final"])
+    with pytest.raises(FirstTokenError, match="no letter"):
+        addresses.refuse_shared_addresses(["./!"])
+
+
+def test_a_report_publishes_no_folder(home: Path, capsys: pytest.CaptureFixture) -> None:
+    root, typed = home.parent / "book", str(home / "runs" / "mine.v2")
+    (home / "my texts.txt").write_text("words")
+    cells = (
+        "from pathlib import Path\nprint('model', model, Path(model).resolve(), 'texts', texts)",
+        "import sys\nassert '' not in sys.path, 'files of the caller are no modules'",
+    )
+    notebook(root, "works", *cells, parameters='model: str = "m"\ntexts: str = ""\n')
+    folder = chapters.report(typed, asked={"texts": str(home / "my texts.txt")}, root=root)
+    assert folder == root / "book" / "models" / "mine-v2"
+    for page in (folder / "01-works.ipynb", folder / "index.md"):
+        assert str(home.parent) not in page.read_text()
+    assert "model mine.v2 mine.v2 texts my texts.txt" in (folder / "01-works.ipynb").read_text()
+    assert (folder / "index.md").read_text().startswith("# mine-v2\n")
+    assert "`firsttoken report mine.v2`" in (folder / "index.md").read_text()
+
+
+def test_a_finished_page_is_known_by_where_its_model_lies(home: Path) -> None:
+    root = home.parent / "book"
+    notebook(root, "works", "print(model)", parameters='model: str = "m"\n')
+    (run,) = cluster.plan_runs("runs/mine.v2", ["works"], {}, root)
+    run()
+    (again,) = cluster.plan_runs(str(home / "runs" / "mine.v2"), ["works"], {}, root)
+    assert run.is_done()
+    assert again.out == run.out
+    (home / "other").mkdir()
+    (home / "runs" / "mine.v2").rename(home / "other" / "mine.v2")
+    (other,) = cluster.plan_runs("other/mine.v2", ["works"], {}, root)
+    assert other.out == run.out
+    assert not other.is_done(), "another model of the same name"
+
+
+def test_the_foot_of_a_page_names_a_file_without_its_folder() -> None:
+    origin = {"model": {"name": "/home/me/models/x.gguf"}}
+    foot = provenance("sink_rates", {"model": "x.gguf"}, [Record("sink_rates", "x", {}, {}, origin)])
+    assert "/home/me" not in foot.html + foot.text
+    assert "x.gguf" in foot.html
+    assert rerun_command("sink_rates", {"model": "x.gguf"}).endswith("-p model x.gguf")
+
+
+def test_relative_paths_are_those_of_the_caller(home: Path) -> None:
+    """A real chapter, from a folder that is not the checkout, with a relative model, text file and store."""
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers import models as kinds
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<unk>": 0, "<s>": 1, "word": 2, "more": 3}
+    tokenizer = Tokenizer(kinds.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", unk_token="<unk>")
+    fast.save_pretrained(home / "runs" / "mine.v2")
+    (home / "mytexts.txt").write_text("word " * 99 + "\n---\n" + "more " * 99)
+    out = ROOT / "book" / "models" / "mine-v2"
+    assert not out.exists()
+    command = [sys.executable, "-m", "firsttoken.cli", "report", "runs/mine.v2", "sink_rates"]
+    options = ["-p", "text_source", "mytexts.txt", "-p", "passages", "2", "-p", "length", "16", "-p", "longest", "32"]
+    environment = {**os.environ, "FIRSTTOKEN_RESULTS": "myresults", "FIRSTTOKEN_CACHE": "mycache"}
+    try:
+        done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (page,) = out.glob("*.ipynb")
+        assert str(home) not in page.read_text()
+        assert nbformat.read(page, as_version=4).metadata.papermill.parameters["model"] == "mine.v2"
+        assert (home / "myresults" / "sink_rates" / "mine-v2.json").exists()
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
