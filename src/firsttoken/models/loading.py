@@ -23,6 +23,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import local_results, own_slug, slug
+from firsttoken.models import family
 from firsttoken.models.bundled import BUNDLED, gguf_file
 from firsttoken.models.checkpoint import open_checkpoint
 from firsttoken.models.fingerprints import file_sha256, folder_fingerprint
@@ -217,6 +218,11 @@ def load(
     if name in BUNDLED:
         lm = _gguf(name, gguf_file(name), settings)
         return replace(lm, source="bundled", quantisation=f"{BUNDLED[name].quantisation}, dequantised")
+    if name in family.FAMILY:
+        if not family.is_here(name):
+            return load(family.FAMILY[name].hub, **settings)
+        lm = _gguf(name, family.gguf_file(family.FAMILY[name]), settings)
+        return replace(lm, source="bundled", quantisation=f"{family.FAMILY[name].quantisation}, dequantised")
     path = _path(name)
     with explain_loading(name):
         if path.is_dir():

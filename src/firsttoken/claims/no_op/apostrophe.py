@@ -17,6 +17,7 @@ from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
+from firsttoken.probe.forward import run_decoder
 from firsttoken.records import paper_numbers
 from firsttoken.texts.token_classes import containing
 
@@ -137,7 +138,7 @@ def follow(lm: LanguageModel, ids: Tensor, where: Tensor, batch_tokens: int) -> 
             positions = row.nonzero()[:, 0]
             keys[i, : len(positions)], real[i, : len(positions)] = positions, 1.0
         with torch.inference_mode(), probe(lm.model, keys=keys.to(lm.model.device), hook=hook) as p:
-            lm.model.get_decoder()(batch.to(lm.model.device), use_cache=False)
+            run_decoder(lm.model, batch)
         per_key = p.attention_per_key.cpu()  # (layer, batch, head, query, key)
         query = (keys + 1)[None, :, None, None, :].expand(*per_key.shape[:3], 1, -1)
         taken = per_key.gather(3, query)[..., 0, :] * real[None, :, None]

@@ -29,6 +29,7 @@ from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
+from firsttoken.probe.forward import in_batches, run_decoder
 from firsttoken.ranges import at_least
 from firsttoken.texts.token_classes import conditions, decode
 
@@ -134,9 +135,9 @@ def first_token_attention(lm: LanguageModel, ids: Tensor, batch_tokens: int = 20
     parts = []
     remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
     with torch.inference_mode(), explain_out_of_memory(remedy):
-        for batch in ids.split(max(1, batch_tokens // ids.shape[1])):
+        for batch in in_batches(ids, batch_tokens):
             with probe(lm.model, keys=[0]) as p:
-                lm.model.get_decoder()(batch.to(lm.model.device), use_cache=False)
+                run_decoder(lm.model, batch)
             parts.append(p.attention.transpose(0, 1).cpu())
     return torch.cat(parts)
 

@@ -28,6 +28,7 @@ from firsttoken.measures.rounding import (
 )
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.probe import probe
+from firsttoken.probe.forward import run_decoder
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import mean_losses
 from firsttoken.probe.residual_stream import residual_stream
@@ -138,7 +139,7 @@ def weights(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Parameter
         for row in ids.split(max(1, parameters.batch_tokens // ids.shape[1])):
             store: dict[int, tuple[Tensor, Tensor]] = {}
             with torch.inference_mode(), probe(lm.model, hook=remember_first(store, parameters.kept)):
-                lm.model.get_decoder()(row.to(lm.model.device), use_cache=False)
+                run_decoder(lm.model, row)
             with rounded_weights(lm.model, bits):
                 rounded.append(losses(lm, row, parameters))
                 intact.append(losses(lm, row, parameters, put_back_first(store)))
