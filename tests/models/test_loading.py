@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import subprocess
 import sys
@@ -58,7 +59,8 @@ def test_slugs() -> None:
     assert models.load("gemma3-270m").slug == "gemma3-270m"
 
 
-def test_local_folder(tmp_path: Path) -> None:
+def test_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
     folder = tmp_path / "Tiny.Llama"
     tiny_model("llama").save_pretrained(folder)
     lm = models.load(str(folder))
@@ -77,7 +79,7 @@ def test_folders_that_are_no_models(tmp_path: Path) -> None:
     tiny_model("llama").save_pretrained(tmp_path)
     shard = tmp_path / "model.safetensors"
     shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(FirstTokenError, match="truncated; download it again"):
+    with pytest.raises(FirstTokenError, match=r"truncated: it .*; download it again"):
         models.load(str(tmp_path))
     with pytest.raises(FirstTokenError, match="There is no folder"):
         models.load(str(tmp_path / "nowhere"))
@@ -91,8 +93,8 @@ def test_gguf_files(tmp_path: Path) -> None:
     with pytest.raises(FirstTokenError, match="not a GGUF file or is damaged"):
         models.load(str(bad))
     bad.write_bytes(b"GGUF" + bytes(200))
-    with pytest.raises(FirstTokenError, match=r"bad.gguf: it could not be loaded"):
-        _ = models.load(str(bad)).model
+    with pytest.raises(FirstTokenError, match=r"bad.gguf is damaged"):
+        models.load(str(bad))
 
 
 def test_settings_that_do_not_exist() -> None:
@@ -180,3 +182,83 @@ def test_no_network(tmp_path: Path) -> None:
 def test_not_even_a_name(tmp_path: Path) -> None:
     with pytest.raises(FirstTokenError, match=r"neither a bundled name|no such model"):
         models.load("smollm2_135m!")
+
+
+def publish(cache: Path, commit: str, seed: int, branch: str = "main") -> None:
+    """A commit of someone/model in the hub's cache folder."""
+    repository = cache / "hub" / "models--someone--model"
+    tiny_model("llama", seed=seed).save_pretrained(repository / "snapshots" / commit)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / branch).write_text(commit)
+
+
+def test_the_hubs_commit_is_known_and_revisions_are_read(tmp_path: Path) -> None:
+    publish(tmp_path, "a" * 40, 0)
+    publish(tmp_path, "b" * 40, 1, "step1000")
+    code = """
+from firsttoken import models
+for name in ("someone/model", "someone/model@step1000", "someone/model@" + 40 * "a"):
+    lm = models.load(name, device="cpu")
+    print(lm.fingerprint, lm.slug, float(lm.model.lm_head.weight.sum()))
+"""
+    variables = {
+        **os.environ,
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_OFFLINE": "1",
+        "FIRSTTOKEN_RESULTS": str(tmp_path / "results"),
+    }
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=120)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows] == ["a" * 40, "b" * 40, "a" * 40]
+    assert [row[1] for row in rows] == ["someone-model", "someone-model-step1000", "someone-model-" + "a" * 40]
+    for row, seed in zip(rows, (0, 1, 0), strict=True):
+        assert float(row[2]) == pytest.approx(float(tiny_model("llama", seed=seed).lm_head.weight.sum()), rel=1e-4)
+    said = load_elsewhere("someone/model@step2000", tmp_path, HF_HUB_OFFLINE="1")
+    assert "the hub cannot be reached" in said
+
+
+def test_code_in_a_folder_runs_only_where_it_is_trusted(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path)
+    told = json.loads((tmp_path / "config.json").read_text())
+    told |= {"model_type": "mine", "auto_map": {"AutoConfig": "my.MyConfig", "AutoModelForCausalLM": "my.MyModel"}}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    (tmp_path / "my.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class MyConfig(LlamaConfig):\n    model_type = 'mine'\n"
+        "class MyModel(LlamaForCausalLM):\n    config_class = MyConfig\n"
+    )
+    lm = models.load(str(tmp_path), device="cpu", trust_remote_code=True)
+    assert type(lm.model).__name__ == "MyModel"
+    assert lm.provenance()["weights"] == {"checked": True}
+    with pytest.raises(FirstTokenError, match="read that code, then pass trust_remote_code=True"):
+        _ = models.load(str(tmp_path), device="cpu").model
+
+
+def test_names_that_are_no_paths(tmp_path: Path) -> None:
+    for name in ("", " ", "x" * 5000, "a/" + "x" * 300, "a\0b"):
+        with pytest.raises(FirstTokenError, match="no name of a model"):
+            models.load(name)
+    with pytest.raises(FirstTokenError, match="cannot be followed"):
+        models.load("~nosuchuser/x")
+    tiny_model("llama").save_pretrained(tmp_path / "a,b")
+    assert [lm.name for lm in models.load_all(str(tmp_path / "a,b"))] == [str(tmp_path / "a,b")]
+    with pytest.raises(FirstTokenError, match="there are no tokenizer files"):
+        _ = models.load(str(tmp_path / "a,b")).tokenizer
+
+
+def test_folders_that_are_half_a_model(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path, max_shard_size="20KB")
+    (tmp_path / "model.safetensors.index.json").unlink()
+    with pytest.raises(FirstTokenError, match=r"neither model\.safetensors nor model\.safetensors\.index\.json"):
+        models.load(str(tmp_path))
+    for file in tmp_path.glob("*.safetensors"):
+        file.rename(tmp_path / f"consolidated{file.name.removeprefix('model')}")
+    with pytest.raises(FirstTokenError, match="the names of Mistral's own code"):
+        models.load(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "llama",')
+    with pytest.raises(FirstTokenError, match="it is not JSON"):
+        models.load(str(tmp_path))
+    (tmp_path / "config.json").rename(tmp_path / "adapter_config.json")
+    with pytest.raises(FirstTokenError, match="is an adapter"):
+        models.load(str(tmp_path))

@@ -49,6 +49,10 @@ def _explain(names: set[str], text: str, error: Exception) -> str:
             "the hub cannot be reached and the model is not in the local cache; connect to the network, or use a "
             "bundled model (see `firsttoken models`) or a local folder."
         )
+    if "instantiate the backend tokenizer" in text:
+        return (
+            "there are no tokenizer files; copy tokenizer.json and tokenizer_config.json from where the weights are."
+        )
     if "trust_remote_code" in text:
         return "this model needs code from its repository; read that code, then pass trust_remote_code=True."
     if "safetensors" in text.lower() and ("no file named" in text or "does not appear to have" in text):

@@ -42,6 +42,7 @@ _LIMITS = {
     "_size": 1 << 26,
     "head": 1 << 16,
 }
+_LARGEST_BUFFERS = 1 << 30  # bytes
 _SHOWN = 3  # names in a sentence
 _NOTED = 50  # names in a record
 
@@ -80,6 +81,7 @@ def check_weights(name: str, checkpoint: Checkpoint, model: PreTrainedModel) -> 
         FirstTokenError: parameters are missing, come twice or have another shape, or embeddings and output head are
             tied by the configuration and differ in the file.
     """
+    _refuse_large_buffers(name, checkpoint, model)
     state = model.state_dict()
     wrappers = wrappers_in(checkpoint.tensors, state)
     mapping = dict(_renamings(wrappers))
@@ -167,6 +169,16 @@ def _renamings(wrappers: tuple[str, ...]) -> Iterable[tuple[str, str]]:
         for _ in range(2):
             # Two layers of wrappers inside one name; patterns are keys of a dictionary, so the second is spelt apart.
             yield rf"\.(?:(?:{'|'.join(inner)})\.)+" + ("(?:)" if _ else ""), "."
+
+
+def _refuse_large_buffers(name: str, checkpoint: Checkpoint, model: PreTrainedModel) -> None:
+    """Buffers are computed from the configuration alone, so no file bounds them: masks and tables of positions."""
+    size = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    if size > max(_LARGEST_BUFFERS, 4 * checkpoint.bytes):
+        raise FirstTokenError(
+            f"{name}: config.json asks for {size / 1e9:.0f} GB of tables beside {checkpoint.bytes / 1e9:.1f} GB of "
+            "weights; it is damaged, or the wrong one."
+        )
 
 
 def _refuse_duplicates(

@@ -1,0 +1,102 @@
+"""What stands first is what the tokenizer puts there, once, and what was written in the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import AddedToken, Tokenizer, processors
+from tokenizers import models as tokenizer_models
+from tokenizers.decoders import ByteLevel as Decoder
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedTokenizerFast
+
+from fake import fake_lm
+from firsttoken import texts
+from firsttoken.errors import FirstTokenError
+from firsttoken.models import LanguageModel
+from small_gguf import small_llama
+from tiny import tiny_model
+
+TEXT = "The quick brown fox"
+
+
+def with_template(single: str | None, special: list[str], bos: str | None) -> LanguageModel:
+    letters = {letter: number for number, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(tokenizer_models.BPE(vocab=letters, merges=[]))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = Decoder()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
+    if single is not None:
+        numbers = [(token, tokenizer.token_to_id(token)) for token in special]
+        tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=None, special_tokens=numbers)
+    return fake_lm(small_llama(vocab_size=300), PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos))
+
+
+CASES = [
+    ("[gMASK] <sop> $A", ["[gMASK]", "<sop>"], None),
+    ("</s> $A", ["<s>", "</s>"], "<s>"),
+    ("[CLS] $A [SEP]", ["[CLS]", "[SEP]"], None),
+    ("<s> $A </s>", ["<s>", "</s>"], "<s>"),
+    ("<s> <s> $A", ["<s>"], "<s>"),
+    ("$A </s>", ["<s>", "</s>"], "<s>"),
+    (None, ["<s>"], "<s>"),
+]
+
+
+@pytest.mark.parametrize(("single", "special", "bos"), CASES)
+def test_auto_is_what_the_tokenizer_does(single: str | None, special: list[str], bos: str | None) -> None:
+    lm = with_template(single, special, bos)
+    ids = texts.encode(lm, [TEXT], 6, "auto")
+    assert ids[0].tolist() == lm.tokenizer(TEXT).input_ids[:6]
+    assert texts.first_tokens(lm, ids) == lm.tokenizer.convert_ids_to_tokens(lm.tokenizer(TEXT).input_ids[:3])
+    assert texts.windows(lm, TEXT, 5, 2)[0].tolist() == lm.tokenizer(TEXT).input_ids[:5]
+    bare = lm.tokenizer(TEXT, add_special_tokens=False).input_ids
+    assert texts.encode(lm, [TEXT], 6, "never")[0].tolist() == bare[:6]
+    assert lm.prepends_bos == (lm.prefix("auto") != [])
+    if bos and not lm.prefix("auto"):
+        assert lm.prefix("always") == [lm.tokenizer.bos_token_id]
+    # A text that begins with (a part of) the prefix itself is not given it twice.
+    plain, names = ids[0].tolist(), lm.tokenizer.convert_ids_to_tokens(lm.prefix("auto"))
+    for part in range(len(names) + 1):
+        assert texts.encode(lm, ["".join(names[part:]) + TEXT], 6, "auto")[0].tolist() == plain
+        assert texts.windows(lm, "".join(names[part:]) + TEXT, 6, 1)[0].tolist() == plain
+    if names:
+        twice = texts.encode(lm, ["".join(names) + TEXT], 6, "always")[0].tolist()
+        assert twice[: 2 * len(names)] == 2 * lm.prefix("auto")
+
+
+def test_inputs_that_the_model_has_no_place_for() -> None:
+    lm = with_template("<s> $A", ["<s>"], "<s>")
+    vars(lm)["config"].vocab_size = 256
+    with pytest.raises(FirstTokenError, match="gives token 256, but the model has 256 embeddings"):
+        texts.encode(lm, [TEXT], 6)
+    short = fake_lm(tiny_model("gpt2"))
+    assert short.longest_input == 256
+    for call in (lambda: texts.encode(short, ["a"], 257), lambda: texts.windows(short, "a", 257, 1)):
+        with pytest.raises(FirstTokenError, match="learnt 256 positions and cannot read 257 tokens; lower"):
+            call()
+    assert fake_lm(tiny_model("llama")).longest_input is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_byte_order_marks_are_no_text(encoding: str, tmp_path: Path) -> None:
+    text = "Zwölf Boxkämpfer\njagen Viktor."
+    (tmp_path / "a.txt").write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    assert texts.texts_from(str(tmp_path)) == texts.texts_from(str(tmp_path / "a.txt")) == [text]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16-le", "utf-16-be"])
+def test_other_encodings_are_refused(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("Zwölf Boxkämpfer".encode(encoding))
+    for source in (tmp_path, tmp_path / "a.txt"):
+        with pytest.raises(FirstTokenError, match="save it as UTF-8"):
+            texts.texts_from(str(source))
+
+
+def test_first_tokens_are_those_of_the_first_text() -> None:
+    lm = with_template(None, ["<s>"], "<s>")
+    assert texts.first_tokens(lm, torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])) == texts.first_tokens(
+        lm, torch.tensor([1, 2, 3])
+    )
