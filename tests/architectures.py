@@ -55,11 +55,6 @@ SIZES: dict[str, dict[str, Any]] = {
         "hybrid_layer_ids": [1, 3], "num_mem_blocks": 1, "mamba_d_state": 8, "mamba_ngroups": 1, "n_mamba_heads": 4,
         "attention_head_dim": 16, "attention_hidden_size": 64, "max_position_embeddings": 256,
     },
-    "dbrx": {
-        "d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 256, "vocab_size": 97,
-        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0}, "rope_parameters": ROPE,
-        "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32},
-    },
 }  # fmt: skip
 
 
