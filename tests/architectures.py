@@ -45,9 +45,15 @@ CHANGES: dict[str, dict[str, Any]] = {
     "xlstm": {"embedding_dim": 32, "num_blocks": 2},
     "xmod": {"default_language": "en_XX"},
     "zamba": {"layers_block_type": ["mamba", "mamba", "hybrid", "mamba"], "attention_hidden_size": 64},
+}  # fmt: skip
+
+# Types whose sizes depend on each other, as whole configurations.
+SIZES: dict[str, dict[str, Any]] = {
     "zamba2": {
-        "layers_block_type": ["mamba", "hybrid"] * 2, "hybrid_layer_ids": [1, 3], "num_mem_blocks": 1,
-        "attention_head_dim": 16, "attention_hidden_size": 64, "n_mamba_heads": 4, "num_key_value_heads": 4,
+        "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 4, "layers_block_type": ["mamba", "hybrid"] * 2,
+        "hybrid_layer_ids": [1, 3], "num_mem_blocks": 1, "mamba_d_state": 8, "mamba_ngroups": 1, "n_mamba_heads": 4,
+        "attention_head_dim": 16, "attention_hidden_size": 64, "max_position_embeddings": 256,
     },
 }  # fmt: skip
 
@@ -58,7 +64,10 @@ def small_model(model_type: str) -> PreTrainedModel:
     Raises:
         Exception: whatever the architecture raises where it cannot be built so.
     """
-    config = small_config(AutoConfig.for_model(model_type), **CHANGES.get(model_type, {}))
+    if model_type in SIZES:
+        config = AutoConfig.for_model(model_type, **SIZES[model_type])
+    else:
+        config = small_config(AutoConfig.for_model(model_type), **CHANGES.get(model_type, {}))
     with torch.device("meta"):
         size = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
     if size > LARGEST:

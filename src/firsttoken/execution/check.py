@@ -31,6 +31,7 @@ from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.implementation import attention_configs
 
 TOKENS = 24
+FEW_TOKENS = 8  # of a model whose copy was run on more
 MOST_TOKENS = 2080  # where no copy can be made: beyond the windows of nearly all models
 # Largest difference between two ways to compute the same, as a share of the largest logit, and of attention. A fault
 # is ten times as large at least; rounding in half precision adds up over the layers.
@@ -100,7 +101,9 @@ def _check(lm: LanguageModel, resident: bool) -> Checked:
         return _of_configuration(lm, small, of_copy)
     window = longest_window(lm.config)
     beyond = small is None and window is not None and window >= TOKENS
-    tokens = min(window + 8, MOST_TOKENS) if beyond and window is not None else TOKENS
+    tokens = FEW_TOKENS if small is not None else TOKENS
+    if beyond and window is not None:
+        tokens = min(window + 8, MOST_TOKENS)
     with explain_out_of_memory("use dtype='bfloat16'"):
         # Whether tokens read later ones is a question about code, which the copy has answered.
         of_model = examine(lm.model, lm.name, tokens, rows=1, causality=of_copy is None)
@@ -110,6 +113,7 @@ def _check(lm: LanguageModel, resident: bool) -> Checked:
     return replace(
         of_model,
         subject="model and copy",
+        tokens=of_copy.tokens,
         logits=max(of_copy.logits or 0.0, of_model.logits or 0.0),
         interventions=max(of_copy.interventions or 0.0, of_model.interventions or 0.0),
         attention=None if None in attention else max(value or 0.0 for value in attention),

@@ -1,0 +1,137 @@
+"""The check of a model before it is measured: what it lets through, what it refuses, and with which numbers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, PreTrainedModel
+
+from firsttoken import models
+from firsttoken.errors import FirstTokenError
+from firsttoken.execution import check
+from firsttoken.execution.by_layer import attention
+from firsttoken.measures.first_token_attention import alphas_of_prefixes
+from firsttoken.models.small_copy import random_model, small_copy
+from firsttoken.probe import attention_probe, probe
+from tiny import COMMON, tiny_model
+
+HYBRID = {"layer_types": ["conv", "full_attention"] * 2}
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 10_000.0, "short_factor": [1.0] * 4,
+    "long_factor": [1.0, 4.0, 16.0, 40.0], "original_max_position_embeddings": 32,
+}  # fmt: skip
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
+# Kinds of models whose short texts are not the beginnings of long ones.
+PREFIXES = {
+    "longrope": ("phi3", dict(rope_parameters=LONGROPE, original_max_position_embeddings=32, sliding_window=None)),
+    "dynamic NTK": ("llama", dict(max_position_embeddings=32, rope_parameters=DYNAMIC)),
+    "encoder": ("bert", {}),
+    "bidirectional text model": ("gemma3_text", dict(use_bidirectional_attention=True, query_pre_attn_scalar=8)),
+    "not causal": ("llama", dict(is_causal=False)),
+    "control": ("llama", {}),
+}
+
+
+def saved(folder: Path, model_type: str, **extra: object) -> tuple[models.LanguageModel, PreTrainedModel]:
+    model = random_model(AutoConfig.for_model(model_type, **{**COMMON, **extra}))
+    model.save_pretrained(folder)
+    return models.load(str(folder)), model
+
+
+@pytest.mark.parametrize("execution", ["resident", "streamed"])
+def test_a_hybrid_says_which_layers_its_rows_are(tmp_path: Path, execution: str) -> None:
+    lm, _ = saved(tmp_path / execution, "lfm2", **HYBRID)
+    result = check.checked(lm, execution)
+    assert result.layers == (1, 3)
+    assert result.subject == ("copy" if execution == "streamed" else "model and copy")
+    assert result.causal
+    assert result.attention is not None
+    assert result.attention < 1e-4
+    assert json.loads(json.dumps(result.to_json()))["layers"] == [1, 3]
+    assert check.checked(lm, execution) is result  # kept
+    with torch.no_grad(), probe(lm.model) as p:
+        lm.model(torch.arange(5, 13)[None])
+    assert tuple(p.layers) == result.layers
+    with pytest.raises(FirstTokenError, match="Layer 0 of Lfm2ForCausalLM has no attention"):
+        attention(p, 1)
+
+
+@pytest.mark.parametrize("kind", PREFIXES)
+def test_never_answers_for_a_prefix(tmp_path: Path, kind: str) -> None:
+    model_type, extra = PREFIXES[kind]
+    lm, model = saved(tmp_path / "model", model_type, **extra)
+    ids = torch.randint(3, 97, (2, 48), generator=torch.Generator().manual_seed(0))
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        maps = torch.stack(model(ids[:, :16], output_attentions=True).attentions)
+    found = alphas_of_prefixes(lm, ids, [16, 48], execution="resident")
+    torch.testing.assert_close(found[16], maps[..., 0].mean(-1).transpose(0, 1), atol=1e-5, rtol=0)
+    assert check.answers_for_prefixes(lm, 48) == (kind == "control")
+    assert check.check(lm).causal == (kind in ("longrope", "dynamic NTK", "control"))
+
+
+@pytest.mark.parametrize("kind", ["encoder", "bidirectional text model", "not causal"])
+def test_refuses_models_that_read_later_tokens(tmp_path: Path, kind: str) -> None:
+    model_type, extra = PREFIXES[kind]
+    lm, _ = saved(tmp_path / "model", model_type, **extra)
+    with pytest.raises(FirstTokenError, match="read later ones"):
+        check.checked(lm)
+
+
+def test_says_by_how_much_logits_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = attention_probe.attend
+    monkeypatch.setattr(attention_probe, "attend", lambda call: original(replace(call, scale=2 * call.scale)))
+    with pytest.raises(FirstTokenError, match=r"logits change by \d\.\d+ of the largest one"):
+        check.examine(tiny_model("llama"), "a model")
+
+
+def test_says_by_how_much_attention_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = attention_probe.columns
+    monkeypatch.setattr(attention_probe, "columns", lambda call, lse, keys: 0.9 * original(call, lse, keys))
+    with pytest.raises(FirstTokenError, match=r"differs from its eager attention by 0\.\d+"):
+        check.examine(tiny_model("llama"), "a model")
+
+
+def test_says_which_layers_are_missing() -> None:
+    model = random_model(AutoConfig.for_model("lfm2", **{**COMMON, **HYBRID}))
+    model.config.layer_types = ["full_attention"] * 4
+    with pytest.raises(FirstTokenError, match=r"attention in layers \[0, 1, 2, 3\], and the probe sees \[1, 3\]"):
+        check._layers(model, _probed(model), "a model")
+
+
+def _probed(model: PreTrainedModel) -> attention_probe.Probe:
+    model_types, model.config.layer_types = model.config.layer_types, ["conv", "full_attention"] * 2
+    with torch.no_grad(), probe(model) as p:
+        model(torch.arange(5, 13)[None], use_cache=False)
+    model.config.layer_types = model_types
+    return p
+
+
+def test_a_copy_has_every_kind_of_layer_and_leaves_the_generator_alone() -> None:
+    kinds = ["conv"] * 5 + ["full_attention"] + ["conv"] * 2
+    config = AutoConfig.for_model("lfm2", num_hidden_layers=8, layer_types=kinds)
+    state = torch.get_rng_state()
+    copied = small_copy(config)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert copied is not None
+    assert set(copied.config.layer_types) == {"conv", "full_attention"}
+    assert sum(parameter.numel() for parameter in copied.parameters()) < 1_000_000
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m"])
+def test_bundled_models_pass_quickly(name: str) -> None:
+    import time
+
+    lm = models.load(name)
+    _ = lm.model
+    start = time.process_time()
+    result = check.checked(lm)
+    # Two seconds, with room for a busy machine.
+    assert time.process_time() - start < 4
+    assert result.subject == "model and copy"
+    assert result.layers == tuple(range(lm.config.num_hidden_layers))
+    assert max(result.logits or 0, result.interventions or 0, result.attention or 1) < 1e-4
