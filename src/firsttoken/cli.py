@@ -1,5 +1,4 @@
-"""The command line: `firsttoken run | build | report | cluster | plan | pretrain | chapters | models | family | verify`
-(`firsttoken COMMAND --help` says more).
+"""The command line, `firsttoken COMMAND`: it runs chapters, builds the book, plans, trains, fetches and verifies.
 
 Each command is a function `command_<name>(args)`; a `FirstTokenError` in it becomes one line on stderr. Whatever takes
 long to import, or belongs to an extra that need not be installed, is imported by the command that uses it.
