@@ -124,6 +124,8 @@ def _check(outputs: Mapping[str, Any] | None, weights: Mapping[str, Any] | None)
         told.append(f"outputs with and without the probe differ by {outputs['logits']:.0e} of the largest")
         if outputs.get("attention") is not None:
             told.append(f"attention differs from eager by {outputs['attention']:.0e}")
+    if told and outputs and outputs.get("stamped"):
+        told.append(f"the check was made after the measurement, on {outputs['stamped']}")
     return "; ".join(told) or "not checked"
 
 
