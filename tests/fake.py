@@ -34,6 +34,9 @@ class Letters:
             ids = [self.bos_token_id, *ids]
         return SimpleNamespace(input_ids=ids)
 
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return [self.strings[i] for i in ids]
+
     def decode(self, ids: list[int]) -> str:
         return "".join(self.strings[i] for i in ids)
 
