@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.pretraining import corpora
+from firsttoken.pretraining import corpora, generated_language
 from firsttoken.pretraining.corpora import BOS, CorpusSpec, open_corpus
 
 
@@ -112,6 +112,7 @@ def test_limit_is_a_prefix(folder: Path) -> None:
     [
         (CorpusSpec("nowhere"), "There is no corpus 'nowhere'"),
         (CorpusSpec("python-source", vocabulary=100_000), "300 to 65536"),
+        (CorpusSpec("generated"), "has no end"),
     ],
 )
 def test_bad_input_is_one_sentence(spec: CorpusSpec, says: str) -> None:
@@ -147,3 +148,12 @@ def test_python_source_is_the_installed_code() -> None:
     text = corpus.tokenizer(False).decode(corpus.tokens[:200_000].tolist())
     assert "import " in text
     assert "def " in text
+
+
+def test_generated_language_is_a_corpus_that_is_the_same_everywhere() -> None:
+    corpus = open_corpus(CorpusSpec("generated", vocabulary=512, megabytes=0.3))
+    texts = [corpus.tokenizer(False).decode(corpus.document(n).tolist()) for n in range(len(corpus.ends))]
+    assert texts == [generated_language.document(n) for n in range(len(texts))]
+    assert sum(map(len, texts[:-1])) < 300_000 <= sum(map(len, texts))
+    # Text, tokenizer and tokens; a new version of `tokenizers` that moves it makes another corpus.
+    assert corpus.hash == "d776d4a99fc6efed"

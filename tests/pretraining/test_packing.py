@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.pretraining.corpora import BOS, EOS, Corpus, CorpusSpec, open_corpus
-from firsttoken.pretraining.packing import FIXED, Packing, Window, Windows, collate, may_attend, positions
+from firsttoken.pretraining.packing import FIXED, Packing, Window, Windows, collate, labels, may_attend, positions
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +186,31 @@ def test_causal_packing_with_positions_reset_still_sees_earlier_documents(
 def test_unknown_packing_is_one_sentence(wrong: dict[str, object], says: str) -> None:
     with pytest.raises(FirstTokenError, match=says):
         Packing(**wrong)  # type: ignore[arg-type]
+
+
+def test_loss_on_the_second_half_is_that_of_its_queries_made_by_hand() -> None:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                                         num_attention_heads=2, num_key_value_heads=2)).eval()  # fmt: skip
+    windows = [Window(row.numpy(), np.zeros(16, dtype=np.int64)) for row in torch.randint(50, (3, 16))]
+    for loss, first in (("all", 0), ("second_half", 8)):
+        batch = collate(windows, Packing(length=16, loss=loss))  # type: ignore[arg-type]
+        with torch.no_grad():
+            out = model(**batch)
+            by_hand = []
+            for text in range(3):
+                for query in range(first, 15):
+                    goal = int(batch["input_ids"][text, query + 1])
+                    by_hand.append(-float(out.logits[text, query].log_softmax(-1)[goal]))
+        assert float(out.loss) == pytest.approx(sum(by_hand) / len(by_hand), abs=1e-5)
+    assert torch.equal(batch["input_ids"], torch.from_numpy(np.stack([window.ids for window in windows])))
+
+
+def test_no_gradient_comes_from_positions_without_loss() -> None:
+    goals = labels(torch.arange(24).view(2, 12) + 1, "second_half")
+    assert goals[0].tolist() == [-100] * 7 + [8, 9, 10, 11, 12]  # goals of positions 6 to 10
+
+
+def test_another_place_of_the_loss_is_one_sentence() -> None:
+    with pytest.raises(FirstTokenError, match="all or second_half"):
+        Packing(loss="first_half")  # type: ignore[arg-type]

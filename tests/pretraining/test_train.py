@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from firsttoken import models, records
 from firsttoken.errors import FirstTokenError
+from firsttoken.files import ROOT
 from firsttoken.pretraining import budgets, train
 from firsttoken.pretraining.corpora import BOS, open_corpus
 from firsttoken.pretraining.packing import Packing
@@ -180,6 +181,21 @@ def test_budgets_count_weights_and_operations(name: str) -> None:
     assert found.flops_per_token(256) == pytest.approx(3 * (2 * matrices + attention))
 
 
+def test_the_records_that_there_are_still_answer() -> None:
+    """What later fields add to a training is left out where it is as it was before them."""
+    stored = [records.read(path) for path in sorted((ROOT / "results" / train.CLAIM).glob("*.json"))]
+    stored = [record for record in stored if "source" in record.parameters]  # the oldest do not say it
+    assert stored
+    for record in stored:
+        asked = dict(record.parameters)
+        training = Training(**{**asked, "packing": Packing(**asked["packing"])})
+        assert training.told() == asked
+        assert training.provenance()["fingerprint"] == record.provenance["model"]["fingerprint"]
+    half = Training("cpu", Packing(256, loss="second_half"))
+    assert half.told()["packing"]["loss"] == "second_half"
+    assert half.provenance()["fingerprint"] != Training("cpu", Packing(256)).provenance()["fingerprint"]
+
+
 def test_every_probe_step_is_a_step() -> None:
     for steps in (20, 40, 2500, 10_000):
         chosen = train.probe_steps(steps)
@@ -231,6 +247,7 @@ def test_slugs_tell_runs_apart() -> None:
         Training("smoke", replace(packing, masking="intra_document")),
         Training("smoke", replace(packing, eos=False)),
         Training("smoke", replace(packing, reset_positions=True)),
+        Training("smoke", replace(packing, loss="second_half")),
         Training("smoke", packing, seed=1),
         Training("smoke", packing, weight_decay=0.0),
         Training("smoke", packing, least=256),

@@ -71,4 +71,5 @@ def packing_label(record: Record) -> str:
     """What was done in training, in a few words."""
     packing = record.parameters["packing"]
     long = f", documents of {record.parameters['least']} or more" if record.parameters["least"] else ""
-    return f"{MASKING_WORDS[packing['masking']]}, {BOS_WORDS[packing['bos']]}, {packing['length']} tokens{long}"
+    half = ", loss on the second half" if packing.get("loss") == "second_half" else ""
+    return f"{MASKING_WORDS[packing['masking']]}, {BOS_WORDS[packing['bos']]}, {packing['length']} tokens{long}{half}"

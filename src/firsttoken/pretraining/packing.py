@@ -21,6 +21,8 @@ from firsttoken.pretraining.corpora import BOS, EOS, Corpus
 
 Masking = Literal["causal", "intra_document"]
 BosInTraining = Literal["never", "documents", "fixed"]
+LossOn = Literal["all", "second_half"]
+IGNORED = -100  # the label of a token whose prediction bears no loss, as transformers and torch have it
 FIXED = -1  # the document number of a fixed BOS, which belongs to none and is seen by all
 
 
@@ -29,7 +31,8 @@ class Packing:
     """Windows of `length` tokens.
 
     `reset_positions` counts positions from the start of each document in the window instead of from that of the window
-    (a fixed BOS keeps position 0, and the documents then count from 1).
+    (a fixed BOS keeps position 0, and the documents then count from 1). `loss` says which positions are trained to
+    predict their next token: all, or those from the middle of the window on (arXiv 2603.05498, section 4.3.3).
     """
 
     length: int = 256
@@ -37,12 +40,15 @@ class Packing:
     bos: BosInTraining = "never"
     eos: bool = True
     reset_positions: bool = False
+    loss: LossOn = "all"
 
     def __post_init__(self) -> None:
         if self.masking not in ("causal", "intra_document"):
             raise FirstTokenError(f"masking is causal or intra_document, not {self.masking!r}.")
         if self.bos not in ("never", "documents", "fixed"):
             raise FirstTokenError(f"bos in training is never, documents or fixed, not {self.bos!r}.")
+        if self.loss not in ("all", "second_half"):
+            raise FirstTokenError(f"loss in training is on all or second_half, not {self.loss!r}.")
         if self.length < 8:
             raise FirstTokenError(f"A window has 8 tokens or more, not {self.length}.")
 
@@ -151,11 +157,23 @@ class Windows(Dataset[Window]):
         return self._order[number]
 
 
+def labels(ids: Tensor, loss: LossOn) -> Tensor:
+    """What the positions of windows (window, token) are trained to predict, `IGNORED` where there is no loss.
+
+    A model shifts them: the label at a place is the goal of the position before it.
+    """
+    if loss == "all":
+        return ids
+    goals = ids.clone()
+    goals[:, : ids.shape[1] // 2 + 1] = IGNORED
+    return goals
+
+
 def collate(windows: list[Window], packing: Packing) -> dict[str, Any]:
     """A batch as a transformers model takes it."""
     ids = torch.from_numpy(np.stack([window.ids for window in windows]))
     documents = torch.from_numpy(np.stack([window.documents for window in windows]))
-    batch: dict[str, Any] = {"input_ids": ids, "labels": ids}
+    batch: dict[str, Any] = {"input_ids": ids, "labels": labels(ids, packing.loss)}
     if packing.reset_positions:
         batch["position_ids"] = positions(documents)
     # Without a mask, transformers would take positions that begin again for packed documents and separate them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from firsttoken import records
 from firsttoken.errors import FirstTokenError
@@ -157,7 +157,7 @@ def own_arm(bos: BosInTraining) -> Arm:
 def settings(trainings: Iterable[Training]) -> JSON:
     """What a chapter's runs have in common, as it is recorded."""
     first = next(iter(trainings)).settings()
-    return {name: value for name, value in asdict(first).items() if name not in ("name", "lengths", "length")}
+    return {name: value for name, value in first.told().items() if name not in ("name", "lengths", "length")}
 
 
 def cost_rows(tflops: float) -> list[tuple[str, ...]]:

@@ -57,6 +57,7 @@ class Training:
         parts = [self.budget, packing.masking, f"bos-{packing.bos}", f"t{packing.length}"]
         parts += [] if packing.eos else ["no-eos"]
         parts += ["reset-positions"] if packing.reset_positions else []
+        parts += [f"loss-{packing.loss}"] if packing.loss != "all" else []
         parts += [
             f"{short}-{value:g}"
             for short, value in (("lr", self.learning_rate), ("wd", self.weight_decay), ("tokens", self.tokens))
@@ -67,9 +68,17 @@ class Training:
         parts += [f"seed-{self.seed}"] if self.seed else []
         return files.slug(" ".join(parts))
 
+    def told(self) -> JSON:
+        """What a record says of it. `loss` came later than the first records and is left out where it is on all
+        positions, so that they still answer."""
+        told = asdict(self)
+        if self.packing.loss == "all":
+            del told["packing"]["loss"]
+        return told
+
     def provenance(self) -> JSON:
         """Takes the place of a model in a record: what was trained is what the settings say."""
-        told = {**asdict(self.settings()), **asdict(self)}
+        told = {**self.settings().told(), **self.told()}
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return {
             "name": f"pretrained here, budget {self.budget}",

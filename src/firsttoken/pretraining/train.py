@@ -13,7 +13,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -253,7 +252,7 @@ def measure(training: Training, fresh: bool = False, reference: bool | None = No
 
     question: JSON = {
         "model": training,
-        "parameters": asdict(training),
+        "parameters": training.told(),
         "texts": corpus.hash,
         "version": VERSION,
         "reference": reference,
