@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -12,10 +11,9 @@ from firsttoken import claims
 from firsttoken.book.chapters import listed
 from firsttoken.claims.base import SIGNS, Claim
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import interval
 from firsttoken.model_names import ModelName, model_name
 from firsttoken.records import Record, all_records
-from firsttoken.records.numbers import NOT_MEASURED_YET
+from firsttoken.records.numbers import NOT_MEASURED_YET, estimate
 
 
 def main_records(claim: Claim, model: str = "") -> list[Record]:
@@ -40,14 +38,18 @@ def headline_name(claim: Claim, record: Record) -> str:
     return claim.headline_name.replace("{epsilon}", str(record.parameters.get("epsilon", "")))
 
 
-def printed(value: Any, form: str) -> str:
+def printed(value: Any, form: str) -> list[nodes.Node]:
     """A headline number with its interval and n, for pages that hide nothing behind a pointer."""
-    if isinstance(value, Mapping):
-        return f"{interval(value, form)}, n = {value['n']}"
-    return format(value, form)
+    quoted = estimate(value, form)
+    parts: list[nodes.Node] = [nodes.strong("", quoted.text)]
+    if quoted.bracket:
+        count = f"n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{value['n']}"
+        bracket = nodes.inline("", "", nodes.Text(quoted.bracket), classes=["interval"])
+        parts += [nodes.Text(" "), bracket, nodes.inline("", "", nodes.Text(f", {count}"), classes=["interval"])]
+    return parts
 
 
-def headline(claim: Claim, record: Record) -> str:
+def headline(claim: Claim, record: Record) -> list[nodes.Node]:
     """The headline number of a record, printed.
 
     Raises:
@@ -78,17 +80,20 @@ def line(claim: Claim, record: Record) -> nodes.paragraph:
     Raises:
         FirstTokenError: see `headline`.
     """
-    parts: list[nodes.Node] = [badge(status(record)), nodes.Text(f" {name_of(record).name}")]
+    word, what = status(record), nodes.inline("", "", nodes.Text(name_of(record).name), classes=["result-what"])
     if claim.headline:
-        number = headline(claim, record)
-        parts += [nodes.Text(": "), nodes.inline("", "", nodes.Text(number), classes=["result"])]
-    return nodes.paragraph("", "", *parts, classes=["result-line"])
+        what += [nodes.Text(": "), *headline(claim, record)]
+        if word == "not measured":
+            what += nodes.inline("", "", nodes.Text("; decides nothing"), classes=["interval"])
+    return nodes.paragraph("", "", badge(word), nodes.Text(" "), what, classes=["result-line"])
 
 
 def identities(records: list[Record]) -> list[nodes.Node]:
-    """Which models these are: name, copy, licence or terms, once each."""
+    """Which copies these models are and under which licence or terms, once each; nothing where that is not known."""
     parts: list[nodes.Node] = []
     for name in dict.fromkeys(name_of(record) for record in records):
+        if name.full == name.name:
+            continue
         parts.append(nodes.Text(f"{'; ' if parts else ''}{name.full}"))
         if name.terms:
             link = nodes.reference("", "", nodes.Text(name.licence), refuri=name.terms, internal=False)

@@ -40,8 +40,8 @@ class ClaimSummary(SphinxDirective):
             results = [plain(NOT_MEASURED_YET)]
         elif claim.headline:
             results.append(plain(f"Number: {headline_name(claim, records[0])}, with 95 % interval over {claim.unit}."))
-        if records:
-            results.append(nodes.paragraph("", "", *identities(records), classes=["result-note"]))
+        if known := identities(records):
+            results.append(nodes.paragraph("", "", *known, classes=["result-note"]))
         rows = [
             row("Claim", plain(claim.statement)),
             row("Paper", plain(fill(claim.paper))),

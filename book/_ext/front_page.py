@@ -85,9 +85,8 @@ class VerdictTally(SphinxDirective):
             sign = nodes.raw("", f'<span aria-hidden="true">{SIGNS.get(word, "–")}</span> ', format="html")
             entry = nodes.paragraph("", "", sign, nodes.strong("", str(counts[word])), nodes.Text(f" {word}"))
             tally += nodes.list_item("", entry, classes=[f"verdict-{nodes.make_id(word)}"])
-        models = {record.model for record in records}
-        said = f"{len(claims)} claims, {len(records)} verdicts, each on one model or one set of models trained here"
-        return [nodes.paragraph("", "", nodes.Text(f"{said}; {len(models)} in all.")), tally]
+        said = f"{len(claims)} claims, {len(records)} verdicts, each about one model or about the models trained here."
+        return [nodes.paragraph("", "", nodes.Text(said)), tally]
 
 
 class OpenClaims(SphinxDirective):
