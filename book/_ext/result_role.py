@@ -1,7 +1,7 @@
 """The role `` {result}`claim.model.name:format` ``: a measured number in prose, read from its record.
 
 A record that does not exist gives "not measured yet"; a key that leads nowhere is a warning, which fails the
-build.
+build. `` {result-interval}`...` `` prints the interval too, for pages that hide nothing behind a pointer.
 """
 
 from __future__ import annotations
@@ -31,10 +31,21 @@ def result_node(quoted: Quoted) -> result:
 class ResultRole(SphinxRole):
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         try:
-            return [result_node(quote(self.text))], []
+            quoted = quote(self.text)
         except FirstTokenError as error:
             logger.warning("%s", error, location=self.get_location(), type="result")
             return [nodes.problematic(self.text, self.text)], []
+        return [result_node(quoted), *self.after(quoted)], []
+
+    def after(self, quoted: Quoted) -> list[nodes.Node]:
+        """What stands behind the number."""
+        return []
+
+
+class ResultIntervalRole(ResultRole):
+    def after(self, quoted: Quoted) -> list[nodes.Node]:
+        bracket = nodes.inline("", "", nodes.Text(quoted.bracket), classes=["interval"])
+        return [nodes.Text("\N{NO-BREAK SPACE}"), bracket] if quoted.bracket else []
 
 
 def visit_html(translator: HTML5Translator, node: result) -> None:
@@ -56,4 +67,5 @@ def ignore(translator: object, node: result) -> None:
 def setup(app: Sphinx) -> dict[str, object]:
     app.add_node(result, html=(visit_html, depart_html), latex=(ignore, ignore), text=(ignore, ignore))
     app.add_role("result", ResultRole())
+    app.add_role("result-interval", ResultIntervalRole())
     return {"version": "1", "parallel_read_safe": True}

@@ -10,16 +10,16 @@ from typing import Any
 
 from firsttoken import claims
 from firsttoken.book.addresses import shown
+from firsttoken.claims.base import SIGNS
 from firsttoken.plots import Display, table
 from firsttoken.records import Record, Status
 from firsttoken.records.numbers import NOT_MEASURED_YET
 
-# The sign repeats the status for readers who do not see the colour.
-_LOOK: dict[Status, tuple[str, str]] = {
-    "reproduced": ("tip", "✓"),
-    "partly": ("warning", "◐"),
-    "not reproduced": ("danger", "✗"),
-    "not measured": ("note", "–"),
+_BOXES: Mapping[Status, str] = {
+    "reproduced": "tip",
+    "partly": "warning",
+    "not reproduced": "danger",
+    "not measured": "note",
 }
 
 
@@ -27,16 +27,17 @@ def verdict(record: Record | None) -> Display:
     """A box with the status of a claim and the sentence behind it; without a record, "not measured yet"."""
     judged = None if record is None else claims.verdict(record)
     if record is None or judged is None:
-        kind, sign = _LOOK["not measured"]
+        status: Status = "not measured"
         title, sentence = (
             NOT_MEASURED_YET,
             "No record answers this claim for this model and these parameters.",
         )
     else:
-        kind, sign = _LOOK[judged.status]
+        status = judged.status
         title, sentence = f"{judged.status} ({record.model})", judged.sentence
+    sign = SIGNS[status]
     html = (
-        f'<div class="admonition {kind} verdict-box themed"><p class="admonition-title">'
+        f'<div class="admonition {_BOXES[status]} verdict-box themed"><p class="admonition-title">'
         f'<span aria-hidden="true">{sign}</span> Verdict: {escape(title)}</p><p>{escape(sentence)}</p></div>'
     )
     return Display(html, f"{sign} Verdict: {title}. {sentence}")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from firsttoken.records import Record, Verdict
+from firsttoken.records import Record, Status, Verdict
+
+# The sign repeats the status for readers who do not see the colour.
+SIGNS: Mapping[Status, str] = {"reproduced": "✓", "partly": "◐", "not reproduced": "✗", "not measured": "–"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +23,14 @@ class Claim:
     statement: str
     paper: str  # what the paper reports; `{key:format}` stands for a number of `results/paper.json`
     headline: str  # a key of the record's values; empty for a chapter that is about no claim of the paper
-    headline_name: str  # what the headline number is, in a few words
+    headline_name: str  # what the headline number is, in a few words; `{epsilon}` is the record's parameter
     format: str = ".1%"
     practice: bool = False  # whether someone who serves a model should run it
     unit: str  # what the interval of the headline number is over
     rule: str  # what counts as what, in words; `verdict.py` beside it is the same in code
     fixed: str  # when that rule was written, and whether it changed after a look at the numbers
+    shows_not: str = ""  # what a reader might take the result to show, and it does not
+    would_change: str = ""  # which measurement would change our mind, while the claim is open
 
 
 def of_smoke_run(record: Record) -> Verdict | None:

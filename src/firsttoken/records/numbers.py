@@ -20,10 +20,12 @@ NOT_MEASURED_YET = "not measured yet"
 
 @dataclass(frozen=True)
 class Quoted:
-    """A number ready to show, its interval and n as `detail`; not `measured` where there is no record."""
+    """A number ready to show, its interval as `bracket`, that with n as `detail`; not `measured` where there is no
+    record."""
 
     text: str
     detail: str = ""
+    bracket: str = ""
     measured: bool = True
 
 
@@ -77,7 +79,7 @@ def _shown(key: str, value: Any, approximate: bool, form: str) -> Quoted:
         if isinstance(value, Mapping):
             low, high = format(value["low"], form), format(value["high"], form)
             detail = f"95 % interval {low} to {high}, n = {value['n']}"
-            return Quoted(format(value["value"], form), detail)
+            return Quoted(format(value["value"], form), detail, f"[{low}, {high}]")
         text = format(value, form)
     except (KeyError, TypeError, ValueError) as error:
         raise FirstTokenError(f"The value of {key} cannot be shown as '{form}' ({error}).") from error

@@ -10,7 +10,7 @@ CLAIM = Claim(
         "off a figure)"
     ),
     headline="sink_rate_longest",
-    headline_name="share of sink heads at the longest context",
+    headline_name="share of heads that are sinks at ε = 0.3, longest context, no BOS",
     unit="texts of held-out code, seeds joined",
     rule=(
         "Reproduced if, trained without BOS, the longest context surely has more sink heads (ε = 0.3) than the "
@@ -19,4 +19,11 @@ CLAIM = Claim(
         "sink to compare. A smoke run decides nothing."
     ),
     fixed="2026-11-25, before the measurement",
+    shows_not=(
+        "That context length has no effect: on this budget hardly a sink forms without BOS, so there is little to "
+        "compare. Models, contexts and training are far smaller than the paper's, and the text is code."
+    ),
+    would_change=(
+        "The same lengths on a budget at which sinks form without BOS: more tokens, longer contexts, several seeds."
+    ),
 )

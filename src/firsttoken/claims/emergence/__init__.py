@@ -16,4 +16,8 @@ CLAIM = Claim(
         "without any to compare it with. A smoke run decides nothing."
     ),
     fixed="2026-11-25, before the measurement",
+    shows_not=(
+        "When sinks appear in models of useful size. A short training on code has its own schedule, and what is "
+        "changed is changed one at a time."
+    ),
 )

@@ -15,4 +15,11 @@ CLAIM = Claim(
         " interval, else not reproduced. Not measured where the sink survives without BOS."
     ),
     fixed="2026-11-25, before the measurement",
+    shows_not=(
+        "An effect of large edits: it is the limit of small ones. It too compares texts with and without BOS, which"
+        " differ in more than the sink."
+    ),
+    would_change=(
+        "A sink moved by its strength alone, with the text unchanged, that leaves the sensitivity where it was."
+    ),
 )

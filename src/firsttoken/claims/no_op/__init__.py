@@ -22,4 +22,12 @@ CLAIM = Claim(
         "where the first part or the second holds, else not reproduced."
     ),
     fixed="2026-11-25, before the measurement",
+    shows_not=(
+        "That resting causes the silence: a small value and high attention are found together. Quiet is not silent,"
+        " and only rules that the search can express are named."
+    ),
+    would_change=(
+        "The paper's own head in Gemma 7B, run with the same search, or heads that rest on the first token and "
+        "still add as much as elsewhere."
+    ),
 )

@@ -17,4 +17,12 @@ CLAIM = Claim(
         "of the two was run."
     ),
     fixed="2026-11-25; the condition on the sink was added after a first look, the same day",
+    shows_not=(
+        "That the sink alone does it. Leaving BOS out also gives a model a beginning that it never saw in training,"
+        " which may disturb it for other reasons. Where the sink outlives BOS, the comparison says nothing."
+    ),
+    would_change=(
+        "A larger model that keeps its sink under such an edit and spreads it as far as without one, or the same "
+        "spread after a change that leaves the sink alone and disturbs as much."
+    ),
 )

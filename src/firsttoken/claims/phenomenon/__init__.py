@@ -15,4 +15,8 @@ CLAIM = Claim(
         "one passage, partly from one and a half times, else not reproduced."
     ),
     fixed="2026-11-25, before the measurement",
+    shows_not=(
+        "What the sink is for, or that other texts look alike: it is one short passage without an interval. The "
+        "count of heads depends on the threshold."
+    ),
 )

@@ -18,4 +18,10 @@ CLAIM = Claim(
         "reproduced."
     ),
     fixed="2026-11-25, before the measurement",
+    shows_not=(
+        "What real kernels do: rounding is simulated, on copies whose weights were already rounded to about four bits."
+    ),
+    would_change=(
+        "The same comparison on unquantised weights, in several families, with the cache rounded in earnest."
+    ),
 )

@@ -21,4 +21,11 @@ CLAIM = Claim(
         "anything; else not reproduced. Not measured for other models."
     ),
     fixed="2026-11-25; reworded after the first records, see the history of verdict.py",
+    shows_not=(
+        "Why abilities go. Deleting BOS takes a resting place away and begins the text as no training text began; "
+        "the further arms separate these only in part. The tasks are small ones made here, not the paper's."
+    ),
+    would_change=(
+        "The paper's tasks on Gemma 7B, with an arm that keeps the beginning of the text and takes only the sink away."
+    ),
 )

@@ -17,4 +17,12 @@ CLAIM = Claim(
         "one."
     ),
     fixed="2026-11-25, before the measurement",
+    shows_not=(
+        "Safety against an attacker: changes are small and random or found by a short search. Taking the sink away "
+        "makes a model worse as well, and a worse model may be easier to move for that reason."
+    ),
+    would_change=(
+        "A control that harms the loss as much and leaves the sink: if it moves predictions as far, the sink is not"
+        " what protects."
+    ),
 )

@@ -14,4 +14,9 @@ CLAIM = Claim(
         "mass, as partly within 20. No other model, whatever it shows, can confirm or refute it."
     ),
     fixed="2026-11-25; first version judged other models too, changed after their records",
+    shows_not=(
+        "Whether attention mass grows with size: the models here differ in family, depth, training data and use of "
+        "BOS as well as in size, and none is near the paper's."
+    ),
+    would_change=("One pass over LLaMa 3.1 405B, or a family of models that differ in size alone."),
 )

@@ -18,4 +18,12 @@ CLAIM = Claim(
         "then. Reproduced if both statements hold, partly if one does."
     ),
     fixed="2026-11-25, with the code that measures; the sentences were reworded after the first records, the rule not",
+    shows_not=(
+        "How training makes the difference: these two models differ in more than how they treat BOS. The packing "
+        "experiments speak to that."
+    ),
+    would_change=(
+        "A model trained with BOS fixed that keeps its sink under another first token, or one trained without that "
+        "loses it there."
+    ),
 )

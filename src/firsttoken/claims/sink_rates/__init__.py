@@ -11,7 +11,7 @@ CLAIM = Claim(
         "{llama.meta-llama-llama-3-1-405b.sink_rate:.2%} (405B)"
     ),
     headline="sink_rate",
-    headline_name="share of sink heads",
+    headline_name="share of heads that are sinks at ε = {epsilon}",
     unit="texts",
     rule=(
         "A model of the paper's table is reproduced within 5 points of its number (other passages are used), "
@@ -19,4 +19,12 @@ CLAIM = Claim(
         "of its heads are sinks at ε = 0.3 with 95 % confidence; else not reproduced."
     ),
     fixed="2026-11-25, before the measurement",
+    shows_not=(
+        "Anything about LLaMa 3.1, none of which was run. Two small models from two families cannot show a trend "
+        "with size, and a count of heads says nothing about what the sink is for."
+    ),
+    would_change=(
+        "The count on LLaMa 3.1 8B, 70B and 405B with the paper's number of passages: the table stands or falls "
+        "with it."
+    ),
 )

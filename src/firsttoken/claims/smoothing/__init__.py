@@ -16,4 +16,9 @@ CLAIM = Claim(
         "decides nothing. Not measured where the sink survives without BOS."
     ),
     fixed="2026-11-25; that Shannon entropy alone decides was fixed after a first look, the same day",
+    shows_not=(
+        "That smoother maps mix more: attention is not all that moves information. Measures of smoothness disagree,"
+        " and what is left of a row without its first entry becomes more uneven, not less."
+    ),
+    would_change=("The maps of Gemma 7B itself, and one measure of smoothness named by the paper."),
 )

@@ -21,4 +21,11 @@ CLAIM = Claim(
         "also where the bound was not compared."
     ),
     fixed="2026-11-25, before the measurement",
+    shows_not=(
+        "That the bound explains the size of any effect: it holds and lies many orders of magnitude above what is "
+        "measured. A statement proved for all networks says nothing about what training does."
+    ),
+    would_change=(
+        "A bound close enough to the measured Jacobian that a change of the sink predicts a change of the sensitivity."
+    ),
 )

@@ -1,0 +1,53 @@
+"""What the models of the records are called for readers, and the terms that they come under.
+
+A slug such as `smollm2-135m` is short enough for a file name and leaves out what a reader must know: that this one is
+tuned on instructions, that the other is not, and that both are quantised copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelName:
+    """A model as pages show it."""
+
+    name: str
+    copy: str = ""  # which copy of its weights was measured
+    licence: str = ""
+    terms: str = ""  # address of the licence or of the terms of use
+
+    @property
+    def full(self) -> str:
+        """The name with the copy that was measured."""
+        return f"{self.name} ({self.copy})" if self.copy else self.name
+
+
+# Names and variants as in the metadata of the files, which a test reads again: that of Gemma names no tuning and
+# has no chat template, so it is the pretrained model.
+NAMES: Mapping[str, ModelName] = {
+    "smollm2-135m": ModelName(
+        name="SmolLM2-135M-Instruct",
+        copy="Q4_1 GGUF",
+        licence="Apache-2.0",
+        terms="https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
+    ),
+    "gemma3-270m": ModelName(
+        name="Gemma 3 270M",
+        copy="pretrained, Q4_K_M GGUF",
+        licence="Gemma Terms of Use",
+        terms="https://ai.google.dev/gemma/terms",
+    ),
+}
+
+
+def model_name(slug: str, own: str = "") -> ModelName:
+    """What a model is called.
+
+    Args:
+        slug: as in a record's `model` and file name.
+        own: the name in the record's provenance, which is shown for a model that is not listed here.
+    """
+    return NAMES.get(slug) or ModelName(name=own or slug)

@@ -1,0 +1,42 @@
+"""Shown names of models, against the metadata of the files and the registry of bundled models."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from gguf import GGUFReader
+
+from firsttoken.model_names import NAMES, model_name
+from firsttoken.models.bundled import BUNDLED, gguf_file
+
+
+def squeezed(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def test_every_bundled_model_has_a_name_and_the_terms_of_the_registry() -> None:
+    assert set(NAMES) == set(BUNDLED)
+    for slug, bundled in BUNDLED.items():
+        shown = model_name(slug)
+        assert (shown.licence, shown.terms) == (bundled.licence, bundled.licence_url)
+        assert bundled.quantisation in shown.full
+
+
+@pytest.mark.parametrize("slug", NAMES)
+def test_names_and_variants_are_those_of_the_files(slug: str) -> None:
+    path = gguf_file(slug)
+    fields = GGUFReader(path).fields
+    text = {key: str(fields[key].contents()) for key in ("general.basename", "general.size_label", "general.license")}
+    shown = NAMES[slug]
+    assert squeezed(text["general.basename"]) in squeezed(shown.name)
+    assert squeezed(text["general.size_label"]) in squeezed(shown.name)
+    assert squeezed(text["general.license"]) in squeezed(shown.licence)
+    tuned = "tokenizer.chat_template" in fields
+    assert tuned == ("Instruct" in shown.name) == ("instruct" in path.name.lower())
+    assert tuned != ("pretrained" in shown.copy)
+
+
+def test_a_model_that_is_not_listed_keeps_its_own_name() -> None:
+    assert model_name("org-a-model", "org/A-Model").full == "org/A-Model"
+    assert model_name("org-a-model").name == "org-a-model"
