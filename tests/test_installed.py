@@ -91,7 +91,7 @@ def test_chapters_need_a_checkout_and_one_sentence_says_so(call: Call, command: 
     done = call("firsttoken", *command)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "git clone https://github.com/firsttoken/firsttoken" in done.stderr
+    assert "clone the project" in done.stderr
 
 
 def test_a_missing_extra_is_one_sentence(call: Call, tmp_path: Path) -> None:

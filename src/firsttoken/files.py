@@ -28,7 +28,7 @@ def needs_checkout(root: Path = ROOT) -> None:
     if not (root / "notebooks").is_dir():
         raise FirstTokenError(
             f"There are no chapters in {root}; they come with the source: "
-            "git clone https://github.com/firsttoken/firsttoken, then `make install` and this command inside it."
+            "clone the project's repository with git, then `make install` and this command inside it."
         )
 
 

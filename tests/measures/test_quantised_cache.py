@@ -23,8 +23,8 @@ GROUP = 64  # numbers that share a scale; one key of smollm2-135m has as many
 
 @pytest.fixture(autouse=True, scope="module")
 def no_stale_lock() -> None:
-    """The library compiles its kernels at their first use, and a run that was killed meanwhile leaves a lock behind, for
-    which every later one would wait for ever."""
+    """The library compiles its kernels at their first use, and a run that was killed meanwhile leaves a lock behind,
+    for which every later one would wait for ever."""
     lock = Path(optimum.quanto.__file__).parent / "library" / "extensions" / "cpp" / "build" / "lock"
     if lock.exists() and time.time() - lock.stat().st_mtime > 300:
         lock.unlink(missing_ok=True)
