@@ -76,8 +76,8 @@ def with_kvpress(python: str, lm: models.LanguageModel, ids: Tensor, comparison:
         if done.returncode or not (folder / "versions.json").exists():
             why = (done.stderr.strip().splitlines() or ["it wrote no losses"])[-1]
             raise FirstTokenError(f"{python} could not run kvpress ({why}); {remedy}.")
-        with np.load(folder / "losses.npz") as found:
-            losses = {key: torch.from_numpy(found[key]) for key in found.files}
+        with np.load(folder / "losses.npz") as arrays:
+            losses = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
         return losses, json.loads((folder / "versions.json").read_text())
 
 
@@ -98,14 +98,14 @@ def with_masks(lm: models.LanguageModel, ids: Tensor, comparison: Comparison) ->
         "sinks_each_token_renumbered": evicting(lm.model, Policy(kept, "sinks", sinks, "cache")),
     }
     queries = torch.arange(context, ids.shape[1] - 1)
-    found = {}
+    losses = {}
     for name, hook in hooks.items():
         rows = []
         for row in ids:
             with probe(lm.model, hook=hook):
                 rows.append(predict(lm, row[None], queries, top=0).loss[0])
-        found[name] = torch.stack(rows)
-    return found
+        losses[name] = torch.stack(rows)
+    return losses
 
 
 def measure(python: str, lm: models.LanguageModel, comparison: Comparison) -> estimates.JSON:
@@ -121,13 +121,13 @@ def measure(python: str, lm: models.LanguageModel, comparison: Comparison) -> es
     apart = {name: float((ours[name] - theirs[name]).abs().max()) for name in ours if name in theirs}
     values: estimates.JSON = asdict(comparison) | {"kvpress_packages": versions, "tokens": theirs["full"].numel()}
     for side, losses in (("kvpress", theirs), ("ours", ours)):
-        means = {name: found.double().mean(1) for name, found in losses.items()}
+        means = {name: by_token.double().mean(1) for name, by_token in losses.items()}
         values[side] = {
             name: {
-                "loss": asdict(statistics.bootstrap(found)),
-                "increase": asdict(statistics.bootstrap(found - means["full"])),
+                "loss": asdict(statistics.bootstrap(by_text)),
+                "increase": asdict(statistics.bootstrap(by_text - means["full"])),
             }
-            for name, found in means.items()
+            for name, by_text in means.items()
         }
     values["largest_difference"] = apart | {"over_all": max(apart.values())}
     return values
@@ -137,8 +137,11 @@ def show(values: estimates.JSON) -> None:
     """The values as lines of text."""
     print(f"kvpress's packages: {values['kvpress_packages']}; {values['tokens']} losses for each setting")
     for side in ("kvpress", "ours"):
-        for name, found in values[side].items():
-            loss, increase = estimates.interval(found["loss"], ".4f"), estimates.interval(found["increase"], "+.4f")
+        for name, of_setting in values[side].items():
+            loss, increase = (
+                estimates.interval(of_setting["loss"], ".4f"),
+                estimates.interval(of_setting["increase"], "+.4f"),
+            )
             apart = values["largest_difference"].get(name)
             same = f", largest difference {apart:.1e}" if side == "ours" and apart is not None else ""
             print(f"{side:8} {name:28} {loss}, over the full cache {increase}{same}")

@@ -63,11 +63,11 @@ def main(folder: Path) -> None:
         "sinks_uncounted": (sinks, None),
     }
     with torch.inference_mode():
-        found = {
+        by_setting = {
             name: torch.stack([losses(model, row[None], task, *setting) for row in ids]).numpy()
             for name, setting in settings.items()
         }
-    np.savez(folder / "losses.npz", **found)
+    np.savez(folder / "losses.npz", **by_setting)
     packages = ("kvpress", "transformers", "torch", "numpy")
     versions = {name: metadata.version(name).split("+")[0] for name in packages}
     (folder / "versions.json").write_text(json.dumps(versions))

@@ -200,9 +200,9 @@ def run(args: argparse.Namespace, way: str) -> estimates.JSON:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise FirstTokenError(f"{way} failed: {done.stderr[-2000:]}")
-    found: estimates.JSON = json.loads(done.stdout.splitlines()[-1])
-    print(f"{way}: {found}", flush=True)
-    return found
+    measured: estimates.JSON = json.loads(done.stdout.splitlines()[-1])
+    print(f"{way}: {measured}", flush=True)
+    return measured
 
 
 def measure(args: argparse.Namespace) -> estimates.JSON:
@@ -214,7 +214,7 @@ def measure(args: argparse.Namespace) -> estimates.JSON:
     for _ in range(args.repeats):
         one = {way: run(args, way) for way in ("streamed", "sequential", "offload", "arithmetic")}
         one["load_average"] = os.getloadavg()[0]
-        plain = [found["bytes"] / found["seconds"] for found in (before, one["sequential"])]
+        plain = [read["bytes"] / read["seconds"] for read in (before, one["sequential"])]
         one["plain_rate"] = sum(plain) / 2
         one["rate_ratio"] = one["streamed"]["bytes"] / one["streamed"]["seconds"] / one["plain_rate"]
         one["waiting_share"] = one["streamed"]["seconds_waiting"] / one["streamed"]["seconds"]
@@ -223,7 +223,7 @@ def measure(args: argparse.Namespace) -> estimates.JSON:
         rounds.append(one)
         before = run(args, "sequential")
     middle = sorted(rounds, key=lambda one: one["rate_ratio"])[len(rounds) // 2]
-    found, predicted = middle["streamed"], middle["predicted"]
+    streamed_pass, predicted = middle["streamed"], middle["predicted"]
     shape = cost.shape_of(AutoConfig.from_pretrained(args.folder), "bfloat16")
     activations = predicted["memory"] - 2 * shape.layer_bytes
     return {
@@ -233,15 +233,15 @@ def measure(args: argparse.Namespace) -> estimates.JSON:
         "activation_bytes": activations,
         "rounds": rounds,
         "rate_ratios": sorted(one["rate_ratio"] for one in rounds),
-        "streamed": found,
+        "streamed": streamed_pass,
         "predicted": predicted,
         "waiting_share": middle["waiting_share"],
         "load_average": middle["load_average"],
         "memory_ratio": max(one["streamed"]["peak_bytes"] for one in rounds) / predicted["memory"],
-        "bytes_ratio": found["bytes"] / checkpoint.bytes,
+        "bytes_ratio": streamed_pass["bytes"] / checkpoint.bytes,
         "rate_ratio": middle["rate_ratio"],
         "offload_time_ratio": middle["offload_time_ratio"],
-        "offload_memory_ratio": middle["offload"]["peak_bytes"] / found["peak_bytes"],
+        "offload_memory_ratio": middle["offload"]["peak_bytes"] / streamed_pass["peak_bytes"],
         # Below 1 a cache helped, in spite of the request to drop it.
         "from_disk_ratio": min(
             one[way]["bytes_from_disk"] / one[way]["bytes"] for one in rounds for way in ("sequential", "streamed")

@@ -26,7 +26,7 @@ def draw_arms(
 
 
 def by_arm(
-    found: Sequence[Record],
+    records: Sequence[Record],
     pick: Callable[[Record], tuple[Sequence[float], Mapping[Any, Estimates]]],
     alt: str,
     xlabel: str,
@@ -44,7 +44,7 @@ def by_arm(
 
     def draw(axes: Any) -> None:
         panels = np.atleast_1d(axes)
-        for ax, record in zip(panels, found, strict=True):
+        for ax, record in zip(panels, records, strict=True):
             draw_arms(ax, *pick(record), labels)
             ax.set(title=record.model, xlabel=xlabel)
             if adjust:
@@ -52,14 +52,16 @@ def by_arm(
         panels[0].set_ylabel(ylabel)
         panels[0].legend(frameon=False)
 
-    return figure(draw, f"{alt}. One panel for each model: {_names(found)}", ncols=len(found), figsize=_size(found))
+    return figure(
+        draw, f"{alt}. One panel for each model: {_names(records)}", ncols=len(records), figsize=_size(records)
+    )
 
 
-def ratio_by_layer(found: Sequence[Record], key: str, alt: str, ylabel: str) -> Display:
+def ratio_by_layer(records: Sequence[Record], key: str, alt: str, ylabel: str) -> Display:
     """The ratio without BOS / with it along the depth, a line for each model."""
 
     def draw(ax: Axes) -> None:
-        for record in found:
+        for record in records:
             ratio = record.values["by_layer"][key]
             band(ax, range(1, len(ratio) + 1), ratio, color=model_color(record.model), marker=".", label=record.model)
         ax.axhline(1, color=NEUTRAL, linestyle="--", linewidth=1)
@@ -68,12 +70,12 @@ def ratio_by_layer(found: Sequence[Record], key: str, alt: str, ylabel: str) -> 
         ax.set(xlabel="after layer", ylabel=ylabel)
         ax.legend(frameon=False)
 
-    return figure(draw, f"{alt}, for {_names(found)}", figsize=(7, 3.6))
+    return figure(draw, f"{alt}, for {_names(records)}", figsize=(7, 3.6))
 
 
-def _names(found: Sequence[Record]) -> str:
-    return ", ".join(record.model for record in found)
+def _names(records: Sequence[Record]) -> str:
+    return ", ".join(record.model for record in records)
 
 
-def _size(found: Sequence[Record]) -> tuple[float, float]:
-    return 4.7 * len(found), 3.5
+def _size(records: Sequence[Record]) -> tuple[float, float]:
+    return 4.7 * len(records), 3.5

@@ -60,7 +60,7 @@ def parameters(chapter: str, root: Path = ROOT) -> dict[str, Parameter]:
     cells = nbformat.read(source(chapter, root), as_version=4).cells
     code = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
     lines = code.splitlines()
-    found = {}
+    declared = {}
     for node in ast.parse(code).body:
         target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
         value = getattr(node, "value", None)
@@ -68,8 +68,8 @@ def parameters(chapter: str, root: Path = ROOT) -> dict[str, Parameter]:
             continue
         kind = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else _type(value)
         _, _, comment = lines[(node.end_lineno or 1) - 1][node.end_col_offset or 0 :].partition("#")
-        found[target.id] = Parameter(target.id, kind, ast.unparse(value), comment.strip())
-    return found
+        declared[target.id] = Parameter(target.id, kind, ast.unparse(value), comment.strip())
+    return declared
 
 
 def _type(default: ast.expr) -> str:

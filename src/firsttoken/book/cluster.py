@@ -83,10 +83,10 @@ def models_in(source: str) -> list[str]:
             raise FirstTokenError(f"There is no file {source}; see notebooks/families for examples.")
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         source = content.get("model", "") if isinstance(content, dict) else ""
-    found = [name.strip() for name in source.split(",") if name.strip()]
-    if not found:
+    names = [name.strip() for name in source.split(",") if name.strip()]
+    if not names:
         raise FirstTokenError(f"{path} names no model; write `model: first,second`.")
-    return found
+    return names
 
 
 def plan_runs(
@@ -195,8 +195,8 @@ def _error(job: Any) -> str | None:
     if not isinstance(error, submitit.core.utils.FailedJobError):
         return f"its process was ended from outside ({job.state}), see {job.paths.stderr}"
     # submitit gives the traceback of the job's process as text, with advice around it.
-    found = _RAISED.findall(str(error))
-    return found[-1].removeprefix("firsttoken.errors.FirstTokenError: ") if found else type(error).__name__
+    raised = _RAISED.findall(str(error))
+    return raised[-1].removeprefix("firsttoken.errors.FirstTokenError: ") if raised else type(error).__name__
 
 
 def _leave(running: Sequence[_Job], slurm: bool) -> None:

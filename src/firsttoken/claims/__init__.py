@@ -58,5 +58,5 @@ def verdict(record: Record) -> Verdict | None:
 
 def measurements(name: str) -> tuple[Measurement, ...]:
     """Every measurement of a claim that can be repeated on a model; empty where models must first be trained."""
-    found: tuple[Measurement, ...] = importlib.import_module(f"{__name__}.{name}.measure").MEASUREMENTS
-    return found
+    of_claim: tuple[Measurement, ...] = importlib.import_module(f"{__name__}.{name}.measure").MEASUREMENTS
+    return of_claim

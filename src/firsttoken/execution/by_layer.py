@@ -85,17 +85,17 @@ def attention(p: Probe, layer: int, kind: str = "attention") -> Tensor:
 def _resident(
     lm: LanguageModel, batches: Sequence[Tensor], see: See, keys: Sequence[int] | range, entropy: bool, renyi2: bool
 ) -> dict[int, list[Tensor]]:
-    found: dict[int, list[Tensor]] = {}
+    by_layer: dict[int, list[Tensor]] = {}
     for number, batch in enumerate(batches):
         with probe(lm.model, keys=keys, entropy=entropy, renyi2=renyi2) as p:
 
             def note(layer: int, v: Tensor, number: int = number, p: Probe = p) -> None:
                 if (seen := see(number, layer, v, p)) is not None:
-                    found.setdefault(layer, []).append(seen.cpu())
+                    by_layer.setdefault(layer, []).append(seen.cpu())
 
             with watch(lm.model, note):
                 run_decoder(lm.model, batch)
-    return found
+    return by_layer
 
 
 def _streamed(

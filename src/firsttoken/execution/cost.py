@@ -75,11 +75,11 @@ def shape_of(config: PreTrainedConfig, dtype: str = "bfloat16") -> Shape:
         model = AutoModelForCausalLM.from_config(config)
     text = config.get_text_config()
     count = text.num_hidden_layers
-    found = next((m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count), None)
-    if found is None:
+    stack = next((m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count), None)
+    if stack is None:
         raise FirstTokenError(f"{type(model).__name__} is no stack of layers; its cost is not predicted.")
     size = DTYPES[dtype].itemsize
-    layers = [_count(layer) * size for layer in found]
+    layers = [_count(layer) * size for layer in stack]
     head = model.get_output_embeddings()
     tied = getattr(text, "tie_word_embeddings", False)
     head_bytes = 0 if head is None or tied else _count(head) * size
@@ -92,7 +92,7 @@ def shape_of(config: PreTrainedConfig, dtype: str = "bfloat16") -> Shape:
         layers_bytes=sum(layers),
         embedding_bytes=total - sum(layers) - head_bytes,
         head_bytes=head_bytes,
-        active=_active(text, found),
+        active=_active(text, stack),
         hidden=text.hidden_size,
         widest=_widest(text),
         itemsize=size,

@@ -44,7 +44,7 @@ def weight_groups(
     head = names.get(model.get_output_embeddings())
     tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
     state = model.state_dict()
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for key in checkpoint.tensors:
         target, _ = rename_source_key(key, renamings, converters, model.base_model_prefix, state)
         layer = re.match(rf"{re.escape(prefix)}\.(\d+)\.", target)
@@ -54,8 +54,8 @@ def weight_groups(
             group = "head"
         else:
             group = "outside"
-        found.setdefault(group, []).append(key)
-    return found
+        groups.setdefault(group, []).append(key)
+    return groups
 
 
 def free(module: nn.Module, recurse: bool = True) -> None:

@@ -59,7 +59,7 @@ def _check_heads(lm: LanguageModel, processes: int) -> None:
         )
 
 
-def gather_heads(found: Tensor, heads: int) -> Tensor:
+def gather_heads(statistic: Tensor, heads: int) -> Tensor:
     """Join what the processes saw of a statistic (text, layer, local head) to (text, layer, head).
 
     A process that saw all heads already (the plan leaves attention whole) keeps what it has.
@@ -67,16 +67,16 @@ def gather_heads(found: Tensor, heads: int) -> Tensor:
     Raises:
         FirstTokenError: the heads do not divide evenly among the processes.
     """
-    if found.shape[-1] == heads:
-        return found
-    if found.shape[-1] * dist.get_world_size() != heads:
+    if statistic.shape[-1] == heads:
+        return statistic
+    if statistic.shape[-1] * dist.get_world_size() != heads:
         raise FirstTokenError(
-            f"{heads} heads over {dist.get_world_size()} processes are not {found.shape[-1]} each; use a number of "
-            "processes that divides the heads and the key-value heads."
+            f"{heads} heads over {dist.get_world_size()} processes are not {statistic.shape[-1]} each; use a number "
+            "of processes that divides the heads and the key-value heads."
         )
     # NCCL gathers between GPUs only, gloo on the CPU.
     device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
-    local = found.to(device).contiguous()
+    local = statistic.to(device).contiguous()
     parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, local)
     return torch.cat(parts, dim=-1).cpu()

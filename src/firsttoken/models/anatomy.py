@@ -37,7 +37,7 @@ def attention_blocks(model: PreTrainedModel) -> list[Block]:
         FirstTokenError: the model's attention modules have no output projection under a known name.
     """
     parts = dict(model.named_modules())
-    found = {}
+    blocks = {}
     for name, module in parts.items():
         index = getattr(module, "layer_idx", None)
         output = next(
@@ -50,13 +50,13 @@ def attention_blocks(model: PreTrainedModel) -> list[Block]:
         if index is None or output is None or not reads or getattr(module, "is_cross_attention", False):
             continue
         layer = parts[name.rpartition(".")[0]]
-        found[int(index)] = Block(int(index), layer, module, output, _post_norm(layer))
-    if not found:
+        blocks[int(index)] = Block(int(index), layer, module, output, _post_norm(layer))
+    if not blocks:
         raise FirstTokenError(
             f"{type(model).__name__} has no attention modules with an output projection under a known name "
             f"({', '.join(_OUTPUT_NAMES)}), so what a head adds cannot be measured; choose another model."
         )
-    return [found[index] for index in sorted(found)]
+    return [blocks[index] for index in sorted(blocks)]
 
 
 def _post_norm(layer: nn.Module) -> nn.Module | None:

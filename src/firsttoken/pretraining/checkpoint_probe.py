@@ -116,10 +116,10 @@ def in_full(model: PreTrainedModel, texts: Tensor, seed: int = 0) -> JSON:
 
     `missing_bos` is what leaving BOS out changes, text by text: the arm `text` minus the arm `BOS+text`.
     """
-    found: JSON = {}
+    summary: JSON = {}
     both = {arm: observe(model, texts, arm) for arm in ARMS}
     for arm, seen in both.items():
-        found[arm] = {
+        summary[arm] = {
             **{
                 f"sink_rate_{epsilon}": asdict(sinks.sink_rate_estimate(seen.alpha, epsilon, seed=seed))
                 for epsilon in EPSILONS
@@ -134,9 +134,9 @@ def in_full(model: PreTrainedModel, texts: Tensor, seed: int = 0) -> JSON:
         }
     with_bos, without = both["BOS+text"], both["text"]
     rates = [(seen.alpha > EPSILONS[0]).double().mean((1, 2)) for seen in (without, with_bos)]
-    found["missing_bos"] = {
+    summary["missing_bos"] = {
         "sink_rate_0.3": asdict(statistics.bootstrap(rates[0] - rates[1], seed=seed)),
         "mass": asdict(statistics.bootstrap((without.alpha - with_bos.alpha).mean((1, 2)), seed=seed)),
         "loss": asdict(statistics.bootstrap(without.loss - with_bos.loss, seed=seed)),
     }
-    return found
+    return summary

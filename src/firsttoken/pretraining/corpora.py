@@ -110,8 +110,8 @@ def open_corpus(spec: CorpusSpec) -> Corpus:
     texts, key = _text(spec)
     folder = cache_folder() / "corpora" / key
     if folder.exists():
-        if (found := _checked(folder)) is not None:
-            return Corpus(spec, folder, found)
+        if (digest := _checked(folder)) is not None:
+            return Corpus(spec, folder, digest)
         print(f"The cached corpus in {folder} is damaged; it is made again.", flush=True)
         shutil.rmtree(folder)
     partial = folder.with_name(f".{key}.{os.getpid()}.partial")
@@ -125,10 +125,10 @@ def open_corpus(spec: CorpusSpec) -> Corpus:
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    found = _checked(folder)
-    if found is None:
+    digest = _checked(folder)
+    if digest is None:
         raise FirstTokenError(f"The corpus in {folder} could not be written; check the space left on that disk.")
-    return Corpus(spec, folder, found)
+    return Corpus(spec, folder, digest)
 
 
 def _text(spec: CorpusSpec) -> tuple[Iterator[str], str]:
@@ -161,7 +161,7 @@ def _text(spec: CorpusSpec) -> tuple[Iterator[str], str]:
 
 def functions(text: str) -> list[str]:
     """A Python file cut before each function and class that is indented by at most one level, decorators included."""
-    cuts = [0, *(found.start() for found in _DEFINITION.finditer(text)), len(text)]
+    cuts = [0, *(definition.start() for definition in _DEFINITION.finditer(text)), len(text)]
     return [text[start:end] for start, end in itertools.pairwise(cuts) if end > start]
 
 
@@ -171,13 +171,13 @@ def _python_folders() -> set[str]:
 
 def _by_content(files: list[Path]) -> dict[str, Path]:
     """sha256 of the content -> one file that has it, in the order of the hash."""
-    found: dict[str, Path] = {}
+    by_hash: dict[str, Path] = {}
     for file in files:
         try:
-            found.setdefault(hashlib.sha256(file.read_bytes()).hexdigest(), file)
+            by_hash.setdefault(hashlib.sha256(file.read_bytes()).hexdigest(), file)
         except OSError:
             continue
-    return dict(sorted(found.items()))
+    return dict(sorted(by_hash.items()))
 
 
 def _read(contents: dict[str, Path]) -> Iterator[str]:

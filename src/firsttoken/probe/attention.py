@@ -88,8 +88,8 @@ def scores(call: AttentionCall, key: Tensor) -> Tensor:
     Returns:
         scores  # (batch, head, query, some), without the mask
     """
-    found = (call.query.float() @ key.float().transpose(-1, -2)) * call.scale
-    return found if call.softcap is None else call.softcap * torch.tanh(found / call.softcap)
+    logits = (call.query.float() @ key.float().transpose(-1, -2)) * call.scale
+    return logits if call.softcap is None else call.softcap * torch.tanh(logits / call.softcap)
 
 
 def additive(mask: Tensor) -> Tensor:
@@ -101,21 +101,21 @@ def additive(mask: Tensor) -> Tensor:
 
 def plain_scores(call: AttentionCall) -> Tensor:
     """All scores of a call with its mask, (batch, head, query, key), float32. For chunks and for tests."""
-    found = scores(call, call.key)
+    logits = scores(call, call.key)
     if call.mask is not None:
-        found = found + additive(call.mask)
+        logits = logits + additive(call.mask)
     elif call.causal:
-        blocked = torch.ones(found.shape[-2:], dtype=torch.bool, device=found.device).triu(1)
-        found = found.masked_fill(blocked, -torch.inf)
-    return found
+        blocked = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1)
+        logits = logits.masked_fill(blocked, -torch.inf)
+    return logits
 
 
-def log_sum_exp(found: Tensor, sink_logits: Tensor | None) -> Tensor:
+def log_sum_exp(logits: Tensor, sink_logits: Tensor | None) -> Tensor:
     """log of the softmax's denominator, (batch, head, query); the virtual key of `sink_logits` counts."""
     if sink_logits is not None:
-        virtual = sink_logits.float().expand(*found.shape[:3], 1)
-        found = torch.cat([found, virtual], dim=-1)
-    return torch.logsumexp(found, dim=-1)
+        virtual = sink_logits.float().expand(*logits.shape[:3], 1)
+        logits = torch.cat([logits, virtual], dim=-1)
+    return torch.logsumexp(logits, dim=-1)
 
 
 def attend(call: AttentionCall) -> tuple[Tensor, Tensor]:
@@ -136,9 +136,9 @@ def attend_chunked(call: AttentionCall) -> tuple[Tensor, Tensor]:
     """The same from plain tensor operations, CHUNK queries at a time: any device, any mask, the reference."""
     outputs, sums = [], []
     for part in call.rows():
-        found = plain_scores(part)
-        lse = log_sum_exp(found, part.sink_logits)
-        weights = torch.exp(found - lse.nan_to_num(neginf=0.0)[..., None])
+        logits = plain_scores(part)
+        lse = log_sum_exp(logits, part.sink_logits)
+        weights = torch.exp(logits - lse.nan_to_num(neginf=0.0)[..., None])
         outputs.append((weights.to(part.value.dtype) @ part.value).to(call.query.dtype))
         sums.append(lse)
     return torch.cat(outputs, dim=2), torch.cat(sums, dim=2)

@@ -94,16 +94,16 @@ class Probe:
         """Layer number -> attention to its learned sink logit, (batch, head, query), for layers that have one."""
         return dict(self._virtual)
 
-    def _stack(self, found: dict[int, Tensor], missing: str | None = None) -> Tensor:
+    def _stack(self, by_layer: dict[int, Tensor], missing: str | None = None) -> Tensor:
         if missing:
             raise FirstTokenError(f"The probe was not asked for this: call probe(model, {missing}).")
-        if not found:
+        if not by_layer:
             raise FirstTokenError(
                 f"The probe saw no attention in {self.model_class}: run the model inside the `with` block; if you "
                 "did, this model has no attention layers or computes attention outside transformers' interface."
             )
         self._check_readable()
-        tensors = [found[layer] for layer in sorted(found)]
+        tensors = [by_layer[layer] for layer in sorted(by_layer)]
         for what, axis in (("heads", 1), ("queries", 2)):
             if len(sizes := [t.shape[axis] for t in tensors]) != sizes.count(sizes[0]):
                 raise FirstTokenError(
@@ -233,9 +233,9 @@ def probe(
             f"{kind} computes attention with code of its own, outside transformers' attention interface, so the "
             "probe cannot see it; choose a model that uses it, such as Llama, Qwen, Gemma, GPT-2, OPT or Pythia."
         )
-    found = Probe(torch.as_tensor(keys), entropy, renyi2, hook, kind)
-    with found._passes.watch(model), attention_function(model, found._see):
-        yield found
+    new_probe = Probe(torch.as_tensor(keys), entropy, renyi2, hook, kind)
+    with new_probe._passes.watch(model), attention_function(model, new_probe._see):
+        yield new_probe
 
 
 @cache
@@ -319,18 +319,18 @@ def columns(call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
     else:
         index = keys[:, None, :, None].expand(-1, call.key.shape[1], -1, call.key.shape[3])
         chosen = call.key.gather(2, index)
-    found = scores(call, chosen)
+    logits = scores(call, chosen)
     positions = keys if keys.dim() == 2 else keys.expand(batch, -1)
     if call.mask is not None:
         mask = call.mask.expand(batch, -1, queries, -1)
         index = positions[:, None, None, :].expand(-1, mask.shape[1], queries, -1)
-        found = found + additive(mask.gather(3, index))
+        logits = logits + additive(mask.gather(3, index))
     elif call.causal:
         later = positions[:, None, None, :] > torch.arange(queries, device=keys.device)[None, None, :, None]
-        found = found.masked_fill(later, -torch.inf)
+        logits = logits.masked_fill(later, -torch.inf)
     if gone is not None:
-        found = found.masked_fill(gone.view(-1, 1, 1, keys.shape[-1]), -torch.inf)
-    return torch.exp(found - lse.nan_to_num(neginf=0.0)[..., None])
+        logits = logits.masked_fill(gone.view(-1, 1, 1, keys.shape[-1]), -torch.inf)
+    return torch.exp(logits - lse.nan_to_num(neginf=0.0)[..., None])
 
 
 def entropy(call: AttentionCall) -> Tensor:
@@ -364,11 +364,11 @@ def _in_float32(call: AttentionCall) -> AttentionCall:
 
 
 def _row_entropy(call: AttentionCall, order: int) -> Tensor:
-    found = plain_scores(call)
+    logits = plain_scores(call)
     if call.sink_logits is not None:
-        virtual = call.sink_logits.float().expand(*found.shape[:3], 1)
-        found = torch.cat([found, virtual], dim=-1)
-    log_p = found - log_sum_exp(found, None).nan_to_num(neginf=0.0)[..., None]
+        virtual = call.sink_logits.float().expand(*logits.shape[:3], 1)
+        logits = torch.cat([logits, virtual], dim=-1)
+    log_p = logits - log_sum_exp(logits, None).nan_to_num(neginf=0.0)[..., None]
     p = torch.exp(log_p)
     if order == 2:
         return -torch.log((p * p).sum(-1))

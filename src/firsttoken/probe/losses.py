@@ -31,12 +31,12 @@ def mean_losses(
     lm: LanguageModel, ids: Tensor, queries: Tensor, batch_tokens: int, hook: Hook | None = None
 ) -> Tensor:
     """Mean loss of each text over the given queries, with every attention call changed by `hook`: (text,), float64."""
-    found = []
+    losses = []
     with explain_out_of_memory(f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]})"):
         for batch in in_batches(ids, batch_tokens):
             with probe(lm.model, hook=hook):
-                found.append(predict(lm, batch, queries, batch_tokens, top=0).loss)
-    return torch.cat(found).double().mean(1)
+                losses.append(predict(lm, batch, queries, batch_tokens, top=0).loss)
+    return torch.cat(losses).double().mean(1)
 
 
 def logits_at(lm: LanguageModel, ids: Tensor, queries: Tensor) -> Tensor:
@@ -58,8 +58,8 @@ def token_losses(logits: Tensor, goal: Tensor) -> Tensor:
         goal: (...), token numbers.
     """
     rows = zip(logits.flatten(0, -2).split(ROWS), goal.flatten().split(ROWS), strict=True)
-    found = [part.logsumexp(-1) - part.gather(-1, wanted[:, None])[:, 0] for part, wanted in rows]
-    return torch.cat(found).view(goal.shape)
+    losses = [part.logsumexp(-1) - part.gather(-1, wanted[:, None])[:, 0] for part, wanted in rows]
+    return torch.cat(losses).view(goal.shape)
 
 
 def predict(

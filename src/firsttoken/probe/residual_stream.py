@@ -20,8 +20,8 @@ from firsttoken.probe.forward import run_decoder
 
 
 def _of_output(output: Any) -> Tensor:
-    found: Tensor = output[0] if isinstance(output, tuple) else output
-    return found
+    states: Tensor = output[0] if isinstance(output, tuple) else output
+    return states
 
 
 @contextmanager

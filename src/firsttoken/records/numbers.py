@@ -57,7 +57,7 @@ def estimate(value: Any, form: str) -> Quoted:
 
 def fill(template: str) -> str:
     """Put the paper's numbers in place of `{key:format}`, with "about" where they were read off a figure."""
-    return re.sub(r"\{([^{}]+)\}", lambda found: quote(f"paper.{found[1]}").text, template)
+    return re.sub(r"\{([^{}]+)\}", lambda match: quote(f"paper.{match[1]}").text, template)
 
 
 def _look_up(key: str, value: Any, path: Sequence[str]) -> tuple[Any, bool]:

@@ -16,8 +16,8 @@ def paper() -> JSON:
     read off a figure."""
     path = reference_store() / "paper.json"
     # An installed copy has no store of committed records; `setup.py` puts this one file beside the module.
-    found = path if path.exists() else resources.files("firsttoken.records") / "paper.json"
-    data: JSON = json.loads(found.read_text(encoding="utf-8"))
+    source = path if path.exists() else resources.files("firsttoken.records") / "paper.json"
+    data: JSON = json.loads(source.read_text(encoding="utf-8"))
     return data
 
 

@@ -53,6 +53,6 @@ def _processor() -> str:
     """The processor's name and how many cores this process may use."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    if info.exists() and (found := re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)):
-        name = found[1]
+    if info.exists() and (match := re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)):
+        name = match[1]
     return f"{name}, {os.cpu_count()} cores"

@@ -114,8 +114,8 @@ def read(path: Path) -> Record:
         raise FirstTokenError(f"The record {path} cannot be read ({error}); {remedy}.") from error
     data = to_present(data) if isinstance(data, dict) else data
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        found = data.get("schema") if isinstance(data, dict) else None
-        raise FirstTokenError(f"The record {path} has schema {found}, this version reads schema {SCHEMA}; {remedy}.")
+        schema = data.get("schema") if isinstance(data, dict) else None
+        raise FirstTokenError(f"The record {path} has schema {schema}, this version reads schema {SCHEMA}; {remedy}.")
     kinds = {
         "claim": str,
         "model": str,

@@ -47,10 +47,10 @@ def synonyms() -> dict[str, str]:
     """Word -> near-synonym, both ways, from a list written for this project."""
     file = resources.files("firsttoken.texts") / "data" / "synonyms.txt"
     pairs = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    found = {a: b for a, b in pairs}
+    synonym_of = {a: b for a, b in pairs}
     for a, b in pairs:
-        found.setdefault(b, a)
-    return found
+        synonym_of.setdefault(b, a)
+    return synonym_of
 
 
 def parse_edit(edit: str) -> tuple[str, str]:
@@ -91,12 +91,12 @@ def edit_text(lm: LanguageModel, text: str, edit: str) -> tuple[Tensor, Tensor, 
 
 def token_synonyms(lm: LanguageModel) -> dict[int, int]:
     """The list of near-synonyms as token -> token, for words that are one token each after a space."""
-    found: dict[int, int] = {}
+    synonym_of: dict[int, int] = {}
     for old, new in synonyms().items():
         a, b = (lm.tokenizer(f" {word}", add_special_tokens=False).input_ids for word in (old, new))
         if len(a) == len(b) == 1:
-            found[a[0]] = b[0]
-    return found
+            synonym_of[a[0]] = b[0]
+    return synonym_of
 
 
 def choose_edits(
@@ -124,24 +124,24 @@ def choose_edits(
     def draw(n: int) -> int:
         return int(torch.randint(n, (), generator=generator))
 
-    found: list[Edit] = []
+    edits: list[Edit] = []
     for text, row in enumerate(ids.tolist()):
         for number, (place, (low, high)) in enumerate(PLACES.items()):
-            if len(found) == count:
-                return found
+            if len(edits) == count:
+                return edits
             positions = range(FIRST + int(low * (last - FIRST)), FIRST + int(high * (last - FIRST)))
             kind: Kind = "synonym" if (text + number) % 2 else "random"
             if kind == "synonym":
                 known = [position for position in positions if row[position] in synonym_of]
                 if known:
                     position = known[draw(len(known))]
-                    found.append(Edit(text, position, synonym_of[row[position]], kind, place))
+                    edits.append(Edit(text, position, synonym_of[row[position]], kind, place))
             else:
                 position = positions[draw(len(positions))]
                 others = [token for token in vocabulary if token != row[position]]
-                found.append(Edit(text, position, others[draw(len(others))], kind, place))
-    if len(found) < count:
+                edits.append(Edit(text, position, others[draw(len(others))], kind, place))
+    if len(edits) < count:
         raise FirstTokenError(
-            f"{len(ids)} texts give {len(found)} edits, fewer than edits={count}; lower `edits` or give more texts."
+            f"{len(ids)} texts give {len(edits)} edits, fewer than edits={count}; lower `edits` or give more texts."
         )
-    return found
+    return edits

@@ -61,7 +61,7 @@ def passage(name_or_text: str) -> str:
     """The text of the project's passage of that name; anything with a space in it is taken as a text itself."""
     if " " in name_or_text.strip():
         return name_or_text
-    named = {found.name: found.text for found in passages(None)}
+    named = {entry.name: entry.text for entry in passages(None)}
     if name_or_text not in named:
         close = get_close_matches(name_or_text, named, 1, 0.0)
         raise FirstTokenError(
@@ -91,21 +91,21 @@ def texts_from(source: str, *, limit: int = 170) -> list[str]:
         FirstTokenError: nothing there, or the optional package `datasets` is missing.
     """
     if source == "passages":
-        found = [passage.text for passage in passages()]
+        texts = [passage.text for passage in passages()]
     elif source == "languages":
-        found = [passage.text for passage in passages(None) if passage.language != "en"]
+        texts = [passage.text for passage in passages(None) if passage.language != "en"]
     elif Path(source).expanduser().is_dir():
         files = sorted(p for p in Path(source).expanduser().rglob("*") if p.suffix in (".txt", ".md"))
-        found = [read_text(file) for file in files if file.is_file()]
+        texts = [read_text(file) for file in files if file.is_file()]
     elif Path(source).expanduser().is_file():
         whole = read_text(Path(source).expanduser())
-        found = re.split(r"^---\s*$", whole, flags=re.MULTILINE)
+        texts = re.split(r"^---\s*$", whole, flags=re.MULTILINE)
     else:
-        found = _from_hub(source, limit)
-    found = [text.strip() for text in found if text.strip()][:limit]
-    if not found:
+        texts = _from_hub(source, limit)
+    texts = [text.strip() for text in texts if text.strip()][:limit]
+    if not texts:
         raise FirstTokenError(f"{source} holds no text; give a file, a folder of .txt files or a data set with text.")
-    return found
+    return texts
 
 
 def exactly(source: str, count: int) -> list[str]:
@@ -114,10 +114,10 @@ def exactly(source: str, count: int) -> list[str]:
     Raises:
         FirstTokenError: there are fewer.
     """
-    found = texts_from(source, limit=count)
-    if len(found) < count:
-        raise FirstTokenError(f"{source} holds {len(found)} texts, fewer than passages={count}; lower it.")
-    return found
+    texts = texts_from(source, limit=count)
+    if len(texts) < count:
+        raise FirstTokenError(f"{source} holds {len(texts)} texts, fewer than passages={count}; lower it.")
+    return texts
 
 
 def _from_hub(source: str, limit: int) -> list[str]:
@@ -125,5 +125,5 @@ def _from_hub(source: str, limit: int) -> list[str]:
         raise FirstTokenError(
             f"There are no texts {source!r}; use 'passages', 'languages', a file, a folder or a data set id org/name."
         )
-    _, found = hub.stream(source)
-    return list(islice((text for text in found if len(text) > 1000), limit))
+    _, texts = hub.stream(source)
+    return list(islice((text for text in texts if len(text) > 1000), limit))

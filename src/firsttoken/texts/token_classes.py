@@ -106,13 +106,13 @@ def containing(tokens: Sequence[Sequence[str]], trigger: str) -> Tensor:
     Raises:
         FirstTokenError: no token does.
     """
-    found = _table([[trigger in t for t in text] for text in tokens])
-    if not trigger or not found.any():
+    contains = _table([[trigger in t for t in text] for text in tokens])
+    if not trigger or not contains.any():
         raise FirstTokenError(
             f"No token of these {len(tokens)} texts contains the trigger {trigger!r}; give another trigger, more "
             "passages or texts that have it."
         )
-    return found
+    return contains
 
 
 def _table(rows: list[list[bool]]) -> Tensor:

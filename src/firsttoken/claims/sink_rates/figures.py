@@ -38,11 +38,11 @@ def paper_table(records: Sequence[Record]) -> Display:
     return table(rows, columns, "Sink rate in the paper and here")
 
 
-def by_layer(found: Sequence[Record]) -> Display:
+def by_layer(records: Sequence[Record]) -> Display:
     """Share of sink heads and first-token mass along the depth of each model."""
 
     def draw(axes: Any) -> None:
-        for ax, record in zip(np.atleast_1d(axes), found, strict=True):
+        for ax, record in zip(np.atleast_1d(axes), records, strict=True):
             layers = np.arange(record.values["layers"])
             values = record.values["by_layer"]
             epsilon = record.parameters["epsilon"]
@@ -61,18 +61,18 @@ def by_layer(found: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Bars for every layer: share of heads that are sinks at two thresholds; a line: mean attention to the first "
-        "token. One panel for each model: " + ", ".join(record.model for record in found),
-        ncols=len(found),
-        figsize=(4.6 * len(found), 3.4),
+        "token. One panel for each model: " + ", ".join(record.model for record in records),
+        ncols=len(records),
+        figsize=(4.6 * len(records), 3.4),
         sharey=True,
     )
 
 
-def by_epsilon(found: Sequence[Record]) -> Display:
+def by_epsilon(records: Sequence[Record]) -> Display:
     """Sink rate against the threshold, in both orders of averaging, with the paper's three numbers."""
 
     def draw(ax: Axes) -> None:
-        for record in found:
+        for record in records:
             values = record.values["by_epsilon"]
             color = model_color(record.model)
             band(ax, values["epsilon"], values["threshold_first"], color=color, label=record.model)
@@ -92,24 +92,24 @@ def by_epsilon(found: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Sink rate falling with the threshold for "
-        + ", ".join(record.model for record in found)
+        + ", ".join(record.model for record in records)
         + "; three diamonds at threshold 0.8 are the paper's LLaMa 3.1 models, which lie higher for larger models",
         figsize=(7.6, 4.2),
     )
 
 
-def by_length(found: Sequence[Record]) -> Display:
+def by_length(records: Sequence[Record]) -> Display:
     """Sink rate and first-token mass against the number of tokens."""
 
     def draw(axes: Any) -> None:
         names = {"sink_rate_0.3": "share of heads with α > 0.3", "mass": "attention mass on the first token"}
         for ax, (name, label) in zip(axes, names.items(), strict=True):
-            for record in found:
+            for record in records:
                 values = record.values
                 band(
                     ax, values["length"], values[name], color=model_color(record.model), marker=".", label=record.model
                 )
-            lengths = np.array(found[0].values["length"])
+            lengths = np.array(records[0].values["length"])
             ax.set_xscale("log", base=2)
             ax.set_xticks(lengths, [str(n) for n in lengths], rotation=45)
             ax.minorticks_off()
@@ -122,18 +122,18 @@ def by_length(found: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Two panels against the number of tokens, logarithmic: the share of sink heads and the attention mass "
-        "on the first token, for " + ", ".join(record.model for record in found),
+        "on the first token, for " + ", ".join(record.model for record in records),
         ncols=2,
         figsize=(9.4, 3.8),
     )
 
 
-def by_bos(found: Sequence[Record]) -> Display:
+def by_bos(records: Sequence[Record]) -> Display:
     """First-token mass and sink rate with BOS in any case and without it."""
 
     def draw(axes: Any) -> None:
         names = {"sink_rate_0.3": "share of heads with α > 0.3", "mass": "attention mass on the first token"}
-        rows = [(record, bos) for record in found for bos in ("always", "never") if bos in record.values]
+        rows = [(record, bos) for record in records for bos in ("always", "never") if bos in record.values]
         for ax, (name, label) in zip(axes, names.items(), strict=True):
             for place, (record, bos) in enumerate(rows):
                 estimate = record.values[bos][name]
@@ -152,6 +152,6 @@ def by_bos(found: Sequence[Record]) -> Display:
         draw,
         "Bars with and without a BOS token for each model: share of sink heads, and attention mass on the first token",
         ncols=2,
-        figsize=(9, 1.0 + 1.1 * len(found)),
+        figsize=(9, 1.0 + 1.1 * len(records)),
         sharey=True,
     )
