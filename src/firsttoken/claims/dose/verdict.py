@@ -59,6 +59,7 @@ def _of_control(values: Mapping[str, Any]) -> str:
         )
     at = f"At {dose:+g} nats, which cost {interval(cost)} nats of loss,"
     if not matched(values["noise"]):
-        match = values["noise"]["match"]["value"]
-        return f"{at} the control is unmatched: its loss rises {match:.2f} times as much."
+        match = values["noise"]["match"]
+        times = "" if match is None else f": its loss rises {match['value']:.2f} times as much"
+        return f"{at} the control is unmatched{times}."
     return f"{at} it exceeds the control of equal loss by {interval(values['beyond_control'], '+.2f')}."
