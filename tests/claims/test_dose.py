@@ -141,8 +141,8 @@ def test_the_difference_draws_the_same_texts_for_both() -> None:
     generator = torch.Generator().manual_seed(0)
     arms = [torch.rand(9, 2, generator=generator).double() + 0.5 for _ in range(3)]
     empty = runs.Seen(*[torch.zeros(9)] * 4)
-    there = [runs.Ran(runs.Moved(arm, arm, arm), empty) for arm in arms]
-    estimate = measure.beyond(*there, seed=5)
+    dosed, control, untouched = (runs.Ran(runs.Moved(arm, arm, arm), empty) for arm in arms)
+    estimate = measure.beyond(dosed, control, untouched, seed=5)
 
     def outcome(rows: Tensor, arm: Tensor) -> float:
         spread, own = arm[rows].sum(0).tolist()

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AttentionMaskInterface
+from transformers.masking_utils import eager_mask
 
 from fake import fake_lm
 from firsttoken.execution.by_layer import through_layers
@@ -76,14 +78,12 @@ def test_the_dose_is_eager_attention_with_the_bias_added(name: str, nats: float)
 
 def with_bias(model: Any, ids: Tensor, bias: Tensor) -> Tensor:
     """The model's own eager path, its mask with `bias` on top."""
-    from transformers import AttentionMaskInterface
-    from transformers.masking_utils import eager_mask
 
     def biased(*args: Any, **kwargs: Any) -> Tensor:
         return eager_mask(*args, **kwargs) + bias
 
     before = AttentionMaskInterface._global_mapping["eager"]
-    AttentionMaskInterface.register("eager", biased)
+    AttentionMaskInterface.register("eager", biased)  # type: ignore[arg-type]
     try:
         with torch.no_grad():
             return model(ids, use_cache=False).logits
