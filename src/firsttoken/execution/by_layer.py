@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,13 +23,17 @@ from firsttoken.files import cache_folder
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import Probe, probe
+from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.forward import run_decoder
+from firsttoken.probe.interventions import Hook
 from firsttoken.probe.residual_stream import watch
 
 # (number of the batch, layer, v, probe) -> what to keep of it, (row, ...). `v` (row, token, width) is the residual
 # stream after `layer` layers, from 0 (what enters the first) to all of them; `attention(p, layer)` is the attention of
 # the layer that put it out.
 See = Callable[[int, int, Tensor, Probe], Tensor | None]
+# The number of a batch -> the change to its attention.
+HookOf = Callable[[int], Hook]
 
 
 def through_layers(
@@ -39,6 +44,7 @@ def through_layers(
     keys: Sequence[int] | range = (0,),
     entropy: bool = False,
     renyi2: bool = False,
+    hook_of: HookOf | None = None,
     execution: str = "resident",
     task: str = "",
 ) -> dict[int, list[Tensor]]:
@@ -48,6 +54,7 @@ def through_layers(
         batches: each (row, token), without padding, all of one length; each runs at once.
         see: see `See`; it must keep no reference to its arguments.
         keys, entropy, renyi2: what the probe observes, see `probe.probe`.
+        hook_of: gives each batch, by its number, a change to its attention; `task` must then name the change.
         execution: `resident`, `streamed` or `auto`, see `execution.choose`.
         task: what `see` computes, in words. A streamed pass with the same model, texts and task that was killed is
             taken up again after its last finished layer; without words it starts again.
@@ -62,8 +69,8 @@ def through_layers(
     remedy = "lower batch_tokens or length, or use dtype='bfloat16'"
     with torch.inference_mode(), explain_out_of_memory(remedy):
         if way == "streamed":
-            return _streamed(lm, batches, see, keys, entropy, renyi2, task)
-        return _resident(lm, batches, see, keys, entropy, renyi2)
+            return _streamed(lm, batches, see, keys, entropy, renyi2, hook_of, task)
+        return _resident(lm, batches, see, keys, entropy, renyi2, hook_of)
 
 
 def attention(p: Probe, layer: int, kind: str = "attention") -> Tensor:
@@ -83,11 +90,18 @@ def attention(p: Probe, layer: int, kind: str = "attention") -> Tensor:
 
 
 def _resident(
-    lm: LanguageModel, batches: Sequence[Tensor], see: See, keys: Sequence[int] | range, entropy: bool, renyi2: bool
+    lm: LanguageModel,
+    batches: Sequence[Tensor],
+    see: See,
+    keys: Sequence[int] | range,
+    entropy: bool,
+    renyi2: bool,
+    hook_of: HookOf | None,
 ) -> dict[int, list[Tensor]]:
     by_layer: dict[int, list[Tensor]] = {}
     for number, batch in enumerate(batches):
-        with probe(lm.model, keys=keys, entropy=entropy, renyi2=renyi2) as p:
+        hook = None if hook_of is None else hook_of(number)
+        with probe(lm.model, keys=keys, entropy=entropy, renyi2=renyi2, hook=hook) as p:
 
             def note(layer: int, v: Tensor, number: int = number, p: Probe = p) -> None:
                 if (seen := see(number, layer, v, p)) is not None:
@@ -105,6 +119,7 @@ def _streamed(
     keys: Sequence[int] | range,
     entropy: bool,
     renyi2: bool,
+    hook_of: HookOf | None,
     task: str,
 ) -> dict[int, list[Tensor]]:
     streamed = StreamedModel(lm)
@@ -112,7 +127,13 @@ def _streamed(
     spans = [slice(start, end) for start, end in pairwise(ends)]
     seen_of: dict[int, int] = {}  # layer -> how many batches have been through it
     kept: dict[int, list[int]] = {}  # layer -> rows of what `see` returned for each batch
-    with probe(streamed.model, keys=keys, entropy=entropy, renyi2=renyi2) as p:
+
+    def change(module: Any, call: AttentionCall) -> AttentionCall:
+        assert hook_of is not None
+        return hook_of(seen_of.get(module.layer_idx, 0))(module, call)
+
+    hook = None if hook_of is None else change
+    with probe(streamed.model, keys=keys, entropy=entropy, renyi2=renyi2, hook=hook) as p:
 
         def observe(layer: int, v: Tensor) -> Tensor | None:
             number = seen_of.get(layer, 0)

@@ -11,7 +11,7 @@ j > i, and its *reach* the share of later tokens whose relative distance is abov
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ from firsttoken.measures.bos_arms import Arm
 from firsttoken.measures.bos_contrast import start
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
+from firsttoken.probe.interventions import Hook
 from firsttoken.texts.edits import Edit
 
 
@@ -46,6 +47,35 @@ class Distances:
     relative: Tensor
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Rows that run at once: texts as they are, then edited copies of them."""
+
+    number: int
+    rows: Tensor  # (row, token), the prefix of the arm included
+    texts: tuple[int, ...]  # the text of each row
+    bases: Tensor  # (edit,), the row that each edit changes a token of
+    edits: tuple[int, ...]  # the number of each edit
+
+
+def edit_batches(
+    lm: LanguageModel, ids: Tensor, edits: Sequence[Edit], arm: Arm, batch_tokens: int = 4096
+) -> tuple[list[Batch], int]:
+    """Every text once for all of its edits, in the same batch as they, and the column where the text begins."""
+    batches: list[Batch] = []
+    first = 0
+    for numbers in _batches(edits, max(2, batch_tokens // ids.shape[1])):
+        of_edit = [edits[number].text for number in numbers]
+        used = sorted(set(of_edit))
+        edited = ids[of_edit].clone()
+        for row, number in enumerate(numbers):
+            edited[row, edits[number].position] = edits[number].token
+        rows, first = start(lm, torch.cat([ids[used], edited]), arm)
+        bases = torch.tensor([used.index(text) for text in of_edit])
+        batches.append(Batch(len(batches), rows, (*used, *of_edit), bases, tuple(numbers)))
+    return batches, first
+
+
 def run_edits(
     lm: LanguageModel,
     ids: Tensor,
@@ -53,38 +83,34 @@ def run_edits(
     arm: Arm,
     batch_tokens: int = 4096,
     execution: str = "resident",
+    change: Callable[[Batch], Hook] | None = None,
+    change_name: str = "",
 ) -> Distances:
     """Run texts as they are and with each edit, and compare.
-
-    Every text runs once for all of its edits, in the same batch as they do.
 
     Args:
         ids: (text, token), text tokens without BOS.
         batch_tokens: how many tokens run at once; changes no distance beyond rounding.
         execution: see `by_layer.through_layers`.
+        change: gives a batch a change to its attention, of which `change_name` says all that it depends on.
     """
-    inputs: list[Tensor] = []
-    bases: list[Tensor] = []  # for each batch, which row each edit belongs to
-    chosen: list[int] = []
-    first = 0
-    for numbers in _batches(edits, max(2, batch_tokens // ids.shape[1])):
-        used = sorted({edits[number].text for number in numbers})
-        edited = ids[[edits[number].text for number in numbers]].clone()
-        for row, number in enumerate(numbers):
-            edited[row, edits[number].position] = edits[number].token
-        rows, first = start(lm, torch.cat([ids[used], edited]), arm)
-        inputs.append(rows)
-        bases.append(torch.tensor([used.index(edits[number].text) for number in numbers]))
-        chosen += numbers
+    batches, first = edit_batches(lm, ids, edits, arm, batch_tokens)
 
     def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor:
-        base = bases[number].to(v.device)
+        base = batches[number].bases.to(v.device)
         v = v[:, first:]
         return torch.stack(distances(v[base], v[len(v) - len(base) :]), dim=1)  # (edit, 2, token)
 
-    by_layer = through_layers(lm, inputs, see, execution=execution, task=f"distances of edits {edits}, {arm}")
+    by_layer = through_layers(
+        lm,
+        [batch.rows for batch in batches],
+        see,
+        hook_of=None if change is None else lambda number: change(batches[number]),
+        execution=execution,
+        task=f"distances of edits {edits}, {arm}{change_name and f', {change_name}'}",
+    )
     together = torch.stack([torch.cat(parts) for parts in by_layer.values()], dim=2)  # (edit, 2, layer + 1, token)
-    in_order = together[torch.tensor(chosen).argsort()]
+    in_order = together[torch.tensor([number for batch in batches for number in batch.edits]).argsort()]
     return Distances(in_order[:, 0], in_order[:, 1])
 
 

@@ -1,0 +1,65 @@
+"""What a record of `dose` says about the sink as a brake on mixing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from firsttoken.estimates import interval
+from firsttoken.records import Record, Verdict
+
+LEAST_EFFECT = 0.05  # of the outcome at one nat, either way
+LEAST_COST = 0.08  # nats of loss; a dose that costs less is held against no control
+MATCH = 0.1  # how far the control's rise in loss may be from the dose's
+
+
+def judge(record: Record) -> Verdict:
+    """Both parts of the rule, from the estimates alone."""
+    values = record.values
+    outcome = dict(zip(values["doses"], values["by_dose"]["outcome"], strict=True))
+    more, less = outcome[1.0], outcome[-1.0]
+    control = values["noise"]
+    difference = values["beyond_control"]
+    decides = costly(values) and matched(control)
+
+    follows = (more["high"] < 1 and more["value"] <= 1 - LEAST_EFFECT) and (
+        less["low"] > 1 and less["value"] >= 1 + LEAST_EFFECT
+    )
+    exceeds = decides and difference["low"] > 0
+    contradicted = more["low"] > 1 or less["high"] < 1 or (decides and difference["high"] < 0)
+    sentence = (
+        f"Spread / own becomes {interval(more)} times the untouched model's with one nat more on the first key and "
+        f"{interval(less)} times with one nat less. {_of_control(values)}"
+    )
+    if contradicted:
+        return Verdict("not reproduced", sentence)
+    if follows and exceeds:
+        return Verdict("reproduced", sentence)
+    if follows or exceeds:
+        held, other = ("the dose", "the control") if follows else ("the control", "the dose")
+        return Verdict("partly", f"{sentence} The part of the rule on {held} holds, that on {other} is open.")
+    return Verdict("not measured", f"{sentence} Neither part of the rule holds or is refuted: it cannot be decided.")
+
+
+def costly(values: Mapping[str, Any]) -> bool:
+    """Whether the dose that is held against the controls costs enough loss to be judged."""
+    return bool(values["cost"]["value"] >= LEAST_COST)
+
+
+def matched(control: Mapping[str, Any]) -> bool:
+    """Whether a control's loss rises as much as the dose's, on the measured texts."""
+    return control["match"] is not None and bool(abs(control["match"]["value"] - 1) <= MATCH)
+
+
+def _of_control(values: Mapping[str, Any]) -> str:
+    dose, cost = values["control_dose"], values["cost"]
+    if not costly(values):
+        return (
+            f"No weakening costs {LEAST_COST} nats of loss ({dose:+g} nats cost {interval(cost)}): no control decides."
+        )
+    at = f"At {dose:+g} nats, which cost {interval(cost)} nats of loss,"
+    if not matched(values["noise"]):
+        match = values["noise"]["match"]
+        times = "" if match is None else f": its loss rises {match['value']:.2f} times as much"
+        return f"{at} the control is unmatched{times}."
+    return f"{at} it exceeds the control of equal loss by {interval(values['beyond_control'], '+.2f')}."

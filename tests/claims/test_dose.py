@@ -1,0 +1,225 @@
+"""The chapter `dose`: its outcome against a loop, its controls matched in loss, its verdict for every case."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fake import LETTERS, fake_lm
+from firsttoken import records, statistics
+from firsttoken.claims.dose import measure, runs, verdict
+from firsttoken.claims.dose.measure import Parameters
+from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON
+from firsttoken.measures import dose
+from firsttoken.models import LanguageModel
+from firsttoken.probe import probe
+from firsttoken.probe.residual_stream import residual_stream
+from firsttoken.records import Record
+from tiny import tiny_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TEXTS, LENGTH, EACH = 4, 20, 3
+SMALL = Parameters(passages=5, calibration_passages=5, edits_per_text=EACH, length=LENGTH)
+
+
+def ids(rows: int = TEXTS, length: int = LENGTH) -> Tensor:
+    return torch.randint(3, 97, (rows, length), generator=torch.Generator().manual_seed(3))
+
+
+def letters(rows: int) -> list[str]:
+    return ["".join(LETTERS[token] for token in row) for row in ids(rows).tolist()]
+
+
+@pytest.fixture(scope="module")
+def lm() -> LanguageModel:
+    return fake_lm(tiny_model("llama"))
+
+
+@pytest.fixture(scope="module")
+def values(lm: LanguageModel) -> JSON:
+    return measure.run(lm, SMALL, letters(10))
+
+
+# -- what is measured ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arm", ["with_bos", "without_bos"])
+def test_edits_are_where_they_may_be_and_protected(lm: LanguageModel, arm: Any) -> None:
+    texts = runs.prepare(lm, ids(), arm, EACH, seed=0)
+    first = int(arm == "with_bos")
+    assert texts.first == first
+    assert len(texts.edits) == TEXTS * EACH
+    for text in range(TEXTS):
+        keys = [edit.position + first for edit in texts.edits if edit.text == text]
+        assert keys == sorted(set(keys))
+        assert min(keys) >= 1
+        assert max(keys) <= first + LENGTH - 2
+        assert texts.protected[text].nonzero()[:, 0].tolist() == keys
+        assert int(texts.other_keys[text]) not in [0, *keys]
+    assert all(edit.token != ids()[edit.text, edit.position] for edit in texts.edits)
+
+
+def test_the_outcome_is_that_of_a_loop(lm: LanguageModel) -> None:
+    """One text and one edit at a time, with two whole residual streams, under a dose."""
+    texts = runs.prepare(lm, ids(), "without_bos", EACH, seed=0)
+    change = dose.dosed(-2.0, torch.zeros(TEXTS, dtype=torch.long))
+    moved = runs.move(lm, texts, 4096, change)
+    sums = torch.zeros(TEXTS, 2)
+    for edit in texts.edits:
+        before, after = ids()[edit.text][None], ids()[edit.text][None].clone()
+        after[0, edit.position] = edit.token
+        of_one = runs.Batch(0, before, (edit.text,), torch.tensor([]), ())
+        with probe(lm.model, hook=change(of_one)), torch.no_grad():
+            v, w = (residual_stream(lm.model, row)[:, 0] for row in (before, after))  # (layer + 1, token, width)
+        for layer in range(1, len(v)):
+            distances = [
+                float((w[layer, token] - v[layer, token]).norm() / v[layer, token].norm()) for token in range(LENGTH)
+            ]
+            later = distances[edit.position + 1 :]
+            sums[edit.text, 0] += sum(later) / len(later) / (len(v) - 1)
+            sums[edit.text, 1] += distances[edit.position] / (len(v) - 1)
+    torch.testing.assert_close(moved.relative.float(), sums, atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_seen_under_a_dose_is_what_an_own_pass_sees(lm: LanguageModel) -> None:
+    texts = runs.prepare(lm, ids(11), "with_bos", EACH, seed=0)
+    change = dose.dosed(2.0, torch.zeros(11, dtype=torch.long))
+    seen = runs.look(lm, texts, change)
+    rows = torch.cat([torch.ones(11, 1, dtype=torch.long), ids(11)], dim=1)
+    whole = runs.Batch(0, rows, tuple(range(11)), torch.tensor([]), ())
+    with probe(lm.model, hook=change(whole), entropy=True) as p, torch.no_grad():
+        logits = lm.model(rows, use_cache=False).logits[:, 1:-1]
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 2:].flatten(), reduction="none")
+    torch.testing.assert_close(seen.loss.float(), losses.view(11, -1).mean(1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(seen.mass.float(), p.attention.mean((0, 2, 3)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(seen.entropy.float(), p.entropy.mean((0, 2, 3)), atol=1e-4, rtol=1e-4)
+
+
+def test_a_record_has_every_arm_and_control(values: JSON) -> None:
+    assert values["edits"] == 15
+    mass = [estimate["value"] for estimate in values["by_dose"]["mass"]]
+    assert mass == sorted(mass, reverse=True)  # doses go from more to less
+    assert values["by_dose"]["outcome"][values["doses"].index(0.0)] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 5}
+    untouched = mass[values["doses"].index(0.0)]
+    for name in ("noise", "sharpened", "flattened"):
+        assert values[name]["mass"]["value"] == pytest.approx(untouched, abs=1e-6)
+    assert len(values["noise"]["by_seed"]) == 3
+    for other in values["other_key"]:
+        assert other["mass_on_key"]["value"] > 2 * other["untouched_mass_on_key"]["value"]
+    assert verdict.judge(record_of(values)).status in ("reproduced", "partly", "not reproduced", "not measured")
+
+
+def said_by(lm: LanguageModel) -> Tensor:
+    """Texts that a model predicts well, so that damage to it raises its loss: (text, token) without BOS."""
+    rows = torch.cat([torch.ones(8, 1, dtype=torch.long), torch.arange(3, 11)[:, None]], dim=1)
+    with torch.no_grad():
+        for _ in range(LENGTH):
+            rows = torch.cat([rows, lm.model(rows, use_cache=False).logits[:, -1:].argmax(-1)], dim=1)
+    return rows[:, 1:]
+
+
+def test_the_controls_cost_what_the_dose_costs_on_the_texts_they_are_set_on(lm: LanguageModel) -> None:
+    texts = runs.prepare(lm, said_by(lm), "with_bos", EACH, seed=0)
+    scale = runs.Scale.of(lm, texts)
+    target = 0.1
+    sigma = dose.matching_strength(
+        lambda sigma: scale.rise(lambda protected, masses: dose.noisy(sigma, 0, protected, masses)), target, 1.0
+    )
+    with_noise = runs.look(lm, texts, dose.noisy(sigma, 0, texts.protected, scale.masses)).loss
+    plain = runs.look(lm, texts).loss
+    assert float((with_noise - plain).mean()) == pytest.approx(target, rel=0.1)
+
+
+def test_the_difference_draws_the_same_texts_for_both() -> None:
+    """Against a bootstrap written out: indices first, then both ratios of the drawn texts."""
+    generator = torch.Generator().manual_seed(0)
+    arms = [torch.rand(9, 2, generator=generator).double() + 0.5 for _ in range(3)]
+    empty = runs.Seen(*[torch.zeros(9)] * 4)
+    dosed, control, untouched = (runs.Ran(runs.Moved(arm, arm, arm), empty) for arm in arms)
+    estimate = measure.beyond(dosed, control, untouched, seed=5)
+
+    def outcome(rows: Tensor, arm: Tensor) -> float:
+        spread, own = arm[rows].sum(0).tolist()
+        spread_0, own_0 = arms[2][rows].sum(0).tolist()
+        return spread / own / (spread_0 / own_0)
+
+    drawn = torch.randint(9, (statistics.RESAMPLES, 9), generator=torch.Generator().manual_seed(5))
+    differences = torch.tensor([outcome(rows, arms[0]) - outcome(rows, arms[1]) for rows in drawn]).double()
+    low, high = torch.quantile(differences, torch.tensor([0.025, 0.975]).double()).tolist()
+    whole = torch.arange(9)
+    assert estimate.value == pytest.approx(outcome(whole, arms[0]) - outcome(whole, arms[1]))
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_the_measured_texts_are_none_of_the_pilots() -> None:
+    pilot = measure.passages(replace(Parameters(), skip_passages=0, passages=24, calibration_passages=1))[:24]
+    chosen = measure.passages(Parameters())
+    assert len(set(chosen)) == Parameters().passages + Parameters().calibration_passages
+    assert not set(pilot) & set(chosen)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"passages": 1}, {"edits_per_text": 0}, {"length": 9}, {"skip_passages": -1}, {"calibration_passages": 0}],
+)
+def test_parameters_that_make_no_sense(wrong: dict[str, int]) -> None:
+    with pytest.raises(FirstTokenError, match=next(iter(wrong)).replace("skip_passages", "skipped")):
+        Parameters(**wrong)  # type: ignore[arg-type]
+
+
+# -- the verdict --------------------------------------------------------------------------------------------
+
+
+def estimate(value: float, half: float = 0.02) -> JSON:
+    return {"value": value, "low": value - half, "high": value + half, "n": 24}
+
+
+def case(
+    more: float = 0.8, less: float = 1.2, difference: float = 0.1, cost: float = 0.1, match: float | None = 1.05
+) -> JSON:
+    outcome = {2.0: 0.6, 1.0: more, 0.0: 1.0, -1.0: less, -2.0: 1.5, -4.0: 1.6, -8.0: 1.7}
+    return {
+        "doses": list(outcome),
+        "by_dose": {"outcome": [estimate(value) for value in outcome.values()]},
+        "control_dose": -1.0,
+        "cost": estimate(cost),
+        "noise": {"match": None if match is None else estimate(match)},
+        "beyond_control": estimate(difference),
+    }
+
+
+def record_of(values: JSON) -> Record:
+    return Record("dose", "tiny", records.recorded(Parameters()), values, {"model": {"name": "tiny"}})
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ({}, "reproduced"),
+        ({"more": 0.96}, "partly"),  # too small an effect: (b) alone
+        ({"less": 1.04}, "partly"),
+        ({"more": 0.96, "difference": 0.01}, "not measured"),
+        ({"difference": 0.01}, "partly"),  # the interval of the difference contains 0
+        ({"match": 1.2}, "partly"),
+        ({"match": 0.8}, "partly"),
+        ({"match": None}, "partly"),
+        ({"cost": 0.07}, "partly"),
+        ({"match": 1.2, "less": 1.01}, "not measured"),
+        ({"more": 1.03}, "not reproduced"),
+        ({"less": 0.97}, "not reproduced"),
+        ({"difference": -0.03}, "not reproduced"),
+        ({"difference": -0.03, "match": 1.2}, "partly"),  # an unmatched control decides nothing
+        ({"difference": -0.03, "cost": 0.01}, "partly"),
+    ],
+)
+def test_the_verdict(given: dict[str, Any], status: str) -> None:
+    judged = verdict.judge(record_of(case(**given)))
+    assert judged.status == status
+    assert ("unmatched" in judged.sentence) == (given.get("match", 1) in (1.2, 0.8, None))
+    assert ("cannot be decided" in judged.sentence) == (status == "not measured")
