@@ -131,7 +131,9 @@ def test_controls_hold_the_mass_of_key_0_and_change_the_rest(name: str, change: 
     assert (changed - plain).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("more", [{}, {"softcap": 3.0}, {"sink_logits": torch.tensor([0.5, -1.0])}])
+@pytest.mark.parametrize(
+    "more", [{}, {"softcap": 3.0}, {"sink_logits": torch.tensor([0.5, -1.0])[None, :, None, None]}]
+)
 def test_controls_change_ordinary_keys_only(more: dict[str, Any]) -> None:
     call = a_call(**more)
     there = torch.zeros(ROWS, 11, dtype=torch.bool)
