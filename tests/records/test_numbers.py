@@ -40,7 +40,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("key", "shown"),
     [
-        ("claim.tiny.rate:.1%", Quoted("50.0%", "95 % interval 40.0% to 61.0%, n = 170", bracket="[40.0%, 61.0%]")),
+        ("claim.tiny.rate:.1%", Quoted("50.0%", "95 % interval 40.0% to 61.0%, n = 170", "[40.0%, 61.0%]")),
         ("claim.tiny.rate.low:.2f", Quoted("0.40")),
         ("claim.tiny.layers.1:.1f", Quoted("0.2")),
         ("claim.tiny.deep.eps.a", Quoted("2")),
