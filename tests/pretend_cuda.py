@@ -126,8 +126,8 @@ def indexed(func: Any, tensor: Tensor, index: Any, *value: Any) -> Any:
     # A slice takes what lies elsewhere, an index does not.
     if by_tensor and value and isinstance(value[0], OnCuda) != isinstance(tensor, OnCuda) and _has_size(value[0]):
         raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got cuda:0 and cpu")
-    found = func(plain(tensor), plain(index), *plain(value))
-    return OnCuda(found) if isinstance(tensor, OnCuda) and not value else found
+    plain_result = func(plain(tensor), plain(index), *plain(value))
+    return OnCuda(plain_result) if isinstance(tensor, OnCuda) and not value else plain_result
 
 
 def _has_size(value: Any) -> bool:

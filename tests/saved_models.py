@@ -45,11 +45,11 @@ def seen(lm: LanguageModel) -> Tensor:
 
 def without_first_key(lm: LanguageModel, rows: int) -> Tensor:
     """In as many passes as it takes to read `rows` texts at once."""
-    found = []
+    losses = []
     for batch in ids().split(rows):
         with probe(lm.model, hook=in_every_layer(forbid_key)):
-            found.append(predict(lm, batch, QUERIES).loss)
-    return torch.cat(found)
+            losses.append(predict(lm, batch, QUERIES).loss)
+    return torch.cat(losses)
 
 
 MEASURES: dict[str, Callable[[LanguageModel], Tensor]] = {

@@ -43,7 +43,7 @@ def _rotary_order(weight: np.ndarray, heads: int) -> np.ndarray:
 
 
 def tensors_of(model: PreTrainedModel) -> dict[str, np.ndarray]:
-    config, found = model.config, {}
+    config, tensors = model.config, {}
     names = {
         "self_attn.q_proj": "attn_q",
         "self_attn.k_proj": "attn_k",
@@ -59,15 +59,15 @@ def tensors_of(model: PreTrainedModel) -> dict[str, np.ndarray]:
     for key, value in model.state_dict().items():
         part, array = key.removesuffix(".weight"), value.numpy()
         if part in outside:
-            found[f"{outside[part]}.weight"] = array
+            tensors[f"{outside[part]}.weight"] = array
             continue
         _, _, layer, rest = part.split(".", 3)
         if rest == "self_attn.q_proj":
             array = _rotary_order(array, config.num_attention_heads)
         elif rest == "self_attn.k_proj":
             array = _rotary_order(array, config.num_key_value_heads)
-        found[f"blk.{layer}.{names[rest]}.weight"] = array
-    return found
+        tensors[f"blk.{layer}.{names[rest]}.weight"] = array
+    return tensors
 
 
 def write_gguf(

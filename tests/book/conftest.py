@@ -82,8 +82,8 @@ def root(html: Path) -> Path:
 @pytest.fixture(scope="session")
 def pages(html: Path) -> list[str]:
     """Every page of the book a reader can reach, relative to its folder."""
-    found = [path.relative_to(html).as_posix() for path in (html / "book").rglob("*.html")]
-    return [*sorted(found), "search.html"]
+    paths = [path.relative_to(html).as_posix() for path in (html / "book").rglob("*.html")]
+    return [*sorted(paths), "search.html"]
 
 
 @pytest.fixture(scope="session")

@@ -51,9 +51,9 @@ def test_models_of_a_family_file() -> None:
     files = sorted((ROOT / "notebooks" / "families").glob("*.yml"))
     assert len(files) == 4
     for file in files:
-        found = models_in(str(file))
-        assert len(found) >= 3
-        assert all(name.count("/") == 1 for name in found)
+        names = models_in(str(file))
+        assert len(names) >= 3
+        assert all(name.count("/") == 1 for name in names)
     assert models_in("a, b") == ["a", "b"]
     with pytest.raises(FirstTokenError, match="There is no file"):
         models_in("none.yml")

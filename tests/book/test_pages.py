@@ -202,19 +202,19 @@ def test_a_number_without_a_record_is_not_measured_yet(visit: Visit) -> None:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_accessibility(visit: Visit, pages: list[str], theme: str) -> None:
     window = visit(color_scheme=theme)
-    found = []
+    faults = []
     for path in pages:
         page = window.open(path)
         page.wait_for_timeout(1000)
         page.add_script_tag(path=str(AXE))
         # Preloading resolves the imports of style sheets against the page and asks for files that do not exist.
         result = page.evaluate("axe.run({ preload: false })")
-        found += [
+        faults += [
             (path, fault["id"], node["html"][:160], node["failureSummary"][:200])
             for fault in result["violations"]
             for node in fault["nodes"][:2]
         ]
-    assert not found, "\n".join(map(str, found))
+    assert not faults, "\n".join(map(str, faults))
 
 
 @pytest.mark.parametrize("width", [390, 820])

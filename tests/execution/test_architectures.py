@@ -42,17 +42,17 @@ def _without_numbers(sentence: str) -> str:
 
 def test_every_causal_class_is_exact_or_refused() -> None:
     transformers.logging.set_verbosity_error()
-    found: dict[str, dict[str, str]] = {}
+    outcomes: dict[str, dict[str, str]] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for model_type, class_name in MODEL_TYPES.items():
             if model_type in NOT_BUILT:
-                found[model_type] = {"class": class_name, "outcome": "not tried", "sentence": NOT_BUILT[model_type]}
+                outcomes[model_type] = {"class": class_name, "outcome": "not tried", "sentence": NOT_BUILT[model_type]}
             else:
-                found[model_type] = outcome(model_type)
+                outcomes[model_type] = outcome(model_type)
     if os.environ.get("FIRSTTOKEN_UPDATE_ARCHITECTURES"):
-        TABLE.write_text(json.dumps(found, indent=1) + "\n")
-    assert json.loads(TABLE.read_text()) == found
+        TABLE.write_text(json.dumps(outcomes, indent=1) + "\n")
+    assert json.loads(TABLE.read_text()) == outcomes
 
 
 @pytest.mark.parametrize("model_type", NOT_BUILT)

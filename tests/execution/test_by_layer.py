@@ -59,10 +59,10 @@ def test_residual_stream_and_attention_of_every_layer(name: str, tmp_path: Path)
 
     expected = residual_stream(lm.model, ids())
     for execution in ("resident", "streamed"):
-        found = through_layers(lm, batches, see, execution=execution)
-        assert list(found) == list(range(len(expected)))
-        assert [len(part) for part in found[1]] == [2, 3]
-        together = torch.stack([torch.cat(parts) for parts in found.values()])
+        of_layer = through_layers(lm, batches, see, execution=execution)
+        assert list(of_layer) == list(range(len(expected)))
+        assert [len(part) for part in of_layer[1]] == [2, 3]
+        together = torch.stack([torch.cat(parts) for parts in of_layer.values()])
         torch.testing.assert_close(together[..., :-1], expected, atol=1e-5, rtol=1e-5)
         if execution == "resident":
             resident = together
@@ -110,12 +110,12 @@ def test_a_killed_pass_with_a_task_is_taken_up_again(tmp_path: Path) -> None:
         through_layers(lm, batches, see, execution="streamed", task="norms")
     stop_at, before = -1, list(calls)
     calls.clear()
-    found = through_layers(lm, batches, see, execution="streamed", task="norms")
+    of_layer = through_layers(lm, batches, see, execution="streamed", task="norms")
     assert before == [(0, 0), (1, 0), (0, 1), (1, 1)]
     assert min(layer for _, layer in calls) == 2, "finished layers are not run again"
     expected = residual_stream(lm.model, ids()).norm(dim=-1)
-    assert list(found) == list(range(len(expected)))
-    torch.testing.assert_close(torch.stack([torch.cat(parts) for parts in found.values()]), expected)
+    assert list(of_layer) == list(range(len(expected)))
+    torch.testing.assert_close(torch.stack([torch.cat(parts) for parts in of_layer.values()]), expected)
     assert not list((tmp_path / "cache" / "streaming").glob("*.safetensors"))
 
 

@@ -68,8 +68,8 @@ def test_never_answers_for_a_prefix(tmp_path: Path, kind: str) -> None:
     model.set_attn_implementation("eager")
     with torch.no_grad():
         maps = torch.stack(model(ids[:, :16], output_attentions=True).attentions)
-    found = alphas_of_prefixes(lm, ids, [16, 48], execution="resident")
-    torch.testing.assert_close(found[16], maps[..., 0].mean(-1).transpose(0, 1), atol=1e-5, rtol=0)
+    alphas = alphas_of_prefixes(lm, ids, [16, 48], execution="resident")
+    torch.testing.assert_close(alphas[16], maps[..., 0].mean(-1).transpose(0, 1), atol=1e-5, rtol=0)
     assert check.answers_for_prefixes(lm, 48) == (kind == "control")
     assert check.check(lm).causal == (kind in ("longrope", "dynamic NTK", "control"))
 

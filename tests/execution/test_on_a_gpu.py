@@ -74,9 +74,9 @@ def test_forward_measures(name: str, execution: str, tmp_path: Path) -> None:
     with pretend_cuda():
         there = on_gpu(lm, execution == "resident")
         alpha = first_token_attention.alphas(there, ids(), 34, execution)
-        found = {key: value.cpu() for key, value in together(there, MEASURES, execution).items()}
+        on_cuda = {key: value.cpu() for key, value in together(there, MEASURES, execution).items()}
     for measure, value in expected.items():
-        torch.testing.assert_close(found[measure], value, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(on_cuda[measure], value, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(alpha, expected_alpha, atol=1e-5, rtol=0)
 
 
@@ -89,9 +89,9 @@ def test_every_arm_without_the_first_token(arm: ablations.Arm, tmp_path: Path) -
 
     expected = run(lm)
     with pretend_cuda():
-        found = run(on_gpu(lm))
-    torch.testing.assert_close(found.predictions.loss.cpu(), expected.predictions.loss, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.alpha.cpu(), expected.alpha, atol=1e-5, rtol=1e-5)
+        on_cuda = run(on_gpu(lm))
+    torch.testing.assert_close(on_cuda.predictions.loss.cpu(), expected.predictions.loss, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(on_cuda.alpha.cpu(), expected.alpha, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -105,8 +105,8 @@ def test_entropies(name: str, tmp_path: Path) -> None:
 
     expected = run(lm)
     with pretend_cuda():
-        found = run(on_gpu(lm))
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        on_cuda = run(on_gpu(lm))
+    torch.testing.assert_close(on_cuda, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_chapters(letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,5 +127,5 @@ def test_chapters(letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     expected = measured(lm)
     with pretend_cuda():
-        found = measured(on_gpu(lm))
-    assert list(records.differences(found, expected, 1e-3)) == []
+        on_cuda = measured(on_gpu(lm))
+    assert list(records.differences(on_cuda, expected, 1e-3)) == []

@@ -53,15 +53,15 @@ def test_streamed_equals_resident(name: str, tmp_path: Path) -> None:
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[StreamedModel]:
     """Every model that `together` streams."""
-    found: list[StreamedModel] = []
+    streamed_models: list[StreamedModel] = []
 
     class Noted(StreamedModel):
         def __init__(self, lm: LanguageModel) -> None:
             super().__init__(lm)
-            found.append(self)
+            streamed_models.append(self)
 
     monkeypatch.setattr(shared_pass, "StreamedModel", Noted)
-    return found
+    return streamed_models
 
 
 def test_the_disk_is_read_once_for_all_first_passes(tmp_path: Path, opened: list[StreamedModel]) -> None:
@@ -162,13 +162,13 @@ def test_chapters_stream_from_disk(
 def test_every_arm_without_the_first_token_streams(arm: ablations.Arm, tmp_path: Path) -> None:
     lm = saved("llama", tmp_path / "model")
     rows = tuple(task_scores.TaskText(tuple(row.tolist()), (task_scores.Question(9, 5, (4, 5, 6)),)) for row in ids())
-    found = {}
+    by_execution = {}
     for execution in ("streamed", "resident"):
         means = together(lm, {"means": partial(ablations.ordinary_means, ids=ids())}, execution)["means"]
         arms = {"arm": partial(ablations.run_arm, ids=ids(), queries=QUERIES, arm=arm, means=means)}
         scores = task_scores.summary(lm, [task_scores.Task("made up", rows, 1 / 3)], [arm], means, execution=execution)
-        found[execution] = (together(lm, arms, execution)["arm"], scores)
-    (streamed, scores), (resident, same) = found["streamed"], found["resident"]
+        by_execution[execution] = (together(lm, arms, execution)["arm"], scores)
+    (streamed, scores), (resident, same) = by_execution["streamed"], by_execution["resident"]
     torch.testing.assert_close(streamed.predictions.loss, resident.predictions.loss, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(streamed.alpha, resident.alpha, atol=1e-5, rtol=1e-5)
     assert scores == same

@@ -54,15 +54,15 @@ def test_streamed_equals_resident(name: str, tmp_path: Path) -> None:
             hidden.setdefault(layer, []).append(states.clone())
             return torch.cat([q.per_layer()[layer], q.per_layer("entropy")[layer][..., None]], dim=-1)
 
-        found = streamed.run(ids(), observe, batch_tokens=2 * LENGTH, reduce_logits=lambda logits: logits)
+        streamed_pass = streamed.run(ids(), observe, batch_tokens=2 * LENGTH, reduce_logits=lambda logits: logits)
 
     expected = torch.cat([p.attention_per_key, p.entropy[..., None]], dim=-1)
-    torch.testing.assert_close(torch.stack(list(found.observed.values())), expected, atol=1e-5, rtol=0)
-    assert found.head is not None
-    torch.testing.assert_close(found.head, out.logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.stack(list(streamed_pass.observed.values())), expected, atol=1e-5, rtol=0)
+    assert streamed_pass.head is not None
+    torch.testing.assert_close(streamed_pass.head, out.logits, atol=1e-5, rtol=1e-5)
     for layer in range(3):  # the last of transformers' hidden states is normalised
         torch.testing.assert_close(torch.cat(hidden[layer]), out.hidden_states[layer + 1], atol=1e-5, rtol=1e-5)
-    assert found.bytes_read == streamed.checkpoint.bytes
+    assert streamed_pass.bytes_read == streamed.checkpoint.bytes
 
 
 KILLED = """
@@ -102,14 +102,14 @@ def test_killed_and_taken_up_again(tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, *map(str, [*folders, model, work])]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    found = run(lm, work)
-    assert found.first_layer == 2
+    resumed = run(lm, work)
+    assert resumed.first_layer == 2
     layers = StreamedModel(lm).layer_bytes()
-    assert found.bytes_read == expected.bytes_read - layers[0] - layers[1]
-    assert found.observed.keys() == expected.observed.keys()
+    assert resumed.bytes_read == expected.bytes_read - layers[0] - layers[1]
+    assert resumed.observed.keys() == expected.observed.keys()
     for layer, seen in expected.observed.items():
-        torch.testing.assert_close(found.observed[layer], seen, atol=1e-6, rtol=0)
-    torch.testing.assert_close(found.head, expected.head, atol=1e-5, rtol=0)
+        torch.testing.assert_close(resumed.observed[layer], seen, atol=1e-6, rtol=0)
+    torch.testing.assert_close(resumed.head, expected.head, atol=1e-5, rtol=0)
     assert not list(work.iterdir()), "a finished pass leaves no state behind"
 
 

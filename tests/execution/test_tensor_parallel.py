@@ -27,14 +27,14 @@ import sys, torch, torch.distributed as dist
 from firsttoken import models, torchrun
 from firsttoken.measures import first_token_attention as measure
 out, *folders = sys.argv[1:]
-gather, found = measure.gather_heads, {}
+gather, alphas = measure.gather_heads, {}
 for folder in folders:
     local = []
     measure.gather_heads = lambda part, heads: local.append(part.shape[-1]) or gather(part, heads)
     lm = models.load(folder, device="cpu")
-    found[folder] = measure.alphas(lm, torch.arange(3, 88).reshape(5, 17), batch_tokens=34), local
+    alphas[folder] = measure.alphas(lm, torch.arange(3, 88).reshape(5, 17), batch_tokens=34), local
 if dist.get_rank() == 0:
-    torch.save(found, out)
+    torch.save(alphas, out)
 sys.exit(torchrun.main([folders[0], "--passages", "4", "--length", "16", "--device", "cpu"]))
 """
 
@@ -61,11 +61,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_equal_one(name: str, folder: Path) -> None:
-    found, local_heads = torch.load(folder / "alpha.pt")[str(folder / name)]
+    alpha, local_heads = torch.load(folder / "alpha.pt")[str(folder / name)]
     assert local_heads == [2], "each process should have seen half of the four heads"
-    assert found.shape == (5, 4, 4)
+    assert alpha.shape == (5, 4, 4)
     expected = first_token_attention.alphas(models.load(str(folder / name), device="cpu"), IDS)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(alpha, expected, atol=1e-5, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +79,11 @@ def expected(folder: Path) -> records.Record:
 
 def test_the_command_writes_the_record_of_one_process(folder: Path, expected: records.Record) -> None:
     (path,) = (folder / "results" / "sink_rates").iterdir()
-    found = records.read(path)
-    assert found.parameters == expected.parameters
+    record = records.read(path)
+    assert record.parameters == expected.parameters
     # Stored numbers of alpha have five decimals, of which the last may be rounded the other way.
-    assert list(records.differences(found.values["alpha"], expected.values["alpha"], 2e-5)) == []
-    assert list(records.differences(found.values["mass"], expected.values["mass"], 1e-5)) == []
+    assert list(records.differences(record.values["alpha"], expected.values["alpha"], 2e-5)) == []
+    assert list(records.differences(record.values["mass"], expected.values["mass"], 1e-5)) == []
 
 
 def test_two_launchers_that_meet_write_one_record(folder: Path, expected: records.Record, tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def test_documents_come_back_as_they_were(folder: Path) -> None:
     (folder / "copy.txt").write_text((folder / "3.txt").read_text())  # the same text twice counts once
     corpus = open_corpus(CorpusSpec(str(folder), vocabulary=400))
     tokenizer = corpus.tokenizer(with_bos=False)
-    found = {tokenizer.decode(corpus.document(n).tolist()) for n in range(len(corpus.ends))}
-    assert found == {path.read_text() for path in folder.iterdir()}
+    documents = {tokenizer.decode(corpus.document(n).tolist()) for n in range(len(corpus.ends))}
+    assert documents == {path.read_text() for path in folder.iterdir()}
     assert len(corpus.ends) == 100
     assert corpus.tokens.dtype == np.uint16
     assert corpus.lengths.sum() == len(corpus.tokens)

@@ -30,12 +30,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 def stream(corpus: Corpus, packing: Packing, windows: Windows) -> list[int]:
     """The whole stream of the first round, joined in a loop."""
-    found: list[int] = []
+    tokens: list[int] = []
     for number in np.random.default_rng([windows.seed, 0]).permutation(corpus.numbers(held_out=False)):
-        found += [BOS] if packing.bos == "documents" else []
-        found += corpus.document(int(number)).tolist()
-        found += [EOS] if packing.eos else []
-    return found
+        tokens += [BOS] if packing.bos == "documents" else []
+        tokens += corpus.document(int(number)).tolist()
+        tokens += [EOS] if packing.eos else []
+    return tokens
 
 
 @pytest.mark.parametrize("bos", ["never", "documents", "fixed"])
@@ -96,10 +96,10 @@ documents_strategy = st.lists(st.integers(1, 6), min_size=1, max_size=5)
 
 
 def numbered(lengths: list[int], fixed: bool) -> Tensor:
-    found = [FIXED] if fixed else []
+    row = [FIXED] if fixed else []
     for number, length in enumerate(lengths):
-        found += [number] * length
-    return torch.tensor([found])
+        row += [number] * length
+    return torch.tensor([row])
 
 
 @given(documents_strategy, st.booleans(), st.sampled_from(["causal", "intra_document"]))

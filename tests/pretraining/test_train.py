@@ -77,9 +77,9 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def read() -> records.Record:
-    found = train.find(TRAINING)
-    assert found is not None
-    return found
+    record = train.find(TRAINING)
+    assert record is not None
+    return record
 
 
 def test_a_run_learns_and_its_record_says_all(uninterrupted: records.Record) -> None:
@@ -123,8 +123,8 @@ def test_a_killed_run_goes_on_with_the_same_losses(uninterrupted: records.Record
 
 def pretrain_steps(folder: Path) -> int:
     """The newest whole checkpoint, looked at without removing others."""
-    found = [int(path.parent.name.split("-")[1]) for path in folder.glob("checkpoint-*/whole")]
-    return max(found, default=0)
+    steps = [int(path.parent.name.split("-")[1]) for path in folder.glob("checkpoint-*/whole")]
+    return max(steps, default=0)
 
 
 def close(ours: Any, theirs: Any, tolerance: float) -> bool:
@@ -172,13 +172,13 @@ def test_tokens_a_step_do_not_depend_on_length_or_processes(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(budgets.BUDGETS))
 def test_budgets_count_weights_and_operations(name: str) -> None:
-    found = budgets.budget(name)
+    budget = budgets.budget(name)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(found.config(256))
-    assert model.num_parameters() == found.parameters
+        model = AutoModelForCausalLM.from_config(budget.config(256))
+    assert model.num_parameters() == budget.parameters
     matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
-    attention = found.layers * 4 * found.width * 256 / 2  # scores and weighted values, half a window on average
-    assert found.flops_per_token(256) == pytest.approx(3 * (2 * matrices + attention))
+    attention = budget.layers * 4 * budget.width * 256 / 2  # scores and weighted values, half a window on average
+    assert budget.flops_per_token(256) == pytest.approx(3 * (2 * matrices + attention))
 
 
 def test_the_records_that_there_are_still_answer() -> None:

@@ -99,9 +99,9 @@ def test_rows_are_exact_for_any_chunk(chunk: int, monkeypatch: pytest.MonkeyPatc
         AttentionCall(q, k, v, 0.3, torch.rand(2, 1, LENGTH, LENGTH) > 0.4),
         AttentionCall(q, k, v, 0.3, torch.randn(1, 4, LENGTH, LENGTH)),
     ):
-        found = plain_scores(call).softmax(-1).nan_to_num()
+        weights = plain_scores(call).softmax(-1).nan_to_num()
         for output, lse in (attend(call), attend_chunked(call)):
-            torch.testing.assert_close(output, found @ v, atol=1e-5, rtol=0)
+            torch.testing.assert_close(output, weights @ v, atol=1e-5, rtol=0)
             expected = torch.logsumexp(plain_scores(call), -1)
             torch.testing.assert_close(lse, expected, atol=1e-5, rtol=0)
 

@@ -152,13 +152,13 @@ def test_a_local_record_of_a_renamed_claim_is_found_shown_and_reused(local: Path
     parameters = sink_position.Parameters()
     old = old_record("where", "", CASES["where", ""][0], texts_hash(sink_position.passages(parameters)))
     put(local, {**old, "version": sink_position.MEASUREMENT.version})
-    found = records.find("sink_position", "tiny")
-    assert found is not None
-    assert found.claim == "sink_position"
-    assert found.values == old["values"]
-    assert records.all_records("sink_position") == records.all_records() == [found]
+    record = records.find("sink_position", "tiny")
+    assert record is not None
+    assert record.claim == "sink_position"
+    assert record.values == old["values"]
+    assert records.all_records("sink_position") == records.all_records() == [record]
     assert numbers.quote("sink_position.tiny.first_token_kept:.0%").text == "97%"
-    assert sink_position.MEASUREMENT.record(Model(), parameters) == found
+    assert sink_position.MEASUREMENT.record(Model(), parameters) == record
     assert not (local / "sink_position").exists(), "nothing was measured"
 
 
@@ -170,12 +170,12 @@ def test_a_local_record_of_long_texts_is_found_shown_and_reused(local: Path) -> 
     before |= {name: given[name] for name in ("bos", "epsilon", "seed")}
     old = old_record("removal", "long", before, texts_hash(measurement.passages(parameters)))
     path = put(local, {**old, "version": measurement.version})
-    found = records.find("removal", "tiny", "long")
-    assert found is not None
-    assert found.parameters == given
-    assert records.all_records("removal") == [found]
+    record = records.find("removal", "tiny", "long")
+    assert record is not None
+    assert record.parameters == given
+    assert records.all_records("removal") == [record]
     assert numbers.quote("removal.tiny--long.first_token_kept:.0%").text == "97%"
-    assert measurement.record(Model(), parameters) == found
+    assert measurement.record(Model(), parameters) == record
     assert json.loads(path.read_text())["schema"] == 1, "nothing was measured"
 
 

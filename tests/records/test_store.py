@@ -188,8 +188,8 @@ def test_differences_are_named() -> None:
     ours = {"rate": {"value": 0.5}, "layers": [1.0, 2.0], "name": "a"}
     assert list(records.differences(ours, ours, 1e-6)) == []
     theirs = {"rate": {"value": 0.6}, "layers": [1.0], "name": "b"}
-    found = list(records.differences(ours, theirs, 1e-3))
-    assert [line.split(":")[0] for line in found] == [".layers", ".name", ".rate.value"]
+    lines = list(records.differences(ours, theirs, 1e-3))
+    assert [line.split(":")[0] for line in lines] == [".layers", ".name", ".rate.value"]
 
 
 def test_the_papers_numbers_are_readable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,95 @@
+"""Names in the code say what they hold, and parameters of the same thing have the same name."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from firsttoken import claims
+from firsttoken.book import chapters
+from firsttoken.files import ROOT
+
+FOLDERS = ("src", "benchmarks", "book/_ext", "tests")
+FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def bound(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Every name that a file gives to something, with its line."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()):
+                yield name, node.lineno
+            case ast.arg(arg=name):
+                yield name, node.lineno
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name, node.lineno
+            case ast.alias(asname=str(name)) | ast.ExceptHandler(name=str(name)):
+                yield name, node.lineno
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                yield name, node.lineno
+            case ast.MatchMapping(rest=str(name)):
+                yield name, node.lineno
+
+
+def wrong(names: set[str]) -> list[str]:
+    """What is wrong with parameters that are declared together."""
+    both = ["both length and text_tokens"] if {"length", "text_tokens"} <= names else []
+    return [*both, *(["texts"] if "texts" in names else [])]
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("found = 1", 1),
+        ("if (found := 1):\n    pass", 1),
+        ("def f(a,\n      found): ...", 2),
+        ("lambda found: 1", 1),
+        ("{a: found for a, found in []}", 1),
+        ("for a, found in []:\n    found += a", 1),
+        ("with a as (b, found):\n    pass", 1),
+        ("import a as found", 1),
+        ("try:\n    a\nexcept B as found:\n    pass", 3),
+        ("match a:\n    case [found, *_]:\n        pass", 2),
+        ("match a:\n    case {**found}:\n        pass", 2),
+    ],
+)
+def test_every_way_to_bind_a_name_is_seen(code: str, line: int) -> None:
+    assert ("found", line) in bound(ast.parse(code))
+
+
+def test_no_variable_is_called_found() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in FILES} == {"src", "benchmarks", "book", "tests"}
+    places = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in FILES
+        for name, line in bound(ast.parse(path.read_text(encoding="utf-8")))
+        if name == "found"
+    ]
+    assert places == []
+
+
+def test_names_of_declared_parameters() -> None:
+    # Also of classes that no measurement of a claim uses.
+    faults = [f"{place}: {fault}" for path in FILES for place, names in _classes(path) for fault in wrong(names)]
+    for claim in claims.names():
+        for measurement in claims.measurements(claim):
+            # With those that a class inherits.
+            names = {field.name for field in dataclasses.fields(measurement.parameters)}
+            faults += [f"{claim} {measurement.variant}: {fault}" for fault in wrong(names)]
+    assert faults == []
+
+
+def _classes(path: Path) -> Iterator[tuple[str, set[str]]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Parameters"):
+            fields = {ast.unparse(part.target) for part in node.body if isinstance(part, ast.AnnAssign)}
+            yield f"{path.relative_to(ROOT)}:{node.lineno}", fields
+
+
+@pytest.mark.parametrize("chapter", chapters.chapters())
+def test_names_of_a_chapters_parameters(chapter: str) -> None:
+    assert wrong(set(chapters.parameters(chapter))) == []
