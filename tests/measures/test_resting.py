@@ -55,21 +55,21 @@ def test_thresholds() -> None:
 
 @pytest.mark.parametrize(("yes", "n"), [(0, 10), (3, 10), (10, 10), (17, 200)])
 def test_the_ends_of_a_wilson_interval_are_where_the_score_test_is_just_not_significant(yes: int, n: int) -> None:
-    found = wilson(yes, n)
-    for end in (found.low, found.high):
+    estimate = wilson(yes, n)
+    for end in (estimate.low, estimate.high):
         if 0 < end < 1:
             assert abs(yes / n - end) / math.sqrt(end * (1 - end) / n) == pytest.approx(1.959964, rel=1e-6)
-    assert found.low <= found.value <= found.high
-    assert (found.low == 0) == (yes == 0)
-    assert (found.high == 1) == (yes == n)
+    assert estimate.low <= estimate.value <= estimate.high
+    assert (estimate.low == 0) == (yes == 0)
+    assert (estimate.high == 1) == (yes == n)
 
 
 def test_shares_add_up() -> None:
-    found = shares(["first", "first", "itself", "elsewhere", "first"])
-    assert {rest: estimate.value for rest, estimate in found.items()} == pytest.approx(
+    by_rest = shares(["first", "first", "itself", "elsewhere", "first"])
+    assert {rest: estimate.value for rest, estimate in by_rest.items()} == pytest.approx(
         {"first": 0.6, "itself": 0.2, "elsewhere": 0.2, "nowhere": 0.0}
     )
-    assert {estimate.n for estimate in found.values()} == {5}
+    assert {estimate.n for estimate in by_rest.values()} == {5}
 
 
 def test_trend_is_the_correlation_of_single_answers_with_their_level() -> None:
@@ -79,14 +79,14 @@ def test_trend_is_the_correlation_of_single_answers_with_their_level() -> None:
     for y, m in zip(yes, n, strict=True):
         answers += [1.0] * y + [0.0] * (m - y)
     r = float(torch.corrcoef(torch.stack([x, torch.tensor(answers, dtype=torch.float64)]))[0, 1])
-    found = trend(levels, yes, n)
-    assert found.z == pytest.approx(r * math.sqrt(len(answers)))
-    assert found.p == pytest.approx(2 * (1 - 0.5 * (1 + math.erf(found.z / math.sqrt(2)))))
+    tested = trend(levels, yes, n)
+    assert tested.z == pytest.approx(r * math.sqrt(len(answers)))
+    assert tested.p == pytest.approx(2 * (1 - 0.5 * (1 + math.erf(tested.z / math.sqrt(2)))))
 
 
 def test_p_of_a_trend_is_near_that_of_all_permutations() -> None:
     yes, n = (8, 12, 15), (20, 22, 18)
-    found = trend([3, 5, 7], yes, n)
+    tested = trend([3, 5, 7], yes, n)
     middle = sum(x * m for x, m in zip((3, 5, 7), n, strict=True)) / sum(n) * sum(yes)
     observed = abs(sum(x * y for x, y in zip((3, 5, 7), yes, strict=True)) - middle)
     # The hypergeometric distribution of the groups' counts given their sum, in full.
@@ -97,7 +97,7 @@ def test_p_of_a_trend_is_near_that_of_all_permutations() -> None:
             distance = abs(3 * a + 5 * b + 7 * c - middle)
             total += ways
             more += ways * ((distance > observed - 1e-9) + (distance > observed + 1e-9)) / 2  # mid-p
-    assert found.p == pytest.approx(more / total, rel=0.1)
+    assert tested.p == pytest.approx(more / total, rel=0.1)
 
 
 def test_no_trend_where_all_are_the_same() -> None:

@@ -29,8 +29,8 @@ def test_texts_are_drawn_token_by_token(task: Backcopy) -> None:
     chains = [Backcopy(symbols=task.symbols, triggers=task.triggers, seed=seed).cumulative() for seed in range(3)]
     uniform = torch.rand(3, 5, 40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     drawn = texts(torch.stack(chains), uniform, task)
-    for chain, rows, found in zip(chains, uniform.tolist(), drawn.tolist(), strict=True):
-        assert found == [by_hand(chain.tolist(), row, task) for row in rows]
+    for chain, rows, made in zip(chains, uniform.tolist(), drawn.tolist(), strict=True):
+        assert made == [by_hand(chain.tolist(), row, task) for row in rows]
 
 
 def test_what_follows_a_trigger_stands_before_it_and_the_rest_is_the_chain() -> None:

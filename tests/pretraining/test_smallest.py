@@ -28,11 +28,11 @@ def row_by_hand(scores: list[float], variant: Variant, sink: float) -> list[floa
 def test_weights_are_those_of_a_loop(variant: Variant) -> None:
     scores = torch.randn(2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3
     sink = torch.tensor([0.7, -1.5], dtype=torch.float64)
-    found = weights(scores, variant, sink if variant == "sink_logit" else None)
+    shares = weights(scores, variant, sink if variant == "sink_logit" else None)
     for text in range(2):
         for query in range(6):
             expected = row_by_hand(scores[text, query, : query + 1].tolist(), variant, float(sink[text]))
-            assert found[text, query].tolist() == pytest.approx([*expected, *[0.0] * (5 - query)], abs=1e-12)
+            assert shares[text, query].tolist() == pytest.approx([*expected, *[0.0] * (5 - query)], abs=1e-12)
 
 
 def norm_by_hand(x: Tensor, gain: Tensor) -> Tensor:
