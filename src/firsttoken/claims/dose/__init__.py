@@ -10,7 +10,7 @@ CLAIM = Claim(
     ),
     paper="not in the paper, which compares inputs with and without BOS",
     headline="beyond_control",
-    headline_name="spread / own with a weaker sink, minus that of the control at equal loss",
+    headline_name="spread / own with a weaker sink, minus that of the noise control (matched or not)",
     format="+.2f",
     unit="texts",
     rule=(
@@ -22,10 +22,7 @@ CLAIM = Claim(
         "on the other side; reproduced if (a) and (b) hold; partly if exactly one does; else it cannot be decided."
     ),
     fixed="2026-11-27, after a pilot on gemma3-270m and smollm2-135m with other passages, before this measurement",
-    shows_not=(
-        "That the sink is the cause where only (a) holds: with the input fixed, more weight on the first token scales "
-        "down whatever the others contribute, which is close to arithmetic. (b) is the claim."
-    ),
+    shows_not="That the sink is the cause, where only (a) holds: (a) alone is close to arithmetic.",
     would_change=(
         "Models and passages on which weakening the sink surely does more, or surely no more, than matched noise on "
         "the other scores."
