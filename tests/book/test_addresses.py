@@ -28,6 +28,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home" / "runs" / "mine.v2"
     tiny_model("llama").save_pretrained(folder)
     monkeypatch.chdir(tmp_path / "home")
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
     return tmp_path / "home"
 
 
@@ -50,8 +51,13 @@ def test_two_models_of_one_name_are_refused() -> None:
     addresses.refuse_shared_addresses(["a/x", "a/y", "a/x"])
     with pytest.raises(FirstTokenError, match=r"\./a/final and \./b/final have the same name"):
         addresses.refuse_shared_addresses(["./a/final", "./b/final"])
-    with pytest.raises(FirstTokenError, match="no letter"):
-        addresses.refuse_shared_addresses(["./!"])
+
+
+def test_a_name_without_letters_of_the_alphabet_has_an_address_of_its_own() -> None:
+    one, other = (addresses.address(name) for name in ("./!", "./千问"))
+    assert one.startswith("model-")
+    assert other.startswith("model-")
+    assert one != other
 
 
 def test_a_report_publishes_no_folder(home: Path, capsys: pytest.CaptureFixture) -> None:

@@ -83,12 +83,12 @@ def with_bias(model: Any, ids: Tensor, bias: Tensor) -> Tensor:
         return eager_mask(*args, **kwargs) + bias
 
     before = AttentionMaskInterface._global_mapping["eager"]
-    AttentionMaskInterface.register("eager", biased)  # type: ignore[arg-type]
+    AttentionMaskInterface.register("eager", biased)
     try:
         with torch.no_grad():
             return model(ids, use_cache=False).logits
     finally:
-        AttentionMaskInterface.register("eager", before)
+        AttentionMaskInterface.register("eager", before)  # type: ignore[arg-type]
 
 
 def test_the_dose_changes_the_odds_of_later_queries_and_nothing_else() -> None:

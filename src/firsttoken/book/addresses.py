@@ -45,15 +45,11 @@ def refuse_shared_addresses(models: Iterable[str]) -> None:
     """Refuse two models whose pages and records would overwrite each other.
 
     Raises:
-        FirstTokenError: two different names have one address, or a name has none.
+        FirstTokenError: two different names have one address.
     """
     taken: dict[str, str] = {}
     for model in models:
-        if not (place := address(model)):
-            raise FirstTokenError(
-                f"{model} has no letter or digit of the alphabet in its name, so its pages would have no address; "
-                "rename it or link to it under another name."
-            )
+        place = address(model)
         if taken.setdefault(place, model) != model:
             raise FirstTokenError(
                 f"{taken[place]} and {model} have the same name {place}, so one would overwrite the pages of the "

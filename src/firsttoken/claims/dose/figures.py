@@ -51,16 +51,8 @@ def mass_and_loss(measured: Sequence[Record]) -> Display:
         _along_doses(axes[0], measured, "mass")
         axes[0].set(ylabel="attention mass on the first key", ylim=(0, 1))
         _along_doses(axes[1], measured, "loss_rise")
-        axes[1].axhline(LEAST_COST, color=NEUTRAL, linestyle="--", linewidth=1)
-        axes[1].annotate(
-            f"{LEAST_COST} nats: enough for the rule",
-            (2, LEAST_COST),
-            (0, 4),
-            textcoords="offset points",
-            ha="right",
-            color=NEUTRAL,
-            fontsize=8,
-        )
+        enough = axes[1].axhline(LEAST_COST, color=NEUTRAL, linestyle="--", linewidth=1)
+        axes[1].legend([enough], [f"{LEAST_COST} nats: enough for the rule"], frameon=False, loc="upper right")
         axes[1].set(ylabel="rise in loss (nats per token)")
         axes[0].legend(frameon=False)
 
