@@ -167,10 +167,8 @@ def summary(loss: dict[str, Tensor], seed: int = 0) -> JSON:
     ratio = estimate(loss["sinks 4"] - full)
     values["perplexity_ratio"] = {k: math.exp(ratio[k]) for k in ("value", "low", "high")} | {"n": ratio["n"]}
     for name, key in (("sinks 4", "recovered"), ("random 4", "recovered_random")):
-        pairs = torch.stack([loss[name] - full, window - full], dim=1)
-        values[key] = asdict(
-            statistics.bootstrap(pairs, lambda drawn: 1 - drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed)
-        )
+        undone = torch.stack([window - loss[name], window - full], dim=1)
+        values[key] = asdict(statistics.ratio_of_sums(undone, seed))
     return values
 
 

@@ -91,9 +91,7 @@ def trigger_head(
         "head": head,
         "chosen": how,
         "triggers": int(counts.sum()),
-        "attention_to_trigger": asdict(
-            statistics.bootstrap(ratio, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed)
-        ),
+        "attention_to_trigger": asdict(statistics.ratio_of_sums(ratio, seed)),
         "first_elsewhere": statistics.mean_where(attention[:, layer, head].double(), elsewhere, seed),
         "first_after": statistics.mean_where(attention[:, layer, head].double(), follows, seed),
         "value_first": asdict(statistics.bootstrap(norm[:, 0], seed=seed)),

@@ -132,8 +132,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
 
 def _undone(intact: Tensor, delete: Tensor, resting: Tensor, seed: int) -> JSON:
     """1 - (increase with a place to rest) / (increase without)."""
-    pairs = torch.stack([resting - intact, delete - intact], dim=1)
-    return asdict(statistics.bootstrap(pairs, lambda drawn: 1 - drawn[:, 0].sum() / drawn[:, 1].sum(), seed=seed))
+    return asdict(statistics.ratio_of_sums(torch.stack([delete - resting, delete - intact], dim=1), seed))
 
 
 def arm_summary(intact: Outcome, outcome: Outcome, epsilon: float, seed: int) -> JSON:
