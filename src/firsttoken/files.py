@@ -96,6 +96,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("FIRSTTOKEN_CACHE", default))
 
 
-def local_results() -> Path:
-    """The store of this machine's own records; `FIRSTTOKEN_RESULTS` moves it."""
-    return Path(os.environ.get("FIRSTTOKEN_RESULTS", ROOT / "results" / "local"))
+def local_results(root: Path = ROOT) -> Path:
+    """The store of this machine's own records, below `root`; `FIRSTTOKEN_RESULTS` moves it."""
+    return Path(os.environ.get("FIRSTTOKEN_RESULTS", root / "results" / "local"))

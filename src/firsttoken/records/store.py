@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
-from firsttoken.files import ROOT, slug, write_atomically
+from firsttoken.files import ROOT, local_results, slug, write_atomically
 from firsttoken.records.provenance import environment, git_state
 from firsttoken.records.schema import FORMER_CLAIMS, SCHEMA, to_present
 
@@ -79,7 +79,7 @@ def reference_store() -> Path:
 
 
 def local_store() -> Path:
-    return Path(os.environ.get("FIRSTTOKEN_RESULTS", ROOT / "results" / "local"))
+    return local_results(ROOT)
 
 
 # -- reading and writing ------------------------------------------------------------------------------------
