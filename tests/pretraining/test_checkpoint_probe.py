@@ -49,6 +49,25 @@ def test_attention_and_loss_are_those_of_an_eager_pass(model: LlamaForCausalLM, 
         assert float(seen.loss[row]) == pytest.approx(sum(losses) / 22, abs=1e-5)
 
 
+@pytest.mark.parametrize("arm", checkpoint_probe.ARMS)
+def test_the_second_half_is_that_of_an_eager_pass(model: LlamaForCausalLM, texts: Tensor, arm: str) -> None:
+    given = texts if arm == "text" else torch.cat([torch.full((5, 1), BOS), texts[:, :-1]], 1)
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        out = model(given, output_attentions=True, use_cache=False)
+    model.set_attn_implementation("sdpa")
+    mass = torch.stack(out.attentions)[..., 12:, 0].mean((0, 2, 3))  # (text,)
+    log_p = out.logits.log_softmax(-1)
+    last = 23 if arm == "BOS+text" else 22  # the query that predicts token 22 of the text
+    losses = [
+        sum(-float(log_p[row, query, given[row, query + 1]]) for query in range(12, last)) / (last - 12)
+        for row in range(5)
+    ]
+    shown = checkpoint_probe.in_full(model, texts)[arm]["second_half"]
+    assert shown["mass"]["value"] == pytest.approx(float(mass.mean()), abs=1e-5)
+    assert shown["loss"]["value"] == pytest.approx(sum(losses) / 5, abs=1e-5)
+
+
 def test_value_norms_are_those_of_the_value_projection(model: LlamaForCausalLM, texts: Tensor) -> None:
     caught: dict[int, Tensor] = {}
     handles = [

@@ -37,6 +37,8 @@ class Seen:
     alpha: Tensor  # (text, layer, head), mean attention to the first token, BOS or not
     value_ratio: Tensor  # (text, layer, head), value norm at the first token over the mean of the others
     loss: Tensor  # (text,), nats on the tokens of the text but its first and last
+    late_alpha: Tensor  # (text, layer, head), as `alpha`, over the queries of the text's second half only
+    late_loss: Tensor  # (text,), as `loss`, on the tokens that those queries predict
 
 
 def held_out(corpus: Corpus, count: int, length: int) -> Tensor:
@@ -68,7 +70,8 @@ def observe(model: PreTrainedModel, texts: Tensor, arm: Arm, batch_tokens: int =
         norms.append(size[..., 0] / size[..., 1:].mean(-1))
         return call
 
-    alphas, ratios, losses = [], [], []
+    half = texts.shape[1] // 2
+    alphas, ratios, losses, late_alphas, late_losses = [], [], [], [], []
     # Tokens 1 to length - 2 of the text are what both arms can predict.
     first, count = (1 if arm == "BOS+text" else 0), texts.shape[1] - 2
     with evaluating(model), torch.inference_mode():
@@ -80,10 +83,13 @@ def observe(model: PreTrainedModel, texts: Tensor, arm: Arm, batch_tokens: int =
                 hidden = run_decoder(model, ids)
             logits = model.get_output_embeddings()(hidden[:, first : first + count]).float()
             alphas.append(sinks.first_token_attention(p.attention).cpu())
+            late_alphas.append(sinks.first_token_attention(p.attention[..., half:]).cpu())
             ratios.append(torch.stack(norms, dim=1).cpu())
             goal = ids[:, first + 1 : first + 1 + count]
-            losses.append((logits.logsumexp(-1) - logits.gather(-1, goal[..., None])[..., 0]).mean(1).double().cpu())
-    return Seen(torch.cat(alphas), torch.cat(ratios), torch.cat(losses))
+            each = (logits.logsumexp(-1) - logits.gather(-1, goal[..., None])[..., 0]).double().cpu()
+            losses.append(each.mean(1))
+            late_losses.append(each[:, half - first :].mean(1))
+    return Seen(*map(torch.cat, (alphas, ratios, losses, late_alphas, late_losses)))
 
 
 @contextmanager
@@ -114,7 +120,8 @@ def _short(seen: Seen) -> JSON:
 def in_full(model: PreTrainedModel, texts: Tensor, seed: int = 0) -> JSON:
     """Both arms with 95 % intervals over texts, and alpha of every head (layer, head).
 
-    `missing_bos` is what leaving BOS out changes, text by text: the arm `text` minus the arm `BOS+text`.
+    `second_half` has mass and loss of the queries from the middle of the text on, for models that were trained there
+    only. `missing_bos` is what leaving BOS out changes, text by text: the arm `text` minus the arm `BOS+text`.
     """
     summary: JSON = {}
     both = {arm: observe(model, texts, arm) for arm in ARMS}
@@ -131,6 +138,10 @@ def in_full(model: PreTrainedModel, texts: Tensor, seed: int = 0) -> JSON:
             "value_norm_ratio": asdict(statistics.bootstrap(seen.value_ratio, seed=seed)),
             "loss": asdict(statistics.bootstrap(seen.loss, seed=seed)),
             "alpha": [[round(value, 4) for value in layer] for layer in seen.alpha.mean(0).tolist()],
+            "second_half": {
+                "mass": asdict(statistics.bootstrap(seen.late_alpha, seed=seed)),
+                "loss": asdict(statistics.bootstrap(seen.late_loss, seed=seed)),
+            },
         }
     with_bos, without = both["BOS+text"], both["text"]
     rates = [(seen.alpha > EPSILONS[0]).double().mean((1, 2)) for seen in (without, with_bos)]
