@@ -54,7 +54,7 @@ def command_report(args: argparse.Namespace) -> None:
     if args.practice and args.chapter:
         raise FirstTokenError("Name chapters or give --practice, not both.")
     names = chapters.practice() if args.practice else claims.present_names(args.chapter)
-    folder = chapters.report(args.model, names, dict(args.parameters))
+    folder = chapters.report(args.model, names, dict(args.parameters), quick=args.quick)
     print(f"{folder}: in the book after `firsttoken build`")
 
 
@@ -213,6 +213,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("model", metavar="MODEL", help="hub id, folder, .gguf file or bundled name")
     report.add_argument("chapter", nargs="*", metavar="CHAPTER", help="only these chapters")
     report.add_argument("--practice", action="store_true", help="only the chapters on serving a model")
+    report.add_argument("--quick", action="store_true", help="a first look: fewer and shorter texts, no verdicts")
     add_parameters(report)
 
     jobs = add("cluster", command_cluster, in_checkout=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
@@ -21,6 +22,14 @@ class Parameter:
     type: str  # the annotation, or the type of the default where there is none
     default: str  # as Python source
     help: str
+
+    @property
+    def value(self) -> Any:
+        """The default; where it is no plain value, its source."""
+        try:
+            return ast.literal_eval(self.default)
+        except ValueError:
+            return self.default
 
     def parse(self, text: str) -> Any:
         """The value that `text`, typed on a command line, means for the declared type."""

@@ -1,10 +1,112 @@
-"""The progress line of a streamed pass: layers, bytes, rate and time left, on stderr."""
+"""How far a measurement is, on stderr: `tracked` for loops, `Progress` for the layers of a streamed pass."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from typing import TextIO
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TextIO, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+DELAY = 10.0  # seconds before a bar shows; what is over sooner needs none
+_LOG_EVERY = 30.0  # seconds between lines where no terminal is
+
+
+@dataclass(eq=False)
+class _Loop:
+    """One loop that runs, inside those before it in `_Work.loops`."""
+
+    total: int
+    done: int = 0
+
+
+@dataclass
+class _Work:
+    """What the bar of this process shows: a measurement's name, its loops from the outermost in, the bar."""
+
+    name: str = ""
+    loops: list[_Loop] = field(default_factory=list)
+    bar: tqdm[None] | None = None
+
+    @property
+    def share(self) -> float:
+        """How much of the outermost loop is done, the inner ones counted as parts of its present step."""
+        share, width = 0.0, 1.0
+        for loop in self.loops:
+            width /= max(loop.total, 1)
+            share += loop.done * width
+        return min(share, 1.0)
+
+    def leave(self, loops: list[_Loop]) -> None:
+        """Go on with these loops only; without any, the bar goes too."""
+        self.loops = loops
+        if not loops and self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+_work = _Work()
+
+
+@contextmanager
+def measuring(name: str) -> Iterator[None]:
+    """Inside the block, bars are headed `name`, for example a claim and a model."""
+    name_before, loops_before = _work.name, list(_work.loops)
+    _work.name = name
+    try:
+        yield
+    finally:
+        _work.name = name_before
+        # Where an error is being kept for a look at it, the loops that it ended are not closed by themselves.
+        _work.leave(loops_before)
+
+
+def tracked(items: Collection[T]) -> Iterator[T]:
+    """The items of a long loop; a bar with the time left shows on stderr once the outermost such loop has taken ten
+    seconds, and is gone when it ends. Loops may nest: an inner one moves the bar within a step of the outer one.
+
+    In threads other than the main one the items are passed on and nothing is shown.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield from items
+        return
+    loop = _Loop(len(items))
+    if not _work.loops:
+        _work.bar = _bar(_work.name)
+    _work.loops.append(loop)
+    try:
+        for number, item in enumerate(items):
+            loop.done = number
+            _show()
+            yield item
+        loop.done = loop.total
+        _show()
+    finally:
+        if loop in _work.loops:
+            _work.leave(_work.loops[: _work.loops.index(loop)])
+
+
+def _bar(name: str) -> tqdm[None]:
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        desc=name or None,
+        total=1.0,
+        delay=DELAY,
+        leave=False,
+        mininterval=0.5 if terminal else _LOG_EVERY,
+        bar_format="{desc}: {percentage:3.0f} % |{bar:20}| {elapsed}, {remaining} left" + ("" if terminal else "\n"),
+        file=sys.stderr,
+    )
+
+
+def _show() -> None:
+    if (bar := _work.bar) is not None:
+        bar.update(_work.share - bar.n)
 
 
 class Progress:

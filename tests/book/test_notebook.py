@@ -35,6 +35,23 @@ def test_a_former_name_that_papermill_injected_is_taken(capsys: pytest.CaptureFi
     assert Notebook("any", {"length": 12}).asked == {"length": 12}
 
 
+def test_a_first_look_asks_for_less_and_never_for_more() -> None:
+    asked = {"passages": 170, "longest": 0, "length": 64, "quick": True, "text": "", "layer": None}
+    most = claims.claim("sink_rates").quick
+    chapter = Notebook("sink_rates", asked)
+    assert chapter.asked == asked | {"passages": most["passages"]}
+    assert chapter.quick
+    assert Notebook("sink_rates", asked | {"quick": False}).asked["passages"] == 170
+
+
+@pytest.mark.parametrize("name", claims.names())
+def test_a_chapter_that_measures_a_model_has_a_first_look(name: str) -> None:
+    declared = chapters.parameters(name)
+    assert ("quick" in declared) == ("model" in declared) == bool(claims.measurements(name))
+    for parameter, most in claims.claim(name).quick.items():
+        assert most < declared[parameter].value or declared[parameter].value == 0
+
+
 @pytest.mark.parametrize("name", claims.names())
 def test_every_parameter_of_a_measurement_can_be_chosen_in_its_chapter(name: str) -> None:
     declared = chapters.parameters(name)

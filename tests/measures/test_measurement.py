@@ -92,6 +92,25 @@ def test_a_measurement_from_another_has_it_made_first_and_once(store: Path) -> N
     assert lm.runs == ["main", "after"]
 
 
+def test_a_first_look_lies_apart_and_has_no_verdict(store: Path) -> None:
+    lm = Model()
+    whole = MAIN.record(lm, Parameters(length=9))
+    look = AFTER.record(lm, Parameters(length=3), quick=True)
+    assert look.values == {"twice": 6}
+    assert look.provenance["quick"] is True
+    first = MAIN.record(lm, Parameters(length=3), quick=True)
+    assert first.verdict is None
+    assert lm.runs == ["main", "main", "after"]
+    assert {path.relative_to(store).as_posix() for path in store.rglob("*.json")} == {
+        "own/any/tiny.json", "own/quick/any/tiny.json", "own/quick/any/tiny--after.json",
+    }  # fmt: skip
+    assert MAIN.record(lm, Parameters(length=9)) == whole
+    # Nor does a whole measurement answer for a first look, or the other way round.
+    MAIN.record(lm, Parameters(length=9), quick=True)
+    MAIN.record(lm, Parameters(length=3))
+    assert lm.runs[3:] == ["main", "main"]
+
+
 def test_measuring_again_uses_no_other_store(store: Path) -> None:
     lm = Model()
     record = AFTER.record(lm, Parameters(length=4))

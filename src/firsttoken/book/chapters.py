@@ -22,6 +22,7 @@ import nbformat
 
 from firsttoken import claims
 from firsttoken.book.addresses import address, hide_folders, refuse_shared_addresses, shown, title
+from firsttoken.book.ahead import Ahead
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT, write_atomically
 from firsttoken.parameters import Parameter, renamed
@@ -101,8 +102,13 @@ def choose(asked: Mapping[str, str], names: Sequence[str], root: Path = ROOT) ->
     }
 
 
-def run_chapter(chapter: str, values: Mapping[str, Any], out: Path | None = None, root: Path = ROOT) -> Path:
+def run_chapter(
+    chapter: str, values: Mapping[str, Any], out: Path | None = None, root: Path = ROOT, ahead: Ahead | None = None
+) -> Path:
     """Execute a chapter and publish it at `out` (by default `book/chapters/<chapter>.ipynb`) if it succeeds.
+
+    Args:
+        ahead: measures what the chapter asks for before its notebook runs.
 
     Raises:
         FirstTokenError: the chapter or a parameter is unknown, or a cell failed. What ran until then is in
@@ -124,6 +130,8 @@ def run_chapter(chapter: str, values: Mapping[str, Any], out: Path | None = None
     failed = out.parent / ".failed" / out.name
     start = time.perf_counter()
     print(f"{chapter}: running", flush=True)
+    if ahead is not None and ahead.measure(chapter, values) and "fresh" in values:
+        values = {**values, "fresh": False}  # it is
     try:
         papermill.execute_notebook(
             str(notebook),
@@ -162,21 +170,32 @@ def run_chapter(chapter: str, values: Mapping[str, Any], out: Path | None = None
 
 
 def run_chapters(jobs: Sequence[tuple[str, Mapping[str, Any], Path | None]], root: Path = ROOT) -> list[Path]:
-    """Run several chapters; one that fails leaves the others, and the error at the end names all failures."""
+    """Run several chapters; one that fails leaves the others, and the error at the end names all failures.
+
+    What they measure is measured in one process for all of them, each before its notebook; see `ahead`.
+    """
     done: list[Path] = []
     failures: list[str] = []
-    for chapter, values, out in jobs:
-        try:
-            done.append(run_chapter(chapter, values, out, root))
-        except FirstTokenError as error:
-            print(f"{chapter}: failed", flush=True)
-            failures.append(str(error))
+    with Ahead(root) as ahead:
+        for chapter, values, out in jobs:
+            try:
+                done.append(run_chapter(chapter, values, out, root, ahead))
+            except FirstTokenError as error:
+                print(f"{chapter}: failed", flush=True)
+                failures.append(str(error))
     if failures:
         raise FirstTokenError("\n".join(failures))
     return done
 
 
-def report(model: str, names: Sequence[str] = (), asked: Mapping[str, str] | None = None, root: Path = ROOT) -> Path:
+def report(
+    model: str,
+    names: Sequence[str] = (),
+    asked: Mapping[str, str] | None = None,
+    root: Path = ROOT,
+    *,
+    quick: bool = False,
+) -> Path:
     """Run every chapter that has a parameter `model` for one model, into `book/models/<address>/`.
 
     The folder becomes part of the book at the next build. A chapter that fails leaves the others.
@@ -185,13 +204,14 @@ def report(model: str, names: Sequence[str] = (), asked: Mapping[str, str] | Non
         model: anything that the chapters' `model` parameter accepts.
         names: only these chapters.
         asked: further parameters, as text, each given to the chapters that declare it.
+        quick: a first look with fewer and shorter texts, marked as such and without verdicts.
     """
     chosen = [name for name in names or chapters(root) if "model" in parameters(name, root)]
     if not chosen:
         raise FirstTokenError("None of these chapters has a parameter model, so there is nothing to report.")
     refuse_shared_addresses([model])
     folder = root / "book" / "models" / address(model)
-    values = choose({**(asked or {}), "model": model}, chosen, root)
+    values = choose({**(asked or {}), "model": model, **({"quick": "true"} if quick else {})}, chosen, root)
     position = {name: i for i, name in enumerate(chapters(root), 1)}
     jobs = [(name, values[name], folder / f"{position[name]:02d}-{name}.ipynb") for name in chosen]
     try:

@@ -11,12 +11,12 @@ The `parameters` cell is the only place where a chapter's parameters are spelled
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, TypeVar
 
-from firsttoken import models
+from firsttoken import claims, models
 from firsttoken.book import page
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
@@ -35,18 +35,23 @@ class Notebook:
     Attributes:
         chapter: its name, that of the notebook without `.ipynb`.
         names: the notebook's `globals()` right after the `parameters` cell, what papermill injected included.
+        load: gives the models of a parameter `model`; see `models.load_all`.
     """
 
     chapter: str
     names: Mapping[str, Any]
+    load: Callable[..., list[LanguageModel]] = models.load_all
 
     @cached_property
     def asked(self) -> dict[str, Any]:
         """Every parameter with its value in this run: what the notebook has named so far and is text, a number,
-        true, false or nothing. A parameter's former name is taken for its present one, and a line says so."""
+        true, false or nothing. A parameter's former name is taken for its present one, and a line says so; with
+        `quick`, numbers are at most what the claim allows for a first look."""
         kinds = str | int | float | bool | None
         plain = {n: v for n, v in self.names.items() if isinstance(v, kinds) and not n.startswith("_")}
-        return renamed(plain, set(plain) - set(FORMER))
+        asked = renamed(plain, set(plain) - set(FORMER))
+        most = claims.claim(self.chapter).quick if asked.get("quick") else {}
+        return asked | {name: min(asked[name], number) for name, number in most.items() if name in asked}
 
     def __post_init__(self) -> None:
         _ = self.asked  # now, before the notebook gives names to other things
@@ -56,11 +61,16 @@ class Notebook:
         """Whether to measure again even if a record answers the same question."""
         return bool(self.asked.get("fresh", False))
 
+    @property
+    def quick(self) -> bool:
+        """Whether this is a first look, with fewer and shorter texts and without a verdict."""
+        return bool(self.asked.get("quick", False))
+
     @cached_property
     def models(self) -> list[LanguageModel]:
         """The models that the parameter `model` names."""
         settings = {name: self.asked[name] for name in _LOADING if name in self.asked}
-        return models.load_all(self.asked["model"], **settings | {"device_map": settings.get("device_map") or None})
+        return self.load(self.asked["model"], **settings | {"device_map": settings.get("device_map") or None})
 
     def parameters(self, kind: type[P]) -> P:
         """The parameters of one measurement, by keyword from those of the chapter; what it does not name keeps its
@@ -75,7 +85,10 @@ class Notebook:
             only: these models instead of all.
         """
         parameters = self.parameters(measurement.parameters)
-        return [measurement.record(lm, parameters, fresh=self.fresh) for lm in (self.models if only is None else only)]
+        return [
+            measurement.record(lm, parameters, fresh=self.fresh, quick=self.quick)
+            for lm in (self.models if only is None else only)
+        ]
 
     def verdicts(self, judged: Iterable[Record]) -> Display:
         """A box for each record, and the rule that decided them."""

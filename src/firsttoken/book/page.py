@@ -14,6 +14,7 @@ from firsttoken.claims.base import SIGNS
 from firsttoken.plots import Display, table
 from firsttoken.records import Record, Status
 from firsttoken.records.numbers import NOT_MEASURED_YET
+from firsttoken.records.store import QUICK
 
 _BOXES: Mapping[Status, str] = {
     "reproduced": "tip",
@@ -26,8 +27,11 @@ _BOXES: Mapping[Status, str] = {
 def verdict(record: Record | None) -> Display:
     """A box with the status of a claim and the sentence behind it; without a record, "not measured yet"."""
     judged = None if record is None else claims.verdict(record)
-    if record is None or judged is None:
-        status: Status = "not measured"
+    status: Status = "not measured"
+    if record is not None and record.provenance.get(QUICK):
+        title = f"none, a first look ({record.model})"
+        sentence = "Fewer and shorter texts than the claim asks for; run the chapter without `quick` for a verdict."
+    elif record is None or judged is None:
         title, sentence = (
             NOT_MEASURED_YET,
             "No record answers this claim for this model and these parameters.",
@@ -112,6 +116,7 @@ def _origin(record: Record) -> list[tuple[str, str]]:
         "code": state,
         "measured": origin.get("time"),
         "seconds": origin.get("seconds"),
+        "extent": "a first look: fewer and shorter texts" if origin.get(QUICK) else None,
     }
     return [(name, _text(value)) for name, value in facts.items() if value is not None]
 

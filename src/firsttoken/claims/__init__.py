@@ -17,6 +17,7 @@ from firsttoken.claims.base import Claim
 from firsttoken.errors import FirstTokenError
 from firsttoken.records import Record, Verdict
 from firsttoken.records.schema import FORMER_CLAIMS
+from firsttoken.records.store import QUICK
 
 if TYPE_CHECKING:
     from firsttoken.measures.measurement import Measurement
@@ -49,8 +50,13 @@ def claim(name: str) -> Claim:
 
 
 def verdict(record: Record) -> Verdict | None:
-    """What today's rule says about a record; None for variants, and for records that are about no claim."""
-    if record.variant or record.claim not in names() or util.find_spec(f"{__name__}.{record.claim}.verdict") is None:
+    """What today's rule says about a record; None for variants, for first looks, and for records about no claim."""
+    if (
+        record.variant
+        or record.provenance.get(QUICK)
+        or record.claim not in names()
+        or util.find_spec(f"{__name__}.{record.claim}.verdict") is None
+    ):
         return None
     judged: Verdict | None = importlib.import_module(f"{__name__}.{record.claim}.verdict").judge(record)
     return judged

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from firsttoken.records import Record, Status, Verdict
 
@@ -31,6 +31,7 @@ class Claim:
     fixed: str  # when that rule was written, and whether it changed after a look at the numbers
     shows_not: str = ""  # what a reader might take the result to show, and it does not
     would_change: str = ""  # which measurement would change our mind, while the claim is open
+    quick: Mapping[str, int] = field(default_factory=dict)  # for a first look, the most that a parameter may be
 
 
 def of_smoke_run(record: Record) -> Verdict | None:

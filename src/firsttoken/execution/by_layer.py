@@ -27,6 +27,7 @@ from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.forward import run_decoder
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.residual_stream import watch
+from firsttoken.progress import tracked
 
 # (number of the batch, layer, v, probe) -> what to keep of it, (row, ...). `v` (row, token, width) is the residual
 # stream after `layer` layers, from 0 (what enters the first) to all of them; `attention(p, layer)` is the attention of
@@ -99,7 +100,7 @@ def _resident(
     hook_of: HookOf | None,
 ) -> dict[int, list[Tensor]]:
     by_layer: dict[int, list[Tensor]] = {}
-    for number, batch in enumerate(batches):
+    for number, batch in enumerate(tracked(batches)):
         hook = None if hook_of is None else hook_of(number)
         with probe(lm.model, keys=keys, entropy=entropy, renyi2=renyi2, hook=hook) as p:
 

@@ -25,7 +25,7 @@ from firsttoken.execution.empty_model import free
 from firsttoken.execution.streaming import StreamedModel
 from firsttoken.models import LanguageModel
 from firsttoken.models.anatomy import find_layers
-from firsttoken.progress import Progress
+from firsttoken.progress import Progress, tracked
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -47,7 +47,7 @@ def together(
         Exception: whatever a measurement raises; the others are ended.
     """
     if choose_for_one_process(lm, execution) == "resident":
-        return {name: measure(lm) for name, measure in measures.items()}
+        return {name: measure(lm) for name, measure in tracked(measures.items())}
     return _streamed(StreamedModel(lm), measures)
 
 

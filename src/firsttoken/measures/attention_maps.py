@@ -17,6 +17,7 @@ from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe, probe
 from firsttoken.probe.attention import AttentionCall, log_sum_exp, plain_scores
 from firsttoken.probe.forward import run_decoder
+from firsttoken.progress import tracked
 
 
 def attention_maps(lm: LanguageModel, ids: Tensor, chosen: Sequence[tuple[int, int]], batch: int = 8) -> Tensor:
@@ -33,7 +34,7 @@ def attention_maps(lm: LanguageModel, ids: Tensor, chosen: Sequence[tuple[int, i
     """
     check_heads(lm, chosen)
     batches: list[Tensor] = []
-    for part in ids.split(batch):
+    for part in tracked(ids.split(batch)):
         rows: dict[tuple[int, int], Tensor] = {}
 
         def hook(module: Any, call: AttentionCall, rows: dict[tuple[int, int], Tensor] = rows) -> AttentionCall:

@@ -18,6 +18,7 @@ from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.forward import in_batches, run_decoder
+from firsttoken.progress import tracked
 
 
 def alphas(lm: LanguageModel, ids: Tensor, batch_tokens: int = 4096, execution: str = "auto") -> Tensor:
@@ -62,7 +63,7 @@ def alphas_of_prefixes(
 
 def _resident(model: PreTrainedModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int) -> dict[int, Tensor]:
     alphas_of: dict[int, list[Tensor]] = {length: [] for length in lengths}
-    for batch in in_batches(ids, batch_tokens):
+    for batch in tracked(in_batches(ids, batch_tokens)):
         with probe(model, keys=[0]) as p:
             run_decoder(model, batch)
         for length in lengths:

@@ -21,6 +21,7 @@ from firsttoken.models.anatomy import Block, attention_blocks, head_outputs
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
+from firsttoken.progress import tracked
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def trace_heads(lm: LanguageModel, ids: Tensor, batch_tokens: int = 2048) -> Hea
     rows = max(1, batch_tokens // ids.shape[1])
     remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
     with torch.inference_mode(), explain_out_of_memory(remedy):
-        parts = [_trace_batch(lm, batch, blocks) for batch in ids.split(rows)]
+        parts = [_trace_batch(lm, batch, blocks) for batch in tracked(ids.split(rows))]
     return HeadTraces(
         *(torch.cat([getattr(part, name) for part in parts]) for name in HeadTraces.__dataclass_fields__)
     )

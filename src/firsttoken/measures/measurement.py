@@ -16,7 +16,17 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.check import checked
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.records.store import Record, Verdict, recorded, reusable, reuse_or_measure, texts_hash
+from firsttoken.progress import measuring
+from firsttoken.records.store import (
+    QUICK,
+    Record,
+    Verdict,
+    quick_store,
+    recorded,
+    reusable,
+    reuse_or_measure,
+    texts_hash,
+)
 
 P = TypeVar("P")
 
@@ -60,6 +70,7 @@ class Measurement(Generic[P]):
             asked where a record answers the parameters as they are.
         given: a measurement with the same parameters that this one is computed from.
         copies: keys of values that are rounded copies of numbers compared elsewhere.
+        on_demand: a parameter of the chapter that is 0 unless this is asked for, because it takes long; empty: always.
         repeatable: false where another processor's rounding changes all that follows, as in sampled text.
     """
 
@@ -73,6 +84,7 @@ class Measurement(Generic[P]):
     fit: Callable[[LanguageModel, P], P] = as_it_is
     given: Measurement[P] | None = None
     copies: frozenset[str] = frozenset()
+    on_demand: str = ""
     repeatable: bool = True
 
     def record(
@@ -83,6 +95,7 @@ class Measurement(Generic[P]):
         fresh: bool = False,
         store: Path | None = None,
         reference: bool | None = None,
+        quick: bool = False,
     ) -> Record:
         """The record that answers these parameters for a model: an existing one, else measured now and stored.
 
@@ -90,10 +103,14 @@ class Measurement(Generic[P]):
             fresh: measure in any case.
             store: where to look and to write; this machine's own store if none is given.
             reference: whether a committed record will do; see `records.reuse_or_measure`.
+            quick: the parameters are cut for a first look; the record says so, gets no verdict, and lies in a store
+                of its own, so that none of a whole measurement is overwritten or answers for it.
 
         Raises:
             FirstTokenError: the parameters do not fit the model or the texts.
         """
+        if quick:
+            store, reference = store or quick_store(), False
         # What a record answers as it was asked needs no fitting, which may have to look at the weights.
         if self.fit is not as_it_is and not fresh:
             of_texts = texts_hash(self.passages(parameters))
@@ -104,10 +121,11 @@ class Measurement(Generic[P]):
         passages = self.passages(fitted)
 
         def values() -> JSON:
-            if self.given is None:
-                return self.run(lm, fitted, passages)
-            before = self.given.record(lm, fitted, fresh=fresh, store=store, reference=reference)
-            return self.run(lm, fitted, passages, before)
+            given: tuple[Record, ...] = ()
+            if self.given is not None:
+                given = (self.given.record(lm, fitted, fresh=fresh, store=store, reference=reference, quick=quick),)
+            with measuring(f"{self.claim}{self.variant and f' {self.variant}'}, {lm.slug}"):
+                return self.run(lm, fitted, passages, *given)
 
         return reuse_or_measure(
             self.claim,
@@ -115,13 +133,13 @@ class Measurement(Generic[P]):
             parameters=recorded(fitted),
             texts=texts_hash(passages),
             measure=values,
-            judge=self.judge,
+            judge=None if quick else self.judge,
             version=self.version,
             variant=self.variant,
             fresh=fresh,
             store=store,
             reference=reference,
-            about=lambda: about(lm, fitted, passages),
+            about=lambda: about(lm, fitted, passages) | ({QUICK: True} if quick else {}),
         )
 
     def asked(self, record: Record) -> P:

@@ -5,7 +5,6 @@ Logits over the vocabulary are often the largest tensor of a pass, and no statis
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +25,6 @@ def run_decoder(model: PreTrainedModel, ids: Tensor, **options: Any) -> Tensor:
     return hidden
 
 
-def in_batches(ids: Tensor, batch_tokens: int) -> Iterator[Tensor]:
+def in_batches(ids: Tensor, batch_tokens: int) -> tuple[Tensor, ...]:
     """The rows of (text, token), in order, at most `batch_tokens` tokens at once and at least one text."""
-    yield from ids.split(max(1, batch_tokens // ids.shape[1]))
+    return ids.split(max(1, batch_tokens // ids.shape[1]))

@@ -14,6 +14,7 @@ from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe.attention_probe import probe
 from firsttoken.probe.forward import in_batches
 from firsttoken.probe.interventions import Hook
+from firsttoken.progress import tracked
 
 TOP = 5
 ROWS = 8  # of logits at a time
@@ -33,7 +34,7 @@ def mean_losses(
     """Mean loss of each text over the given queries, with every attention call changed by `hook`: (text,), float64."""
     losses = []
     with explain_out_of_memory(f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]})"):
-        for batch in in_batches(ids, batch_tokens):
+        for batch in tracked(in_batches(ids, batch_tokens)):
             with probe(lm.model, hook=hook):
                 losses.append(predict(lm, batch, queries, batch_tokens, top=0).loss)
     return torch.cat(losses).double().mean(1)

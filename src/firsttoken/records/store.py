@@ -38,6 +38,9 @@ def recorded(parameters: Any) -> JSON:
     return {name: value for name, value in asdict(parameters).items() if name not in UNRECORDED}
 
 
+QUICK = "quick"  # in the provenance of a record with fewer and shorter texts, which gets no verdict
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What one record says about one claim of the paper, in one sentence."""
@@ -80,6 +83,11 @@ def reference_store() -> Path:
 
 def local_store() -> Path:
     return local_results(ROOT)
+
+
+def quick_store() -> Path:
+    """Where the records of first looks lie, apart from those that are whole."""
+    return local_store() / QUICK
 
 
 # -- reading and writing ------------------------------------------------------------------------------------

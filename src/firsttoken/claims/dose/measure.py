@@ -25,6 +25,7 @@ from firsttoken.measures.bos_arms import Arm
 from firsttoken.measures.dose import Change, Masses, dosed, matching_strength, noisy, sharpened
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.progress import tracked
 
 DOSES = (2.0, 1.0, 0.0, -1.0, -2.0, -4.0, -8.0)  # nats on key 0
 OTHER_KEY_DOSES = (2.0, 4.0)  # nats on one random ordinary key
@@ -85,7 +86,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     def numbers(there: Ran) -> JSON:
         return describe(there, bench.untouched, parameters.seed)
 
-    doses = {c: bench.run(partial(on_first, c)) if c else bench.untouched for c in DOSES}
+    doses = {c: bench.run(partial(on_first, c)) if c else bench.untouched for c in tracked(DOSES)}
     by_dose = {c: numbers(there) for c, there in doses.items()}
     cost = {c: by_dose[c]["loss_rise"]["value"] for c in DOSES if c < 0}
     chosen = next((c for c in sorted(cost, reverse=True) if cost[c] >= LEAST_COST), min(cost))
@@ -106,10 +107,10 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
         "cost": by_dose[chosen]["loss_rise"],
     }
     sigma = matching_strength(lambda sigma: scale.rise(partial(noisy, sigma, NOISE_SEEDS[0])), target, start=1.0)
-    of_seed = [bench.run(partial(noisy, sigma, seed)) for seed in NOISE_SEEDS]
+    of_seed = [bench.run(partial(noisy, sigma, seed)) for seed in tracked(NOISE_SEEDS)]
     values["noise"] = control(pooled(of_seed), sigma) | {"by_seed": [control(there, sigma) for there in of_seed]}
     values["beyond_control"] = values["noise"]["dose_minus_control"]
-    for name, sign in (("sharpened", 1), ("flattened", -1)):
+    for name, sign in tracked((("sharpened", 1), ("flattened", -1))):
         strength = matching_strength(partial(_rise_of_power, scale, sign), target, start=0.5)
         beta = exp(sign * strength)
         values[name] = control(bench.run(partial(sharpened, beta)), beta)
@@ -122,7 +123,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
                 statistics.bootstrap(bench.untouched.seen.other_mass, seed=parameters.seed)
             ),
         }
-        for c in OTHER_KEY_DOSES
+        for c in tracked(OTHER_KEY_DOSES)
         for there in [bench.run(partial(on_other, c, measured.other_keys))]
     ]
     return values

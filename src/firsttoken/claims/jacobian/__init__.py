@@ -22,4 +22,5 @@ CLAIM = Claim(
     would_change=(
         "A sink moved by its strength alone, with the text unchanged, that leaves the sensitivity where it was."
     ),
+    quick={"passages": 4},
 )

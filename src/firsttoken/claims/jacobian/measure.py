@@ -16,6 +16,7 @@ from firsttoken.measures.bos_contrast import first_token_mass
 from firsttoken.measures.jacobian import Gains, choose_sources, gains
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
+from firsttoken.progress import tracked
 from firsttoken.ranges import at_least
 from firsttoken.statistics import mean_estimates, ratio_estimates
 
@@ -56,9 +57,9 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     of_arm = {
         arm: [
             gains(lm, row, at, parameters.directions, arm, parameters.seed + number, parameters.batch_tokens)
-            for number, (row, at) in enumerate(zip(ids, sources, strict=True))
+            for number, (row, at) in enumerate(zip(ids, tracked(sources), strict=True))
         ]
-        for arm in ARMS
+        for arm in tracked(ARMS)
     }
     mass = {arm: first_token_mass(lm, ids, arm, parameters.seed) for arm in ARMS}
     return summary(of_arm, parameters.seed) | {"first_token_mass": mass}

@@ -26,4 +26,5 @@ CLAIM = Claim(
         "Models without a sink, by gating or learned sink logits, that need the first tokens in the window all the "
         "same."
     ),
+    quick={"windows": 2, "length": 320, "needle_length": 256},
 )

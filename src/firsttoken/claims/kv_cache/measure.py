@@ -29,6 +29,7 @@ from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import logits_at, mean_losses
+from firsttoken.progress import tracked
 from firsttoken.ranges import at_least
 
 SINKS = (1, 2, 4, 8)
@@ -135,10 +136,10 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     # Made first: where its text is too short for the facts, nothing has been measured yet that would be lost.
     task = task_scores.needle(lm, parameters.bos, parameters.needle_length, count=QUESTION_TEXTS, seed=parameters.seed)
     hooks = policies(lm, parameters.window)
-    loss = {name: losses(lm, ids, parameters, hook) for name, hook in hooks.items()}
+    loss = {name: losses(lm, ids, parameters, hook) for name, hook in tracked(hooks.items())}
     values = summary(loss, parameters.seed)
     names = ("full", "window", "sinks 4", "heavy hitters")
-    values["retrieval"] = {name: retrieval(lm, task, hooks[name], parameters.seed) for name in names}
+    values["retrieval"] = {name: retrieval(lm, task, hooks[name], parameters.seed) for name in tracked(names)}
     values["sliding_layers"] = lm.config.get_text_config().num_hidden_layers - len(full_layers(lm))
     return values
 
@@ -175,7 +176,7 @@ def summary(loss: dict[str, Tensor], seed: int = 0) -> JSON:
 def retrieval(lm: LanguageModel, task: task_scores.Task, hook: Hook | None, seed: int = 0) -> JSON:
     """Share of hidden facts that are found, over texts; the facts lie further back than the window reaches."""
     shares = []
-    for item in task.items:
+    for item in tracked(task.items):
         positions = torch.tensor([question.position for question in item.questions])
         with torch.inference_mode(), probe(lm.model, hook=hook):
             logits = logits_at(lm, torch.tensor([item.ids]), positions)[0].cpu()
@@ -201,7 +202,7 @@ def run_stream(lm: LanguageModel, parameters: Stream, passages: Sequence[str], s
     token = prompt
     begun = time.perf_counter()
     with torch.inference_mode():
-        for number in range(1, parameters.stream + 1):
+        for number in tracked(range(1, parameters.stream + 1)):
             logits = lm.model(token, past_key_values=cache, use_cache=True).logits[0, -1].float().cpu()
             drawn = int(torch.multinomial(logits.softmax(-1), 1, generator=generator))
             made.append(drawn)
@@ -233,6 +234,7 @@ STREAM = Measurement(
     passages=lambda _: [texts.passages()[0].text],
     run=run_stream,
     variant="stream",
+    on_demand="stream",
     repeatable=False,  # one token drawn otherwise, and all that follows is another text
 )
 MEASUREMENTS = (MEASUREMENT, STREAM)

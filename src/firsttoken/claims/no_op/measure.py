@@ -30,6 +30,7 @@ from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.forward import in_batches, run_decoder
+from firsttoken.progress import tracked
 from firsttoken.ranges import at_least
 from firsttoken.texts.token_classes import conditions, decode
 
@@ -135,7 +136,7 @@ def first_token_attention(lm: LanguageModel, ids: Tensor, batch_tokens: int = 20
     parts = []
     remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
     with torch.inference_mode(), explain_out_of_memory(remedy):
-        for batch in in_batches(ids, batch_tokens):
+        for batch in tracked(in_batches(ids, batch_tokens)):
             with probe(lm.model, keys=[0]) as p:
                 run_decoder(lm.model, batch)
             parts.append(p.attention.transpose(0, 1).cpu())

@@ -23,6 +23,7 @@ from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.spread import Distances, distances, reach, run_edits, spread
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
+from firsttoken.progress import tracked
 from firsttoken.ranges import at_least
 from firsttoken.statistics import mean_estimates, ratio_estimates
 from firsttoken.texts.edits import Edit, choose_edits, edit_text, parse_edit, shakespeare, token_synonyms
@@ -79,7 +80,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     ids = texts.encode(lm, edited, parameters.text_tokens, "never")
     vocabulary = sorted(set(ids.flatten().tolist()))
     edits = choose_edits(ids, parameters.edits, token_synonyms(lm), vocabulary, parameters.seed)
-    of_arm = {arm: run_edits(lm, ids, edits, arm, parameters.batch_tokens, execution) for arm in arms}
+    of_arm = {arm: run_edits(lm, ids, edits, arm, parameters.batch_tokens, execution) for arm in tracked(arms)}
     used = ids[sorted({edit.text for edit in edits})[:16]]
     return summary(of_arm, edits, parameters) | {
         "first_token_mass": {arm: first_token_mass(lm, used, arm, execution=execution) for arm in arms},

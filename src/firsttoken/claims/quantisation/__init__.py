@@ -24,4 +24,5 @@ CLAIM = Claim(
     would_change=(
         "The same comparison on unquantised weights, in several families, with the cache rounded in earnest."
     ),
+    quick={"passages": 4},
 )

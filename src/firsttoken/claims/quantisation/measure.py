@@ -32,6 +32,7 @@ from firsttoken.probe.forward import run_decoder
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import mean_losses
 from firsttoken.probe.residual_stream import residual_stream
+from firsttoken.progress import tracked
 from firsttoken.ranges import at_least
 
 CACHE_BITS = (8, 4, 3, 2)
@@ -97,9 +98,9 @@ def cache(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Parameters)
     """The increase of the loss with a rounded key-value cache, and what keeping tokens exact saves of it."""
     increases: JSON = {}
     by_keeping: dict[tuple[str, int], dict[str, Tensor]] = {}
-    for grouping in GROUPINGS:
+    for grouping in tracked(GROUPINGS):
         increases[grouping] = {}
-        for bits in CACHE_BITS:
+        for bits in tracked(CACHE_BITS):
             increase = {
                 name: losses(lm, ids, parameters, rounded_cache(bits, grouping, exact)) - plain
                 for name, exact in keeping(parameters.kept).items()
@@ -119,9 +120,9 @@ def cache(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Parameters)
 def activations(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Parameters) -> JSON:
     """The increase of the loss with rounded inputs of all matrices."""
     increases: JSON = {}
-    for scope in SCOPES:
+    for scope in tracked(SCOPES):
         increases[scope] = {}
-        for bits in ACTIVATION_BITS:
+        for bits in tracked(ACTIVATION_BITS):
             increase = {}
             for name, exact in keeping(parameters.kept).items():
                 with rounded_activations(lm.model, bits, scope, exact):
@@ -133,7 +134,7 @@ def activations(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Param
 def weights(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Parameters) -> JSON:
     """The increase of the loss with rounded weights, and with the first tokens' keys and values from exact ones."""
     increases: JSON = {}
-    for bits in WEIGHT_BITS:
+    for bits in tracked(WEIGHT_BITS):
         rounded = []
         intact = []
         for row in ids.split(max(1, parameters.batch_tokens // ids.shape[1])):
@@ -174,7 +175,7 @@ def outliers(lm: LanguageModel, ids: Tensor, seed: int = 0) -> JSON:
     """
     samples: dict[str, list[Tensor]] = {}
     at_first = []
-    for row in ids:
+    for row in tracked(ids.unbind()):
         v = residual_stream(lm.model, row[None])[:, 0].cpu()  # (layer + 1, token, width)
         size = v.abs()
         median = size.flatten(1).median(1).values

@@ -254,6 +254,7 @@ LONG_TEXTS = Measurement(
     passages=lambda _: [texts.long_text()],
     run=run_long,
     variant="long",
+    on_demand="longest",
     fit=as_long_as,
 )
 MEASUREMENTS = (MEASUREMENT, LONG_TEXTS)

@@ -25,4 +25,5 @@ CLAIM = Claim(
         "A control that harms the loss as much and leaves the sink: if it moves predictions as far, the sink is not"
         " what protects."
     ),
+    quick={"passages": 6, "candidates": 6},
 )

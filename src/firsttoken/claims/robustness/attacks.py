@@ -16,6 +16,7 @@ from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe, probe
 from firsttoken.probe.forward import run_decoder
 from firsttoken.probe.losses import token_losses
+from firsttoken.progress import tracked
 
 REPEATS = 32
 PIN = "Here is a text.\n"
@@ -135,9 +136,9 @@ def search(
 
     suffix: list[int] = []
     masses = [mass([])]
-    for _ in range(tokens):
+    for _ in tracked(range(tokens)):
         drawn = vocabulary[torch.randperm(len(vocabulary), generator=generator)[:candidates]].tolist()
-        scored = [(mass([*suffix, token]), token) for token in drawn]
+        scored = [(mass([*suffix, token]), token) for token in tracked(drawn)]
         lowest, best = min(scored)
         suffix.append(best)
         masses.append(lowest)

@@ -27,6 +27,7 @@ from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.interventions import in_every_layer, weaken_key
+from firsttoken.progress import tracked
 from firsttoken.ranges import at_least
 from firsttoken.statistics import ratio_of_sums
 from firsttoken.texts.edits import token_synonyms
@@ -158,9 +159,9 @@ def log_probabilities(lm: LanguageModel, rows: Sequence[Tensor]) -> list[Tensor]
     """
     bos = torch.tensor(lm.prefix("auto"), dtype=torch.int64)
     of_row: dict[int, Tensor] = {}
-    for length in {len(row) for row in rows}:
+    for length in tracked({len(row) for row in rows}):
         of_length = [n for n, row in enumerate(rows) if len(row) == length]
-        for start in range(0, len(of_length), BATCH):
+        for start in tracked(range(0, len(of_length), BATCH)):
             batch = of_length[start : start + BATCH]
             given = torch.stack([torch.cat([bos, rows[n]]) for n in batch]).to(lm.model.device)
             with torch.inference_mode(), explain_out_of_memory("use a smaller model or another device"):
@@ -196,7 +197,7 @@ def sensitivity(
     shifts: dict[str, Tensor] = {}
     with sink_arm(lm, arm, means):
         clean = dict(zip(befores, log_probabilities(lm, list(befores.values())), strict=True))
-        for kind, of_kind in pairs.items():
+        for kind, of_kind in tracked(pairs.items()):
             with noisy_embeddings(lm, seed) if kind == "noise" else nullcontext():
                 moved = log_probabilities(lm, [after for _, after in of_kind])
             both = zip(of_kind, moved, strict=True)
@@ -225,7 +226,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
         if len(pairs[kind]) < 2:
             raise FirstTokenError(f"Only {len(pairs[kind])} texts allow a change of kind {kind}; give more passages.")
     means = calibrated(lm, "auto")
-    reactions = {arm: sensitivity(lm, ids, pairs, arm, means, seed) for arm in ARMS}
+    reactions = {arm: sensitivity(lm, ids, pairs, arm, means, seed) for arm in tracked(ARMS)}
     shifts = {arm: reaction.shifts for arm, reaction in reactions.items()}
 
     def of_kind(arm: str, kind: str) -> JSON:

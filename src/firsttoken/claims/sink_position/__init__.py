@@ -26,4 +26,5 @@ CLAIM = Claim(
         "A model trained with BOS fixed that keeps its sink under another first token, or one trained without that "
         "loses it there."
     ),
+    quick={"passages": 6},
 )

@@ -27,6 +27,7 @@ from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.forward import in_batches, run_decoder
 from firsttoken.probe.residual_stream import watch
+from firsttoken.progress import tracked
 from firsttoken.ranges import at_least
 from firsttoken.texts.token_classes import decode
 
@@ -139,7 +140,7 @@ def profiles(lm: LanguageModel, inputs: Inputs, batch_tokens: int = 512) -> tupl
     alphas, states = [], []
     remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {length})"
     with torch.inference_mode(), explain_out_of_memory(remedy):
-        for batch in in_batches(inputs.ids, batch_tokens):
+        for batch in tracked(in_batches(inputs.ids, batch_tokens)):
             extra = {}
             if inputs.positions is not None:
                 extra["position_ids"] = inputs.positions.expand(len(batch), -1).to(lm.model.device)

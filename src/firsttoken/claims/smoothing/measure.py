@@ -31,6 +31,7 @@ from firsttoken.measures.spectra import effective_rank, rest_entropy, singular_v
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
 from firsttoken.probe.forward import in_batches
+from firsttoken.progress import tracked
 from firsttoken.ranges import at_least
 from firsttoken.statistics import mean_estimates, ratio_of_sums
 
@@ -64,7 +65,7 @@ def rows(
         execution: see `by_layer.through_layers`.
     """
     inputs, first = start(lm, ids, arm)
-    batches = list(in_batches(inputs, batch_tokens))
+    batches = in_batches(inputs, batch_tokens)
     kinds = ("entropy", "renyi2") if renyi2 else ("entropy",)
 
     def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor | None:
@@ -121,7 +122,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     """
     execution = parameters.execution
     ids = texts.encode(lm, passages, parameters.text_tokens, "never")
-    of_arm = {arm: rows(lm, ids, arm, parameters.batch_tokens, execution=execution) for arm in ARMS}
+    of_arm = {arm: rows(lm, ids, arm, parameters.batch_tokens, execution=execution) for arm in tracked(ARMS)}
     values = summary(of_arm, parameters.seed)
     values["shown"] = shown(lm, ids[0], heads_growth(values), parameters)
     values["first_token_mass"] = {arm: first_token_mass(lm, ids, arm, parameters.seed, execution) for arm in ARMS}
@@ -241,6 +242,7 @@ BY_LENGTH = Measurement(
     passages=lambda _: [texts.long_text()],
     run=run_by_length,
     variant="length",
+    on_demand="longest",
     fit=as_long_as,
 )
 MEASUREMENTS = (MEASUREMENT, BY_LENGTH)

@@ -28,4 +28,5 @@ CLAIM = Claim(
     would_change=(
         "A bound close enough to the measured Jacobian that a change of the sink predicts a change of the sensitivity."
     ),
+    quick={"passages": 4, "bounded": 1, "repeats": 64},
 )

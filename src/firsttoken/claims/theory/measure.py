@@ -28,6 +28,7 @@ from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.path_sums import log_path_sums, walk
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
+from firsttoken.progress import tracked
 from firsttoken.ranges import at_least
 from firsttoken.statistics import mean_estimates, ratio_of_sums
 
@@ -136,10 +137,10 @@ def compare(lm: LanguageModel, ids: Tensor, parameters: Parameters) -> JSON:
     sources = [choose_sources(ids.shape[1], parameters.sources, generator) for _ in ids]
     values: JSON = {"bound": {}, "violations": 0, "pairs": 0}
     orders: dict[Arm, Tensor] = {}
-    for arm in ARMS:
+    for arm in tracked(ARMS):
         by_text = [
             _compare_one(lm, norms, row, at, arm, parameters, parameters.seed + number)
-            for number, (row, at) in enumerate(zip(ids, sources, strict=True))
+            for number, (row, at) in enumerate(zip(ids, tracked(sources), strict=True))
         ]
         log_gain, tight, theorem = (
             torch.stack([one[name] for one in by_text]) for name in ("gain", "tight", "theorem")
