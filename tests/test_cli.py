@@ -58,7 +58,9 @@ def test_a_bad_parameter_is_one_line(
 
 def test_practice_is_the_chapters_for_serving(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     asked: list = []
-    monkeypatch.setattr(chapters, "report", lambda model, names, values, quick: asked.append((model, list(names))) or "there")
+    monkeypatch.setattr(
+        chapters, "report", lambda model, names, values, quick: asked.append((model, list(names))) or "there"
+    )
     assert cli.main(["report", "m", "--practice"]) == 0
     assert asked == [("m", ["kv_cache", "quantisation", "robustness"])]
     assert cli.main(["report", "m", "kv_cache", "--practice"]) == 2

@@ -13,7 +13,7 @@ from firsttoken.claims.base import SIGNS, Claim
 from firsttoken.errors import FirstTokenError
 from firsttoken.model_names import ModelName, model_name
 from firsttoken.records import Record, all_records
-from firsttoken.records.numbers import NOT_MEASURED_YET, estimate
+from firsttoken.records.numbers import NOT_RUN, estimate
 
 
 def main_records(claim: Claim, model: str = "") -> list[Record]:
@@ -65,7 +65,7 @@ def headline(claim: Claim, record: Record) -> list[nodes.Node]:
 def status(record: Record) -> str:
     """The word for what today's rule says about a record."""
     verdict = claims.verdict(record)
-    return verdict.status if verdict else NOT_MEASURED_YET
+    return verdict.status if verdict else NOT_RUN
 
 
 def badge(word: str) -> nodes.inline:
@@ -83,7 +83,7 @@ def line(claim: Claim, record: Record) -> nodes.paragraph:
     word, what = status(record), nodes.inline("", "", nodes.Text(name_of(record).name), classes=["result-what"])
     if claim.headline:
         what += [nodes.Text(": "), *headline(claim, record)]
-        if word == "not measured":
+        if word == "inconclusive":
             what += nodes.inline("", "", nodes.Text("; decides nothing"), classes=["interval"])
     return nodes.paragraph("", "", badge(word), nodes.Text(" "), what, classes=["result-line"])
 

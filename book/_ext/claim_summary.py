@@ -15,7 +15,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from firsttoken import claims
 from firsttoken.errors import FirstTokenError
-from firsttoken.records.numbers import NOT_MEASURED_YET, fill
+from firsttoken.records.numbers import NOT_RUN, fill
 
 logger = logging.getLogger(__name__)
 MODEL_PAGE = re.compile(r"book/models/([^/]+)/")
@@ -37,7 +37,7 @@ class ClaimSummary(SphinxDirective):
         records = main_records(claim, page[1] if page else "")
         results: list[nodes.Node] = [line(claim, record) for record in records]
         if not records:
-            results = [plain(NOT_MEASURED_YET)]
+            results = [plain(NOT_RUN)]
         elif claim.headline:
             results.append(plain(f"Number: {headline_name(claim, records[0])}, with 95 % interval over {claim.unit}."))
         if known := identities(records):

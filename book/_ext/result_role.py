@@ -1,6 +1,6 @@
 """The role `` {result}`claim.model.name:format` ``: a measured number in prose, read from its record.
 
-A record that does not exist gives "not measured yet"; a key that leads nowhere is a warning, which fails the
+A record that does not exist gives "not run"; a key that leads nowhere is a warning, which fails the
 build. `` {result-interval}`...` `` prints the interval too, for pages that hide nothing behind a pointer.
 """
 
@@ -24,7 +24,7 @@ class result(nodes.inline):
 
 def result_node(quoted: Quoted) -> result:
     """The node for a number, as role and verdict board show it."""
-    classes = ["result"] if quoted.measured else ["result", "not-measured"]
+    classes = ["result"] if quoted.measured else ["result", "not-run"]
     return result(quoted.text, quoted.text, classes=classes, detail=quoted.detail)
 
 

@@ -14,7 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from firsttoken.claims.base import Claim
 from firsttoken.errors import FirstTokenError
-from firsttoken.records.numbers import NOT_MEASURED_YET, fill
+from firsttoken.records.numbers import NOT_RUN, fill
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class VerdictBoard(SphinxDirective):
     def measured(self, claim: Claim) -> list[nodes.Node]:
         records = main_records(claim)
         if not records:
-            return [text(NOT_MEASURED_YET, "not-measured")]
+            return [text(NOT_RUN, "not-run")]
         lines: list[nodes.Node] = [text(headline_name(claim, records[0]), "board-note")]
         for record in records:
             try:
@@ -57,7 +57,7 @@ def chapter_link(page: str, pages: set[str], claim: Claim) -> nodes.Node:
     """A link to the chapter of a claim, under the chapter's own title."""
     target = f"book/chapters/{claim.id}"
     if target not in pages:
-        return nodes.inline("", "", nodes.Text(f"{claim.id.replace('_', ' ')} (to come)"), classes=["not-measured"])
+        return nodes.inline("", "", nodes.Text(f"{claim.id.replace('_', ' ')} (to come)"), classes=["not-run"])
     link = addnodes.pending_xref(
         "",
         nodes.inline("", ""),

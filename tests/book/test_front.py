@@ -66,7 +66,7 @@ def test_the_summary_says_what_the_card_and_the_records_say(visit: Visit) -> Non
         for record in records:
             verdict = claims.verdict(record)
             assert shown_name(record) in text, name
-            assert (verdict.status if verdict else "not measured yet") in text, name
+            assert (verdict.status if verdict else "not run") in text, name
             if card.headline:
                 estimate = record.values[card.headline]
                 low, high = format(estimate["low"], card.format), format(estimate["high"], card.format)
@@ -88,7 +88,7 @@ def test_the_board_has_every_claim_in_the_order_of_the_contents(visit: Visit, ht
         for line, record in zip(lines.all(), main_records(name), strict=True):
             said = line.inner_text()
             verdict = claims.verdict(record)
-            assert (verdict.status if verdict else "not measured yet") in said, "a word, not only a colour"
+            assert (verdict.status if verdict else "not run") in said, "a word, not only a colour"
             assert "[" in said
             assert "n\xa0=\xa0" in said
             assert shown_name(record) in said
@@ -128,7 +128,7 @@ def test_every_number_of_the_answer_is_measured_and_has_its_interval(visit: Visi
     answer = visit().open("book/intro.html").locator(".answer")
     numbers = answer.locator(".result")
     assert numbers.count() >= 6
-    assert answer.locator(".not-measured").count() == 0
+    assert answer.locator(".not-run").count() == 0
     assert answer.locator(".interval").count() == numbers.count()
     assert "Not run" in answer.inner_text()
 

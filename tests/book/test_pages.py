@@ -196,7 +196,7 @@ def test_the_page_at_a_former_address_can_be_read_by_everyone(visit: Visit, html
 
 def test_a_number_without_a_record_is_not_measured_yet(visit: Visit) -> None:
     page = visit().open("book/how-to-read.html")
-    assert page.locator(".result.not-measured").all_inner_texts() == ["not measured yet"]
+    assert page.locator(".result.not-run").all_inner_texts() == ["not run"]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -112,7 +112,7 @@ def test_a_record_has_every_arm_and_control(values: JSON) -> None:
     assert len(values["noise"]["by_seed"]) == 3
     for other in values["other_key"]:
         assert other["mass_on_key"]["value"] > 2 * other["untouched_mass_on_key"]["value"]
-    assert verdict.judge(record_of(values)).status in ("reproduced", "partly", "not reproduced", "not measured")
+    assert verdict.judge(record_of(values)).status in ("reproduced", "partly", "not reproduced", "inconclusive")
 
 
 def said_by(lm: LanguageModel) -> Tensor:
@@ -204,13 +204,13 @@ def record_of(values: JSON) -> Record:
         ({}, "reproduced"),
         ({"more": 0.96}, "partly"),  # too small an effect: (b) alone
         ({"less": 1.04}, "partly"),
-        ({"more": 0.96, "difference": 0.01}, "not measured"),
+        ({"more": 0.96, "difference": 0.01}, "inconclusive"),
         ({"difference": 0.01}, "partly"),  # the interval of the difference contains 0
         ({"match": 1.2}, "partly"),
         ({"match": 0.8}, "partly"),
         ({"match": None}, "partly"),
         ({"cost": 0.07}, "partly"),
-        ({"match": 1.2, "less": 1.01}, "not measured"),
+        ({"match": 1.2, "less": 1.01}, "inconclusive"),
         ({"more": 1.03}, "not reproduced"),
         ({"less": 0.97}, "not reproduced"),
         ({"difference": -0.03}, "not reproduced"),
@@ -222,4 +222,4 @@ def test_the_verdict(given: dict[str, Any], status: str) -> None:
     judged = verdict.judge(record_of(case(**given)))
     assert judged.status == status
     assert ("unmatched" in judged.sentence) == (given.get("match", 1) in (1.2, 0.8, None))
-    assert ("cannot be decided" in judged.sentence) == (status == "not measured")
+    assert ("cannot be decided" in judged.sentence) == (status == "inconclusive")

@@ -174,7 +174,7 @@ def test_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
         ((1.4, 1.9), 0.02, "reproduced"),
         ((0.9, 1.1), 0.02, "not reproduced"),
         ((0.5, 0.9), 0.02, "not reproduced"),
-        ((1.4, 1.9), 0.45, "not measured"),
+        ((1.4, 1.9), 0.45, "inconclusive"),
     ],
 )
 def test_verdicts_follow_from_the_numbers(ratio: tuple[float, float], without: float, status: str) -> None:

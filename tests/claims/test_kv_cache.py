@@ -309,7 +309,7 @@ def test_bad_input() -> None:
         (1.0, 0.9, 0.85, "partly"),
         (1.0, 0.3, 0.1, "partly"),
         (1.0, 0.0, 0.1, "not reproduced"),
-        (0.05, 0.9, 0.1, "not measured"),
+        (0.05, 0.9, 0.1, "inconclusive"),
     ],
 )
 def test_verdicts_follow_from_the_numbers(harm: float, recovered: float, control: float, status: str) -> None:

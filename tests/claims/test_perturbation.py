@@ -241,7 +241,7 @@ def test_record_of_a_real_model(lm: LanguageModel) -> None:
     assert perturbation.MEASUREMENT.record(lm, parameters) == record
     one = perturbation.MEASUREMENT.record(lm, perturbation.Parameters(**few, bos="never"))
     assert one.verdict is not None
-    assert one.verdict.status == "not measured"
+    assert one.verdict.status == "inconclusive"
     assert one.values["by_layer"]["without_bos"] == values["by_layer"]["without_bos"]
 
 
@@ -288,7 +288,7 @@ def record_of(ratio: tuple[float, float], without: float) -> Record:
         ((1.9, 2.3), 0.02, "reproduced"),
         ((0.9, 1.1), 0.02, "not reproduced"),
         ((0.5, 0.9), 0.02, "not reproduced"),
-        ((1.9, 2.3), 0.45, "not measured"),
+        ((1.9, 2.3), 0.45, "inconclusive"),
     ],
 )
 def test_verdicts_follow_from_the_numbers(ratio: tuple[float, float], without: float, status: str) -> None:

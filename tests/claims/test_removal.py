@@ -123,14 +123,14 @@ def values(increase: float, with_it: float, without: float, prepends: bool = Tru
         (values(2.0, 0.8, 0.7), "partly"),
         (values(0.2, 0.8, 0.3), "partly"),
         (values(0.02, 0.8, 0.8), "not reproduced"),
-        (values(2.0, 0.8, 0.3, prepends=False), "not measured"),
+        (values(2.0, 0.8, 0.3, prepends=False), "inconclusive"),
     ],
 )
 def test_verdicts_follow_from_the_numbers(measured: dict[str, object], status: str) -> None:
     judged = verdict.judge(Record("removal", "some-model", {}, measured, {}))
     assert judged.status == status
     assert f"{measured['loss_increase']['value']:+.2f}" in judged.sentence  # type: ignore[index]
-    assert ("some-model puts none" in judged.sentence) == (status == "not measured")
+    assert ("some-model puts none" in judged.sentence) == (status == "inconclusive")
 
 
 def test_above_chance_is_0_for_guessing_and_1_for_perfect() -> None:

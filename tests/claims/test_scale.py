@@ -44,7 +44,7 @@ def test_a_record_of_a_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (measured.values["layers"], measured.values["heads"], measured.values["width"]) == (30, 9, 576)
     assert measured.values["parameters"] == sum(p.numel() for p in lm.model.parameters())
     assert measured.verdict is not None
-    assert measured.verdict.status == "not measured"
+    assert measured.verdict.status == "inconclusive"
     assert "135M parameters" in measured.verdict.sentence
     again = scale.MEASUREMENT.again(lm, measured, tmp_path / "again")
     assert list(records.differences(again.values, measured.values, 1e-6)) == []
@@ -55,7 +55,7 @@ def test_the_verdict_on_the_papers_model(mass: float, status: str) -> None:
     of_paper = record("meta-llama/Llama-3.1-405B", 4e11, mass)
     assert verdict.judge(of_paper).status == status
     longer = replace(of_paper, parameters={**of_paper.parameters, "length": 128})
-    assert verdict.judge(longer).status == "not measured"
+    assert verdict.judge(longer).status == "inconclusive"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_the_papers_models_stay_in_the_table() -> None:
     rows = [re.split(r"\s{2,}|\s*\|\s*", line.strip(" |")) for line in lines]
     assert [row[0] for row in rows] == ["LLaMa 3.1 8B", "LLaMa 3.1 70B", "LLaMa 3.1 405B", "a-x-2b"]
     assert [row[1] for row in rows] == ["8.03B", "70.6B", "406B", "2B"]
-    assert all(row[4] == row[6] == "not measured yet" for row in rows[:3])
+    assert all(row[4] == row[6] == "not run" for row in rows[:3])
     assert rows[2][5] == "about 80%"
 
 

@@ -165,7 +165,7 @@ def record_of(shannon: tuple[float, float], renyi2: tuple[float, float], without
         ((1.1, 1.2), (0.8, 0.9), 0.02, "reproduced"),
         ((0.8, 0.9), (1.1, 1.2), 0.02, "not reproduced"),
         ((0.9, 1.1), (1.1, 1.2), 0.02, "not reproduced"),
-        ((1.1, 1.2), (1.1, 1.2), 0.4, "not measured"),
+        ((1.1, 1.2), (1.1, 1.2), 0.4, "inconclusive"),
     ],
 )
 def test_shannon_alone_decides(

@@ -116,8 +116,8 @@ def test_rows_hold_what_was_trained_and_no_more() -> None:
         ({128: 0.10, 2048: 0.60}, "reproduced"),
         ({128: 0.10, 2048: 0.115}, "partly"),
         ({128: 0.60, 2048: 0.10}, "not reproduced"),
-        ({128: 0.01, 2048: 0.04}, "not measured"),
-        ({2048: 0.60}, "not measured"),
+        ({128: 0.01, 2048: 0.04}, "inconclusive"),
+        ({2048: 0.60}, "inconclusive"),
     ],
 )
 def test_verdict_on_context_length(never: dict[int, float], status: str) -> None:
@@ -195,7 +195,7 @@ def test_each_row_reads_its_model_in_its_own_way() -> None:
         ({"causal_never": (0.2, 0.2, 0.0), "causal_fixed": (0.9, 0.1, 0.0)}, "partly"),
         ({"causal_never": (0.0, 0.0, 0.0), "causal_fixed": (0.9, 0.1, 2.0)}, "partly"),
         ({"causal_never": (0.9, 0.9, 0.0), "causal_fixed": (0.9, 0.9, 0.0)}, "not reproduced"),
-        ({"causal_fixed": (0.9, 0.1, 2.0)}, "not measured"),
+        ({"causal_fixed": (0.9, 0.1, 2.0)}, "inconclusive"),
         (
             {
                 "causal_never": (0.2, 0.2, 0.0), "causal_fixed": (0.9, 0.1, 2.0),
@@ -265,7 +265,7 @@ def test_smoke_is_shown_only_to_who_asks_and_has_no_verdict() -> None:
     record = context_length.measure("smoke", train=False)
     assert record is not None
     assert record.verdict == Verdict(
-        "not measured", "A smoke run tests the machinery; it is too short to say anything."
+        "inconclusive", "A smoke run tests the machinery; it is too short to say anything."
     )
     assert run_records.shown("context_length") == []
     assert run_records.shown("context_length", "smoke") == [record]
@@ -324,7 +324,7 @@ def test_a_run_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_costs_count_what_runs_have_reached() -> None:
     before = {row[0]: row for row in run_records.cost_rows(100.0)}
-    assert before["gpu"][5] == "not measured yet"
+    assert before["gpu"][5] == "not run"
     ran(context_length.training("gpu", "never", 128), 0.5)
     row = {row[0]: row for row in run_records.cost_rows(100.0)}["gpu"]
     assert row[5] == "1,000"
@@ -345,7 +345,7 @@ def test_a_chapter_runs_from_nothing_at_the_budget_smoke(
     out = chapters.run_chapter(chapter, values, tmp_path / f"{chapter}.ipynb")
     content = nbformat.read(out, as_version=4)
     text = "".join(str(cell.get("outputs", "")) for cell in content.cells)
-    assert "not measured (smoke-budget)" in text
+    assert "inconclusive (smoke-budget)" in text
     assert (tmp_path / "local" / chapter / "smoke-budget.json").exists()
     runs = records.read(tmp_path / "local" / chapter / "smoke-budget.json").values["runs"]
     trained = {path.stem for path in (tmp_path / "local" / "pretraining").glob("*.json")}

@@ -1,4 +1,4 @@
-"""Numbers in prose: read from records, "not measured yet" where there is none, an error where the key is wrong."""
+"""Numbers in prose: read from records, "not run" where there is none, an error where the key is wrong."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("claim.tiny.rate.low:.2f", Quoted("0.40")),
         ("claim.tiny.layers.1:.1f", Quoted("0.2")),
         ("claim.tiny.deep.eps.a", Quoted("2")),
-        ("claim.other.rate:.1%", Quoted("not measured yet", measured=False)),
-        ("claim.tiny--variant.rate", Quoted("not measured yet", measured=False)),
+        ("claim.other.rate:.1%", Quoted("not run", measured=False)),
+        ("claim.tiny--variant.rate", Quoted("not run", measured=False)),
         ("paper.mass_405b.value:.0%", Quoted("about 80%")),
         ("paper.llama.meta-llama-llama-3-1-8b.sink_rate:.2%", Quoted("45.97%")),
         ("paper.apostrophe_head.layer", Quoted("1")),
@@ -77,19 +77,19 @@ def test_what_the_paper_says_of_each_claim_can_be_filled_in(name: str) -> None:
 
 
 def test_a_verdict_is_a_word_and_escaped_and_what_todays_rule_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "not measured yet" in verdict(RECORD).html, "it is about no claim"
+    assert "not run" in verdict(RECORD).html, "it is about no claim"
     monkeypatch.setattr(claims, "verdict", lambda record: Verdict("partly", f"Half of <them>, {record.model}."))
     html = verdict(RECORD).html
     assert "Verdict: partly" in html
     assert "Half of &lt;them&gt;, tiny." in html
     assert "old rule" not in html
-    assert "not measured yet" in verdict(None).html
+    assert "not run" in verdict(None).html
 
 
 def test_the_rule_stands_below_the_verdicts() -> None:
     card = claims.claim("sink_position")
     for shown in (verdicts("sink_position", []), verdicts("sink_position", [RECORD])):
-        assert "not measured yet" in shown.text
+        assert "not run" in shown.text
         assert shown.text.endswith(f"The rule: {card.rule} Fixed: {card.fixed}. Intervals are over {card.unit}.")
 
 

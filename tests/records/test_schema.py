@@ -109,7 +109,7 @@ def test_parameters_get_their_own_names(
     new = schema.to_present(old)
     assert json.dumps(old) == untouched, "what was read is not changed"
     assert new["parameters"] == after
-    assert new["schema"] == 2
+    assert new["schema"] == schema.SCHEMA
     assert new["claim"] == {"where": "sink_position"}.get(kind[0], kind[0])
     assert new["provenance"] == {"texts_hash" if k == "texts" else k: v for k, v in old["provenance"].items()}
     for name in ("model", "values", "variant", "verdict", "version"):
@@ -117,8 +117,22 @@ def test_parameters_get_their_own_names(
     assert schema.to_present(new) == new
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_could_not_decide_is_called_inconclusive(number: int) -> None:
+    old = old_record("scale", "", {}) | {"schema": number}
+    for status, now in (("not measured", "inconclusive"), ("not reproduced", "not reproduced")):
+        new = schema.to_present(old | {"verdict": {"status": status, "sentence": "Why."}})
+        assert new["verdict"] == {"status": now, "sentence": "Why."}
+    assert schema.to_present(old | {"verdict": None})["verdict"] is None
+
+
 def test_what_is_of_another_schema_stays() -> None:
-    for other in ({"schema": 2, "claim": "where"}, {"schema": 0, "claim": "where"}, {"claim": "where"}, {}):
+    for other in (
+        {"schema": schema.SCHEMA, "claim": "where"},
+        {"schema": 0, "claim": "where"},
+        {"claim": "where"},
+        {},
+    ):
         assert schema.to_present(other) == other
 
 

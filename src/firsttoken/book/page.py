@@ -13,27 +13,27 @@ from firsttoken.book.addresses import shown
 from firsttoken.claims.base import SIGNS
 from firsttoken.plots import Display, table
 from firsttoken.records import Record, Status
-from firsttoken.records.numbers import NOT_MEASURED_YET
+from firsttoken.records.numbers import NOT_RUN
 from firsttoken.records.store import QUICK
 
 _BOXES: Mapping[Status, str] = {
     "reproduced": "tip",
     "partly": "warning",
     "not reproduced": "danger",
-    "not measured": "note",
+    "inconclusive": "note",
 }
 
 
 def verdict(record: Record | None) -> Display:
-    """A box with the status of a claim and the sentence behind it; without a record, "not measured yet"."""
+    """A box with the status of a claim and the sentence behind it; without a record, "not run"."""
     judged = None if record is None else claims.verdict(record)
-    status: Status = "not measured"
+    status: Status = "inconclusive"
     if record is not None and record.provenance.get(QUICK):
         title = f"none, a first look ({record.model})"
         sentence = "Fewer and shorter texts than the claim asks for; run the chapter without `quick` for a verdict."
     elif record is None or judged is None:
         title, sentence = (
-            NOT_MEASURED_YET,
+            NOT_RUN,
             "No record answers this claim for this model and these parameters.",
         )
     else:
@@ -48,7 +48,7 @@ def verdict(record: Record | None) -> Display:
 
 
 def verdicts(chapter: str, records: Iterable[Record]) -> Display:
-    """The verdict on each record by today's rule, and the rule itself; "not measured yet" where there is none.
+    """The verdict on each record by today's rule, and the rule itself; "not run" where there is none.
 
     Args:
         chapter: the name of the claim.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from firsttoken.records import Record, Status, Verdict
 
 # The sign repeats the status for readers who do not see the colour.
-SIGNS: Mapping[Status, str] = {"reproduced": "✓", "partly": "◐", "not reproduced": "✗", "not measured": "–"}
+SIGNS: Mapping[Status, str] = {"reproduced": "✓", "partly": "◐", "not reproduced": "✗", "inconclusive": "–"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class Claim:
     """One claim; its records are `<store>/<id>/*.json`, and the board shows `values[headline]` of each.
 
     What the paper says is put together from `results/paper.json`, so that no number is typed twice. A claim whose
-    measurement has no record yet stays on the board as "not measured yet".
+    measurement has no record yet stays on the board as "not run".
     """
 
     id: str  # the name of the claim's folder, its chapter and its folder of records
@@ -38,4 +38,4 @@ def of_smoke_run(record: Record) -> Verdict | None:
     """The verdict on models that were trained with the budget `smoke`, whatever they show; None for other records."""
     if record.parameters.get("budget") != "smoke":
         return None
-    return Verdict("not measured", "A smoke run tests the machinery; it is too short to say anything.")
+    return Verdict("inconclusive", "A smoke run tests the machinery; it is too short to say anything.")

@@ -17,7 +17,7 @@ from firsttoken.pretraining.packing import BosInTraining
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.progress import duration
 from firsttoken.records import Record, Verdict
-from firsttoken.records.numbers import NOT_MEASURED_YET
+from firsttoken.records.numbers import NOT_RUN
 
 SUFFIX = "-budget"  # a record of a chapter is about the models of a budget, and so is its name
 
@@ -177,8 +177,8 @@ def cost_rows(tflops: float) -> list[tuple[str, ...]]:
                 f"{of_budget.tokens / 1e6:,.1f} M",
                 f"{operations:.1e}",
                 duration(seconds) if seconds >= 1 else "under 1 s",
-                f"{max(rates):,.0f}" if rates else NOT_MEASURED_YET,
-                f"{max(shares):.0%}" if shares else NOT_MEASURED_YET,
+                f"{max(rates):,.0f}" if rates else NOT_RUN,
+                f"{max(shares):.0%}" if shares else NOT_RUN,
             )
         )
     return rows

@@ -15,7 +15,7 @@ from typing import Any
 from firsttoken.errors import FirstTokenError
 from firsttoken.records import paper_numbers, store
 
-NOT_MEASURED_YET = "not measured yet"
+NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Quoted:
 def quote(key: str) -> Quoted:
     """Look a key up in the records.
 
-    Returns `Quoted("not measured yet", measured=False)` where no such record exists.
+    Returns `Quoted("not run", measured=False)` where no such record exists.
 
     Raises:
         FirstTokenError: the record exists but has no such value, or the format does not fit the value.
@@ -46,7 +46,7 @@ def quote(key: str) -> Quoted:
     model, _, variant = rest[0].partition("--")
     record = store.find(claim, model, variant)
     if record is None:
-        return Quoted(NOT_MEASURED_YET, measured=False)
+        return Quoted(NOT_RUN, measured=False)
     return _shown(key, *_look_up(key, record.values, rest[1:]), form)
 
 

@@ -3,21 +3,21 @@
 Schema 1 (until November 2026) to 2: parameters that stood under another parameter's name got their own, `texts` is
 called `text_source` where it names texts and `texts_hash` where it is their hash, lengths that do not count the BOS
 token are called `text_tokens`, and the claim `where` is called `sink_position`. No measured value changes.
+Schema 2 to 3: the verdict "not measured" of what was measured and could not decide is called "inconclusive".
 
-    python -m firsttoken.records.schema results        # rewrites the records below a folder
+    python -m firsttoken.records results        # rewrites the records below a folder
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from firsttoken.estimates import JSON
 from firsttoken.files import write_atomically
 
-SCHEMA = 2
+SCHEMA = 3
 FORMER_CLAIMS = {"where": "sink_position"}
 # Their `length` did not count the BOS token.
 _TEXT_TOKENS = frozenset({"perturbation", "smoothing", "jacobian", "theory", "robustness"})
@@ -40,8 +40,17 @@ _VARIANTS: Mapping[tuple[str, str], Callable[[JSON], JSON]] = {
 
 def to_present(record: JSON) -> JSON:
     """The content of a record's file in today's schema; a record of today's, or of no known schema, as it is."""
-    if record.get("schema") != 1:
+    if record.get("schema") not in (1, 2):
         return record
+    if record["schema"] == 1:
+        record = _to_second(record)
+    verdict = record.get("verdict")
+    if isinstance(verdict, dict) and verdict.get("status") == "not measured":
+        verdict = {**verdict, "status": "inconclusive"}
+    return {**record, "verdict": verdict, "schema": SCHEMA}
+
+
+def _to_second(record: JSON) -> JSON:
     claim, variant = record.get("claim", ""), record.get("variant", "")
     parameters, provenance = dict(record.get("parameters", {})), dict(record.get("provenance", {}))
     parameters = _VARIANTS.get((claim, variant), dict)(parameters)
@@ -56,7 +65,7 @@ def to_present(record: JSON) -> JSON:
         "claim": FORMER_CLAIMS.get(claim, claim),
         "parameters": parameters,
         "provenance": provenance,
-        "schema": SCHEMA,
+        "schema": 2,
     }
 
 
@@ -80,13 +89,3 @@ def rewrite(folder: Path) -> list[Path]:
             path.unlink()
         written.append(target)
     return written
-
-
-def main(arguments: Sequence[str]) -> None:
-    for folder in arguments:
-        for path in rewrite(Path(folder)):
-            print(path)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -26,7 +26,7 @@ from firsttoken.files import ROOT, local_results, slug, write_atomically
 from firsttoken.records.provenance import environment, git_state
 from firsttoken.records.schema import FORMER_CLAIMS, SCHEMA, to_present
 
-Status = Literal["reproduced", "partly", "not reproduced", "not measured"]
+Status = Literal["reproduced", "partly", "not reproduced", "inconclusive"]
 
 
 # What changes no number beyond rounding; two records that differ only here answer one question.

@@ -14,7 +14,7 @@ CLAIM = Claim(
     unit="texts of held-out code, seeds joined",
     rule=(
         "Reproduced if, trained without BOS, the longest context surely has more sink heads (ε = 0.3) than the "
-        "shortest; partly if more but not surely; else not reproduced. Not measured if fewer than two lengths were "
+        "shortest; partly if more but not surely; else not reproduced. Inconclusive if fewer than two lengths were "
         "trained without BOS, or if fewer than 5 % of the heads are sinks at every length, because then there is no "
         "sink to compare. A smoke run decides nothing."
     ),

@@ -11,7 +11,7 @@ from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, table
 from firsttoken.pretraining.curves import BOS_WORDS
 from firsttoken.pretraining.train import SHORT
 from firsttoken.records import Record, paper_numbers
-from firsttoken.records.numbers import NOT_MEASURED_YET
+from firsttoken.records.numbers import NOT_RUN
 
 
 def in_order(rows: Mapping[str, JSON | None]) -> list[tuple[str, JSON | None]]:
@@ -69,7 +69,7 @@ def length_table(record: Record) -> Display:
     kinds += [(bos, str(longest), record.values["long"][bos], ", long documents only") for bos in BOS_CHOICES]
     for bos, length, row, note in kinds:
         if row is None:
-            cells.append((f"{length}{note}", BOS_WORDS[bos], NOT_MEASURED_YET, "–", "–", "–", "–"))
+            cells.append((f"{length}{note}", BOS_WORDS[bos], NOT_RUN, "–", "–", "–", "–"))
             continue
         own = row["trained_length"]
         cells.append(

@@ -20,11 +20,11 @@ def judge(record: Record) -> Verdict:
     if len(fixed) > 1:
         beside = f" With BOS fixed at the start it is {_ends(fixed)}."
     if len(rates) < 2:
-        return Verdict("not measured", f"Fewer than two context lengths were trained without BOS.{beside}")
+        return Verdict("inconclusive", f"Fewer than two context lengths were trained without BOS.{beside}")
     sentence = f"Trained without BOS, the share of sink heads is {_ends(rates)}."
     if max(rate["value"] for rate in rates.values()) < LEAST_RATE:
         return Verdict(
-            "not measured", f"{sentence} So no sink has formed on this budget, and there is none to compare.{beside}"
+            "inconclusive", f"{sentence} So no sink has formed on this budget, and there is none to compare.{beside}"
         )
     short, long = rates[min(rates)], rates[max(rates)]
     if surely_above(long, short):

@@ -38,7 +38,7 @@ def judge(record: Record) -> Verdict:
     if follows or exceeds:
         held, other = ("the dose", "the control") if follows else ("the control", "the dose")
         return Verdict("partly", f"{sentence} The part of the rule on {held} holds, that on {other} is open.")
-    return Verdict("not measured", f"{sentence} Neither part of the rule holds or is refuted: it cannot be decided.")
+    return Verdict("inconclusive", f"{sentence} Neither part of the rule holds or is refuted: it cannot be decided.")
 
 
 def costly(values: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ CLAIM = Claim(
     rule=(
         "The sentence says when the sink appeared and counts which of Gu et al.'s findings hold: a smaller learning "
         "rate surely has fewer sink heads (ε = 0.3), and no weight decay surely has. Reproduced if all that were "
-        "trained hold, partly if some do, else not reproduced; not measured without the run as in the budget or "
+        "trained hold, partly if some do, else not reproduced; inconclusive without the run as in the budget or "
         "without any to compare it with. A smoke run decides nothing."
     ),
     fixed="2026-11-25, before the measurement",

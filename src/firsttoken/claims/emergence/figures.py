@@ -12,7 +12,7 @@ from firsttoken.plots import PALETTE, Display, figure, table
 from firsttoken.pretraining.curves import draw_even
 from firsttoken.pretraining.run_records import own_arm
 from firsttoken.records import Record
-from firsttoken.records.numbers import NOT_MEASURED_YET
+from firsttoken.records.numbers import NOT_RUN
 
 
 def variant_table(record: Record) -> Display:
@@ -21,7 +21,7 @@ def variant_table(record: Record) -> Display:
     for name in variants(record.parameters["budget"]):
         variant = record.values["variants"].get(name)
         if variant is None:
-            cells.append((name, NOT_MEASURED_YET, "–", "–", "–", "–"))
+            cells.append((name, NOT_RUN, "–", "–", "–", "–"))
             continue
         onset = variant["onset"]
         cells.append(

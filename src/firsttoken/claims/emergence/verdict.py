@@ -16,7 +16,7 @@ def judge(record: Record) -> Verdict:
     trained = {name: variant for name, variant in record.values["variants"].items() if variant}
     base = trained.get("as in the budget")
     if base is None:
-        return Verdict("not measured", "The run that the others are compared with has not been trained.")
+        return Verdict("inconclusive", "The run that the others are compared with has not been trained.")
     if base["onset"] is None:
         sentence = f"The first token never got {ONSET} times an even share for good."
     else:
@@ -34,5 +34,5 @@ def judge(record: Record) -> Verdict:
                 f"{base['sink_rate_0.3']['value']:.1%}."
             )
     if not asked:
-        return Verdict("not measured", sentence + " Nothing was trained to compare it with.")
+        return Verdict("inconclusive", sentence + " Nothing was trained to compare it with.")
     return Verdict("reproduced" if held == asked else "partly" if held else "not reproduced", sentence)

@@ -12,7 +12,7 @@ CLAIM = Claim(
     unit="texts",
     rule=(
         "Reproduced where the sensitivity without BOS over the sensitivity with BOS is above 1 with its whole"
-        " interval, else not reproduced. Not measured where the sink survives without BOS."
+        " interval, else not reproduced. Inconclusive where the sink survives without BOS."
     ),
     fixed="2026-11-25, before the measurement",
     shows_not=(

@@ -16,7 +16,7 @@ def judge(record: Record) -> Verdict:
         f"one without BOS as with it. {mass_sentence(mass)}"
     )
     if sink_survives(mass):
-        return Verdict("not measured", sentence)
+        return Verdict("inconclusive", sentence)
     if ratio["low"] > 1:
         return Verdict("reproduced", sentence + " Without its sink the model mixes its tokens more.")
     if ratio["high"] < 1:

@@ -14,7 +14,7 @@ CLAIM = Claim(
     rule=(
         "Reproduced where four sinks undo more than half of the harm that a window alone does, with the whole "
         "interval, and surely more than four random tokens do (the two intervals do not meet); partly where they "
-        "surely undo some; else not reproduced. Not measured where the window alone does no clear harm (the interval "
+        "surely undo some; else not reproduced. Inconclusive where the window alone does no clear harm (the interval "
         "of the increase reaches down to 0)."
     ),
     fixed="2026-11-25, before the measurement",

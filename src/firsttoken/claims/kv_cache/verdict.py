@@ -9,7 +9,7 @@ from firsttoken.records import Record, Verdict
 def judge(record: Record) -> Verdict:
     """The claim: a window alone ruins the model, and a few first tokens kept in the cache repair it.
 
-    Not measured where the window alone does no clear harm (the interval of the increase reaches down to 0): there is
+    Inconclusive where the window alone does no clear harm (the interval of the increase reaches down to 0): there is
     nothing to repair. Reproduced where four sinks undo more than half of the harm, with the whole interval, and surely
     more than four random tokens do; partly where they surely undo some.
     """
@@ -24,7 +24,7 @@ def judge(record: Record) -> Verdict:
     if values["sliding_layers"]:
         sentence += f" {values['sliding_layers']} sliding layers keep the window they were trained with."
     if harm["low"] <= 0:
-        return Verdict("not measured", sentence + " The window does no clear harm, so there is nothing to repair.")
+        return Verdict("inconclusive", sentence + " The window does no clear harm, so there is nothing to repair.")
     if recovered["low"] > 0.5 and surely_above(recovered, control):
         return Verdict("reproduced", sentence)
     return Verdict("partly" if recovered["low"] > 0 else "not reproduced", sentence)

@@ -16,7 +16,7 @@ CLAIM = Claim(
         "Four statements for each masking that was trained: a fixed BOS surely gives more sink heads (ε = 0.3) than "
         "none (a); without it at inference they are surely fewer (b) and the loss surely higher (c), text by text; a "
         "model trained without any BOS has sinks too, surely in 5 % of its heads (d). Reproduced if all hold, partly "
-        "if some of (a) to (c) do, else not reproduced; not measured while causal packing lacks a run. A smoke run "
+        "if some of (a) to (c) do, else not reproduced; inconclusive while causal packing lacks a run. A smoke run "
         "decides nothing."
     ),
     fixed=(

@@ -14,14 +14,14 @@ from firsttoken.plots import NEUTRAL, Display, figure, reach, table
 from firsttoken.pretraining.curves import ARM_COLORS, BOS_WORDS, MASKING_WORDS
 from firsttoken.pretraining.train import CLAIM
 from firsttoken.records import Record, paper_numbers
-from firsttoken.records.numbers import NOT_MEASURED_YET
+from firsttoken.records.numbers import NOT_RUN
 
 
 def packing_table(record: Record) -> Display:
     """The paper's nine rows, its numbers beside ours."""
     cells = []
     for row, theirs, ours in zip(ROWS, paper_numbers.paper()["packing"]["rows"], record.values["rows"], strict=True):
-        rate, loss = NOT_MEASURED_YET, "–"
+        rate, loss = NOT_RUN, "–"
         if ours:
             rate, loss = interval(ours["sink_rate_0.3"], ".1%"), f"{ours['loss']['value']:.2f}"
         cells.append(
@@ -51,7 +51,7 @@ def packing_rows(record: Record) -> Display:
         ):
             for place, row, ours in measured:
                 if ours is None:
-                    ax.annotate(NOT_MEASURED_YET, (0.02, place), xycoords=("axes fraction", "data"), va="center",
+                    ax.annotate(NOT_RUN, (0.02, place), xycoords=("axes fraction", "data"), va="center",
                                 color=NEUTRAL, fontsize=8)  # fmt: skip
                     continue
                 e = ours[name]

@@ -28,7 +28,7 @@ def judge(record: Record) -> Verdict:
         without = rows[Row(masking, "fixed", "text")]
         if not (never and with_bos and without):
             if masking == "causal":
-                return Verdict("not measured", "Causal packing with a fixed BOS and without any has not been trained.")
+                return Verdict("inconclusive", "Causal packing with a fixed BOS and without any has not been trained.")
             continue
         rate, loss = "sink_rate_0.3", "loss"
         change = with_bos["missing_bos"]

@@ -12,7 +12,7 @@ CLAIM = Claim(
     unit="texts",
     rule=(
         "Reproduced where the spread without BOS over the spread with BOS is above 1 with its whole interval, "
-        "else not reproduced. Not measured where the first token keeps more than half of its attention without BOS: "
+        "else not reproduced. Inconclusive where the first token keeps more than half of its attention without BOS: "
         "then removing BOS does not remove the sink, and the comparison says nothing about sinks; nor where only one "
         "of the two was run."
     ),

@@ -15,14 +15,14 @@ def judge(record: Record) -> Verdict:
     """
     values = record.values
     if "spread_ratio" not in values:
-        return Verdict("not measured", "Only one of the two arms was run; set bos to 'both' to compare them.")
+        return Verdict("inconclusive", "Only one of the two arms was run; set bos to 'both' to compare them.")
     ratio, mass = values["spread_ratio"], values["first_token_mass"]
     sentence = (
         f"Over {values['edits']} single-token edits, later tokens move {interval(ratio)} times as far without BOS as "
         f"with it. {mass_sentence(mass)}"
     )
     if sink_survives(mass):
-        return Verdict("not measured", sentence)
+        return Verdict("inconclusive", sentence)
     if ratio["low"] > 1:
         return Verdict("reproduced", sentence + " Without its sink the model passes a change on further.")
     if ratio["high"] < 1:

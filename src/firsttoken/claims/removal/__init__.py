@@ -18,7 +18,7 @@ CLAIM = Claim(
     rule=(
         "About models trained with BOS in first place. Reproduced if deleting it surely costs more than half a nat "
         "per token and leaves less than half of what the tasks show above chance; partly if it surely costs "
-        "anything; else not reproduced. Not measured for other models."
+        "anything; else not reproduced. Inconclusive for other models."
     ),
     fixed="2026-11-25; reworded after the first records, see the history of verdict.py",
     shows_not=(

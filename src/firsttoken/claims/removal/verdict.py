@@ -36,7 +36,7 @@ def judge(record: Record) -> Verdict:
     )
     if not values["prepends_bos"]:
         return Verdict(
-            "not measured",
+            "inconclusive",
             "The claim is about training with BOS in first place, where the tokenizer of "
             f"{record.model} puts none. {sentence}",
         )

@@ -18,7 +18,7 @@ from firsttoken.execution.cost import Load
 from firsttoken.models.machine import Machine
 from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
 from firsttoken.records import Record, paper_numbers
-from firsttoken.records.numbers import NOT_MEASURED_YET
+from firsttoken.records.numbers import NOT_RUN
 from firsttoken.records.paper_numbers import PAPER_EPSILON
 
 _MEASURES = {
@@ -139,7 +139,7 @@ def paper_table(records: Sequence[Record]) -> Display:
         mass = f"about {paper['mass_405b']['value']:.0%}" if model == PAPER_MODEL else "not given"
         shape = size_of(paper_config(model)) if record is None else record.values
         dimensions = f"{shape['layers']} × {shape['width']} × {shape['heads']}"
-        ours = (NOT_MEASURED_YET,) * 2
+        ours = (NOT_RUN,) * 2
         if record is not None:
             ours = (interval(record.values["sink_rate"], ".1%"), interval(record.values["mass_first"], ".1%"))
         rows.append((shown(model), in_words(shape["parameters"]), dimensions, theirs, ours[0], mass, ours[1]))

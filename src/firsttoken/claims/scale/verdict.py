@@ -16,12 +16,12 @@ def judge(record: Record) -> Verdict:
     here = interval(mass, ".1%")
     if record.model != PAPER_MODEL:
         return Verdict(
-            "not measured",
+            "inconclusive",
             f"The claim is about LLaMa 3.1 405B. Here, with {in_words(values['parameters'])} parameters, {here} of "
             f"the attention goes to the first token; the paper has about {theirs:.0%} for 405B.",
         )
     if record.parameters["length"] != PAPER_LENGTH:
-        return Verdict("not measured", f"The paper used {PAPER_LENGTH} tokens; set length to that.")
+        return Verdict("inconclusive", f"The paper used {PAPER_LENGTH} tokens; set length to that.")
     gap = abs(mass["value"] - theirs)
     status: Status = "reproduced" if gap <= 0.1 else "partly" if gap <= 0.2 else "not reproduced"
     return Verdict(status, f"Attention mass on the first token: {here} here, about {theirs:.0%} in the paper.")

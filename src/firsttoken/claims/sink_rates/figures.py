@@ -15,7 +15,7 @@ from firsttoken.estimates import interval
 from firsttoken.measures import sinks
 from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, model_color, reach, table
 from firsttoken.records import Record, paper_numbers
-from firsttoken.records.numbers import NOT_MEASURED_YET
+from firsttoken.records.numbers import NOT_RUN
 from firsttoken.records.paper_numbers import PAPER_EPSILON
 
 
@@ -28,7 +28,7 @@ def paper_table(records: Sequence[Record]) -> Display:
     for model in [*names, *(slug for slug in measured if slug not in names)]:
         of_paper = f"{theirs[model]['sink_rate']:.2%}" if model in names else "not in the paper"
         record = measured.get(model)
-        ours, status = NOT_MEASURED_YET, NOT_MEASURED_YET
+        ours, status = NOT_RUN, NOT_RUN
         if record is not None:
             by_epsilon = record.values["by_epsilon"]
             ours = interval(by_epsilon["threshold_first"][by_epsilon["epsilon"].index(PAPER_EPSILON)], ".1%")

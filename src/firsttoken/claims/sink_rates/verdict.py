@@ -15,7 +15,7 @@ def judge(record: Record) -> Verdict:
     if record.model in table:
         theirs = table[record.model]["sink_rate"]
         if record.parameters["length"] != PAPER_LENGTH:
-            return Verdict("not measured", f"The paper's table is for {PAPER_LENGTH} tokens; set length to that.")
+            return Verdict("inconclusive", f"The paper's table is for {PAPER_LENGTH} tokens; set length to that.")
         gap = abs(strict["value"] - theirs)
         status: Status = "reproduced" if gap <= 0.05 else "partly" if gap <= 0.15 else "not reproduced"
         return Verdict(

@@ -13,7 +13,7 @@ CLAIM = Claim(
     rule=(
         "The paper names no measure. Shannon entropy decides, as the one that counts every token: reproduced "
         "where the whole interval of the ratio is above 1, else not reproduced. Rényi-2 is reported and "
-        "decides nothing. Not measured where the sink survives without BOS."
+        "decides nothing. Inconclusive where the sink survives without BOS."
     ),
     fixed="2026-11-25; that Shannon entropy alone decides was fixed after a first look, the same day",
     shows_not=(

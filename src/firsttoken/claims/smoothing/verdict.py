@@ -23,5 +23,5 @@ def judge(record: Record) -> Verdict:
         f"{interval(rest)} times as many. {mass_sentence(mass)}"
     )
     if sink_survives(mass):
-        return Verdict("not measured", sentence)
+        return Verdict("inconclusive", sentence)
     return Verdict("reproduced" if shannon["low"] > 1 else "not reproduced", sentence)
