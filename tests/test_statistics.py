@@ -9,6 +9,7 @@ import torch
 
 from firsttoken import statistics
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import end
 from firsttoken.ranges import at_least
 
 
@@ -42,3 +43,27 @@ def test_numbers_out_of_range_are_named() -> None:
     for number in (1, float("nan")):
         with pytest.raises(FirstTokenError, match=f"edits must be at least 2, not {number}"):
             at_least(2, passages=2, edits=number)
+
+
+def test_a_ratio_of_ratios_is_that_of_the_sums() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b, c, d = (torch.rand(40, generator=generator) + 0.5 for _ in range(4))
+    texts = torch.arange(40) // 4
+    estimate = statistics.ratio_of_ratios((a, b), (c, d), texts)
+    assert estimate.value == pytest.approx(float((a.sum() / b.sum()) / (c.sum() / d.sum())), rel=1e-6)
+    assert estimate.n == 10
+    assert estimate.low < estimate.value < estimate.high
+    same = statistics.ratio_of_ratios((a, b), (a, b), texts)
+    assert (same.low, same.high) == pytest.approx((1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (0.9973, ".2f", "0.997"), (1.0, ".2f", "1.00"), (1.004, ".2f", "1.004"), (1.01, ".2f", "1.01"),
+        (-0.0049, ".0%", "-0.5%"), (0.0, "+.2f", "+0.00"), (0.00002, ".1%", "0.002%"), (1e-9, ".2f", "0.00000"),
+        (-0.0001, "+.2f", "-0.0001"), (12.0, ".3g", "12"),
+    ],
+)  # fmt: skip
+def test_the_end_of_an_interval_is_not_rounded_onto_where_it_decides(value: float, form: str, text: str) -> None:
+    assert end(value, form) == text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -35,7 +36,7 @@ def on_the_board() -> list[Claim]:
 
 def headline_name(claim: Claim, record: Record) -> str:
     """What the headline number is, with the threshold that the record was made with."""
-    return claim.headline_name.replace("{epsilon}", str(record.parameters.get("epsilon", "")))
+    return re.sub(r"\{(\w+)\}", lambda name: str(record.parameters.get(name[1], "")), claim.headline_name)
 
 
 def printed(value: Any, form: str) -> list[nodes.Node]:

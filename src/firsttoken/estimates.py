@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +21,25 @@ class Estimate:
 
 
 def interval(estimate: Mapping[str, float], form: str = ".2f", unit: str = "") -> str:
-    """A stored estimate as text: `value unit [low, high]`, each in the format `form`."""
-    value, low, high = (format(estimate[name], form) for name in ("value", "low", "high"))
-    return f"{value}{unit} [{low}, {high}]"
+    """A stored estimate as text: `value unit [low, high]`, each in the format `form`, the ends as `end` has them."""
+    low, high = (end(estimate[name], form) for name in ("low", "high"))
+    return f"{estimate['value']:{form}}{unit} [{low}, {high}]"
+
+
+_DECIDING = (0.0, 1.0)  # no difference, and a ratio of no difference
+_DIGITS = re.compile(r"\.(\d+)(?=[f%])")
+
+
+def end(value: float, form: str) -> str:
+    """An end of an interval as text. Where rounding would put it onto 0 or 1, and it is beside it, it gets up to three
+    more digits: on which side it lies may decide a verdict."""
+    text = format(value, form)
+    for _ in range(3):
+        if not any(text.lstrip("+-") == format(at, form).lstrip("+") and value != at for at in _DECIDING):
+            break
+        form = _DIGITS.sub(lambda digits: f".{int(digits[1]) + 1}", form)
+        text = format(value, form)
+    return text
 
 
 def surely_above(a: Mapping[str, float], b: Mapping[str, float]) -> bool:

@@ -111,6 +111,27 @@ def ratio_estimates(above: Tensor, below: Tensor, texts: Tensor, seed: int = 0) 
     return _ratios_of_sums(pairs, seed)
 
 
+def ratio_of_ratios(
+    above: tuple[Tensor, Tensor], below: tuple[Tensor, Tensor], texts: Tensor, seed: int = 0
+) -> Estimate:
+    """(sum of above[0] / sum of above[1]) / (sum of below[0] / sum of below[1]) over edits, with an interval over
+    texts: for example spread over own change in one arm, relative to the other arm.
+
+    Args:
+        above, below: (edit,) each.
+        texts: (edit,), the text of each edit.
+
+    Raises:
+        FirstTokenError: the edits are of one text, from which no interval can be had.
+    """
+
+    def ratio(sums: Tensor) -> Tensor:
+        a, b, c, d = sums.sum(0)
+        return a / b * d / c
+
+    return bootstrap(by_text(torch.stack([*above, *below], dim=1), texts), ratio, seed=seed)
+
+
 def mean_estimates(samples: Tensor, texts: Tensor, seed: int = 0) -> list[Estimate]:
     """Mean over edits of each column, (edit, column), with bootstrap intervals over texts."""
     return ratio_estimates(samples, torch.ones_like(samples), texts, seed)

@@ -182,5 +182,6 @@ def test_verdicts_follow_from_the_numbers(ratio: tuple[float, float], without: f
         return asdict(Estimate((low + high) / 2, low, high, 8))
 
     mass = {"with_bos": estimate(0.5, 0.5), "without_bos": estimate(without, without)}
-    values = {"pairs": 700, "sensitivity_ratio": estimate(*ratio), "first_token_mass": mass}
+    values = {"pairs": 700, "later_over_own_ratio": estimate(*ratio), "first_token_mass": mass}
+    values |= dict.fromkeys(("sensitivity_ratio", "own_ratio"), estimate(2.0, 3.0))
     assert verdict.judge(Record("jacobian", "some-model", {}, values, {})).status == status

@@ -237,6 +237,8 @@ def test_record_of_a_real_model(lm: LanguageModel) -> None:
         assert relative.shape == (depth + 1, 24)
         assert relative[:, : picture["position"]].max() < 1e-3
         assert relative[:, picture["position"]].min() > 1e-2
+    ratios = [values[name]["value"] for name in ("spread_ratio", "own_ratio", "spread_over_own_ratio")]
+    assert ratios[0] / ratios[1] == pytest.approx(ratios[2])
     assert sink_survives(values["first_token_mass"]) == (lm.slug == "smollm2-135m")
     assert perturbation.MEASUREMENT.record(lm, parameters) == record
     one = perturbation.MEASUREMENT.record(lm, perturbation.Parameters(**few, bos="never"))
@@ -276,7 +278,9 @@ def record_of(ratio: tuple[float, float], without: float) -> Record:
 
     values = {
         "edits": 120,
-        "spread_ratio": estimate(*ratio),
+        "spread_ratio": estimate(3.0, 4.0),
+        "own_ratio": estimate(2.0, 3.0),
+        "spread_over_own_ratio": estimate(*ratio),
         "first_token_mass": {"with_bos": estimate(0.5, 0.5), "without_bos": estimate(without, without)},
     }
     return Record("perturbation", "some-model", {}, values, {})

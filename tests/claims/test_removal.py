@@ -121,6 +121,7 @@ def values(increase: float, with_it: float, without: float, prepends: bool = Tru
     [
         (values(2.0, 0.8, 0.3), "reproduced"),
         (values(2.0, 0.8, 0.7), "partly"),
+        (values(2.0, 0.8, 0.5), "partly"),
         (values(0.2, 0.8, 0.3), "partly"),
         (values(0.02, 0.8, 0.8), "not reproduced"),
         (values(2.0, 0.8, 0.3, prepends=False), "inconclusive"),
@@ -131,6 +132,19 @@ def test_verdicts_follow_from_the_numbers(measured: dict[str, object], status: s
     assert judged.status == status
     assert f"{measured['loss_increase']['value']:+.2f}" in judged.sentence  # type: ignore[index]
     assert ("some-model puts none" in judged.sentence) == (status == "inconclusive")
+
+
+def test_the_interval_of_what_is_left_is_that_of_a_simulation() -> None:
+    """Normal estimates of each task in each arm, drawn many times, against the closed form."""
+    generator = torch.Generator().manual_seed(0)
+    measured = values(2.0, 0.8, 0.5)
+    left = verdict.spare(measured, "delete")
+    intact, delete = (
+        (torch.randn(200_000, generator=generator) * 0.05 / 1.96 + mean - 0.25) / 0.75 for mean in (0.8, 0.5)
+    )
+    drawn = (delete - intact / 2).quantile(torch.tensor([0.025, 0.5, 0.975])).tolist()
+    assert [left.low, left.value, left.high] == pytest.approx(drawn, abs=5e-4)
+    assert "20 questions cannot tell" in verdict.judge(Record("removal", "m", {}, values(2.0, 0.8, 0.53), {})).sentence
 
 
 def test_above_chance_is_0_for_guessing_and_1_for_perfect() -> None:

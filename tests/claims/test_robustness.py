@@ -217,13 +217,22 @@ def test_special_tokens_of_a_user_are_dropped(lm: LanguageModel) -> None:
 
 @pytest.mark.parametrize(
     ("gone", "weak", "status"),
-    [(1.5, 1.2, "reproduced"), (1.5, 1.0, "partly"), (0.8, 1.2, "partly"), (0.8, 0.9, "not reproduced")],
-)
-def test_verdicts(gone: float, weak: float, status: str) -> None:
+    [
+        (1.5, 1.2, "partly"), (1.5, 1.0, "partly"), (0.8, 1.2, "partly"), (0.8, 1.0, "inconclusive"),
+        (0.8, 0.9, "not reproduced"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("broken", [False, True])
+def test_verdicts(gone: float, weak: float, status: str, broken: bool) -> None:
+    """A broken model shows nothing, neither for the claim nor against it."""
+
     def estimate(value: float) -> dict:
         return {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 9}
 
     arms = {arm: {"loss": estimate(3.0)} for arm in robustness.ARMS}
+    if broken:
+        arms["no sink"] = {"loss": estimate(6.1)}
+        status = "partly" if weak > 1.1 else "inconclusive"
     values = {"sensitivity_ratio": estimate(gone), "weakened_ratio": estimate(weak), "arms": arms}
     assert verdict.judge(Record("robustness", "some-model", {}, values, {})).status == status
 

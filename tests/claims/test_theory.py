@@ -275,7 +275,10 @@ def test_verdicts_follow_from_the_numbers(
         return asdict(Estimate(value, value, value, 4))
 
     values = {
-        "collapse": {arm: {"broken": broken} for arm in ARMS},
+        "collapse": {
+            "with_bos": {"broken": broken, "from_mean_text": [estimate(x) for x in (0.1, 0.2, 0.3)]},
+            "without_bos": {"broken": broken, "from_mean_text": [estimate(x) for x in (0.2, 0.3, 0.1)]},
+        },
         "violations": violations,
         "pairs": 1000,
         "bound": {},
@@ -283,7 +286,9 @@ def test_verdicts_follow_from_the_numbers(
         "path_sum_ratio": estimate(1000.0),
         "first_token_mass": {"with_bos": estimate(0.5), "without_bos": estimate(without)},
     }
-    assert verdict.judge(records.Record("theory", "some-model", {}, values, {})).status == status
+    judged = verdict.judge(records.Record("theory", "some-model", {}, values, {}))
+    assert judged.status == status
+    assert "in 2 of 3 states of the residual stream and surely nearer in 1" in judged.sentence
 
 
 def test_figures_of_a_model_without_a_bound() -> None:

@@ -23,7 +23,7 @@ class Claim:
     statement: str
     paper: str  # what the paper reports; `{key:format}` stands for a number of `results/paper.json`
     headline: str  # a key of the record's values; empty for a chapter that is about no claim of the paper
-    headline_name: str  # what the headline number is, in a few words; `{epsilon}` is the record's parameter
+    headline_name: str  # what the headline number is, in a few words; `{epsilon}` is that parameter of the record
     format: str = ".1%"
     practice: bool = False  # whether someone who serves a model should run it
     unit: str  # what the interval of the headline number is over

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import end
 from firsttoken.records import paper_numbers, store
 
 NOT_RUN = "not run"
@@ -77,7 +78,7 @@ def _look_up(key: str, value: Any, path: Sequence[str]) -> tuple[Any, bool]:
 def _shown(key: str, value: Any, approximate: bool, form: str) -> Quoted:
     try:
         if isinstance(value, Mapping):
-            low, high = format(value["low"], form), format(value["high"], form)
+            low, high = end(value["low"], form), end(value["high"], form)
             detail = f"95 % interval {low} to {high}, n = {value['n']}"
             return Quoted(format(value["value"], form), detail, f"[{low}, {high}]")
         text = format(value, form)

@@ -6,15 +6,21 @@ CLAIM = Claim(
     id="jacobian",
     statement="With the sink, tokens are less sensitive to each other.",
     paper="argued from the over-squashing bound, not measured on its own",
-    headline="sensitivity_ratio",
-    headline_name="sensitivity without BOS / with BOS",
+    headline="later_over_own_ratio",
+    headline_name="sensitivity of later tokens over the token's own, without BOS / with BOS",
     format=".2f",
     unit="texts",
     rule=(
-        "Reproduced where the sensitivity without BOS over the sensitivity with BOS is above 1 with its whole"
-        " interval, else not reproduced. Inconclusive where the sink survives without BOS."
+        "Reproduced where the sensitivity of later tokens to a token, over the token's own sensitivity, without BOS "
+        "over "
+        "with BOS, is above 1 with its whole interval, else not reproduced. Inconclusive where the sink survives "
+        "without BOS."
     ),
-    fixed="2026-11-25, before the measurement",
+    fixed=(
+        "2026-11-25, before the measurement; on 2026-11-27 the ratio was taken over the change of the source token "
+        "itself, which "
+        "grows without BOS too: after a look at records of the old number, before any of the new one"
+    ),
     shows_not=(
         "An effect of large edits: it is the limit of small ones. It too compares texts with and without BOS, which"
         " differ in more than the sink."

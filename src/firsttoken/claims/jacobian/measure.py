@@ -18,7 +18,7 @@ from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
 from firsttoken.progress import tracked
 from firsttoken.ranges import at_least
-from firsttoken.statistics import mean_estimates, ratio_estimates
+from firsttoken.statistics import mean_estimates, ratio_estimates, ratio_of_ratios
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,9 @@ def distance_bins(length: int) -> list[tuple[int, int]]:
 
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
     """`sensitivity_ratio` (relative gain at later tokens without BOS / with it, mean over layers and pairs) and
-    `gain_ratio` (the same of the absolute gain); for each arm `by_layer` (relative gain at later tokens and at the
-    source itself), `by_distance` and `by_position` at the last layer; `monte_carlo_error`.
+    `own_ratio` (the same at the source itself), `later_over_own_ratio` (of later tokens over the source itself),
+    `gain_ratio` (as the first, of the absolute gain); for each arm `by_layer` (relative gain at later tokens and at
+    the source itself), `by_distance` and `by_position` at the last layer; `monte_carlo_error`.
     """
     ids = texts.encode(lm, passages, parameters.text_tokens, "never")
     generator = torch.Generator().manual_seed(parameters.seed)
@@ -70,13 +71,13 @@ def summary(of_arm: dict[Arm, list[Gains]], seed: int = 0) -> JSON:
     arms = {arm: _Pooled(per_text) for arm, per_text in of_arm.items()}
     first = arms[ARMS[0]]
     values: JSON = {"pairs": int(first.later.sum()), "sources": len(first.of_text), "by_layer": {}}
+    own = {arm: pooled.own() for arm, pooled in arms.items()}
     values["distance"] = [f"{low}" if low == high else f"{low}–{high}" for low, high in first.bins]
     values["by_distance"], values["by_position"] = {}, {}
     for arm, pooled in arms.items():
-        own = pooled.relative.gather(2, pooled.at[:, None, None].expand(-1, pooled.relative.shape[1], 1))[..., 0]
         values["by_layer"][arm] = {
             "later": _estimates(pooled.later_mean(pooled.relative), pooled.of_text, seed),
-            "own": _estimates(own, pooled.of_text, seed),
+            "own": _estimates(own[arm], pooled.of_text, seed),
         }
         values["by_distance"][arm] = pooled.by_distance(seed)
         values["by_position"][arm] = pooled.by_position(seed)
@@ -90,6 +91,10 @@ def summary(of_arm: dict[Arm, list[Gains]], seed: int = 0) -> JSON:
         if name == "sensitivity_ratio":
             by_layer = ratio_estimates(above, below, first.of_text, seed)
             values["by_layer"]["ratio"] = [asdict(estimate) for estimate in by_layer]
+    pairs = [(arms[arm].later_mean(arms[arm].relative)[:, 1:].mean(1), own[arm][:, 1:].mean(1)) for arm in ARMS]
+    (_, own_with), (_, own_without) = pairs
+    values["own_ratio"] = asdict(ratio_estimates(own_without[:, None], own_with[:, None], first.of_text, seed)[0])
+    values["later_over_own_ratio"] = asdict(ratio_of_ratios(pairs[1], pairs[0], first.of_text, seed))
     return values
 
 
@@ -106,6 +111,10 @@ class _Pooled:
         self.distance = torch.arange(length)[None] - self.at[:, None]  # (source, token)
         self.later = self.distance > 0
         self.bins = distance_bins(length)
+
+    def own(self) -> Tensor:
+        """Relative gain at the source itself: (source, layer + 1)."""
+        return self.relative.gather(2, self.at[:, None, None].expand(-1, self.relative.shape[1], 1))[..., 0]
 
     def later_mean(self, numbers: Tensor) -> Tensor:
         """Mean over the tokens after each source: (source, layer + 1)."""
@@ -141,5 +150,6 @@ MEASUREMENT = Measurement(
     passages=lambda parameters: texts.exactly(parameters.text_source, parameters.passages),
     run=run,
     judge=judge,
+    version=2,  # 2: gains over that at the source itself
 )
 MEASUREMENTS = (MEASUREMENT,)

@@ -8,12 +8,14 @@ from firsttoken.records import Record, Verdict
 
 
 def judge(record: Record) -> Verdict:
-    """The claim is that the sink makes tokens less sensitive to each other: the ratio is above 1."""
+    """The claim is that the sink makes tokens less sensitive to each other, beyond what it does to each token's own
+    sensitivity: the ratio is above 1."""
     values = record.values
-    ratio, mass = values["sensitivity_ratio"], values["first_token_mass"]
+    ratio, mass = values["later_over_own_ratio"], values["first_token_mass"]
     sentence = (
-        f"Over {values['pairs']} pairs of tokens, a later token is {interval(ratio)} times as sensitive to an earlier "
-        f"one without BOS as with it. {mass_sentence(mass)}"
+        f"Over {values['pairs']} pairs of tokens, a later token is {interval(values['sensitivity_ratio'])} times as "
+        f"sensitive to an earlier one without BOS as with it, and a token to itself {interval(values['own_ratio'])} "
+        f"times: the first over the second is {interval(ratio)}. {mass_sentence(mass)}"
     )
     if sink_survives(mass):
         return Verdict("inconclusive", sentence)

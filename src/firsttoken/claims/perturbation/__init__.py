@@ -6,17 +6,23 @@ CLAIM = Claim(
     id="perturbation",
     statement="With the sink, the effect of changing one token stays local until the late layers.",
     paper="figure only, Gemma 7B: without BOS the change reaches more tokens, in earlier layers",
-    headline="spread_ratio",
-    headline_name="spread without BOS / with BOS",
+    headline="spread_over_own_ratio",
+    headline_name="spread over the edited token's own change, without BOS / with BOS",
     format=".2f",
     unit="texts",
     rule=(
-        "Reproduced where the spread without BOS over the spread with BOS is above 1 with its whole interval, "
-        "else not reproduced. Inconclusive where the first token keeps more than half of its attention without BOS: "
+        "Reproduced where the spread to later tokens over the edited token's own change, without BOS over with BOS, "
+        "is "
+        "above 1 with its whole interval, else not reproduced. Inconclusive where the first token keeps more than "
+        "half of its attention without BOS: "
         "then removing BOS does not remove the sink, and the comparison says nothing about sinks; nor where only one "
         "of the two was run."
     ),
-    fixed="2026-11-25; the condition on the sink was added after a first look, the same day",
+    fixed=(
+        "2026-11-25; the condition on the sink was added after a first look, the same day; on 2026-11-27 the ratio "
+        "was taken over the change of the edited token itself, which "
+        "grows without BOS too: after a look at records of the old number, before any of the new one"
+    ),
     shows_not=(
         "That the sink alone does it. Leaving BOS out also gives a model a beginning that it never saw in training,"
         " which may disturb it for other reasons. Where the sink outlives BOS, the comparison says nothing."

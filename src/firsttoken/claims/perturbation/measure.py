@@ -25,7 +25,7 @@ from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
 from firsttoken.progress import tracked
 from firsttoken.ranges import at_least
-from firsttoken.statistics import mean_estimates, ratio_estimates
+from firsttoken.statistics import mean_estimates, ratio_estimates, ratio_of_ratios
 from firsttoken.texts.edits import Edit, choose_edits, edit_text, parse_edit, shakespeare, token_synonyms
 
 ALL_TEXTS = 170
@@ -72,6 +72,7 @@ def passages(parameters: Parameters) -> list[str]:
 
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
     """`spread_ratio` (relative spread without BOS / with BOS, mean over layers) and `spread_ratio_absolute`;
+    `own_ratio`, the same of the edited token's own relative change, and `spread_over_own_ratio` of spread over own;
     for each arm `by_layer` with `spread`, `spread_absolute` and `reach`; the ratio `by_layer`, `by_kind` and
     `by_place`; `first_token_mass` of each arm; `picture`, the distances of one edit at every layer and token.
     """
@@ -117,6 +118,11 @@ def summary(of_arm: dict[Arm, Distances], edits: Sequence[Edit], parameters: Par
     values["spread_ratio"] = ratios(means)[0]
     values["spread_ratio_absolute"] = ratios({arm: s.mean(1, True) for arm, s in absolute.items()})[0]
     values["by_layer"]["ratio"] = ratios(relative)
+    edit = torch.arange(len(edits))
+    own = {arm: d.relative[edit, 1:, positions].mean(1) for arm, d in of_arm.items()}  # (edit,)
+    values["own_ratio"] = ratios({arm: change[:, None] for arm, change in own.items()})[0]
+    above, below = ((means[arm][:, 0], own[arm]) for arm in ("without_bos", "with_bos"))
+    values["spread_over_own_ratio"] = asdict(ratio_of_ratios(above, below, of_text, seed))
     for group, names in (("kind", ("synonym", "random")), ("place", ("early", "middle", "late"))):
         values[f"by_{group}"] = {}
         for name in names:
@@ -162,5 +168,7 @@ def _digits(rows: Tensor) -> list[list[float]]:
     return [[float(f"{value:.3g}") for value in row] for row in rows.tolist()]
 
 
-MEASUREMENT = Measurement(claim="perturbation", parameters=Parameters, passages=passages, run=run, judge=judge)
+MEASUREMENT = Measurement(
+    claim="perturbation", parameters=Parameters, passages=passages, run=run, judge=judge, version=2
+)
 MEASUREMENTS = (MEASUREMENT,)

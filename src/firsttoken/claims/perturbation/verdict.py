@@ -8,18 +8,21 @@ from firsttoken.records import Record, Verdict
 
 
 def judge(record: Record) -> Verdict:
-    """The claim is that the sink slows the spread of a change: without BOS, later tokens move further.
+    """The claim is that the sink slows the spread of a change: without BOS, later tokens move further, for the same
+    change of the edited token itself.
 
-    Reproduced where the ratio's whole interval is above 1 and removing BOS does weaken the sink; where the sink
+    Reproduced where that ratio's whole interval is above 1 and removing BOS does weaken the sink; where the sink
     stays on another token, the comparison says nothing about sinks.
     """
     values = record.values
-    if "spread_ratio" not in values:
+    if "spread_over_own_ratio" not in values:
         return Verdict("inconclusive", "Only one of the two arms was run; set bos to 'both' to compare them.")
-    ratio, mass = values["spread_ratio"], values["first_token_mass"]
+    ratio, mass = values["spread_over_own_ratio"], values["first_token_mass"]
     sentence = (
-        f"Over {values['edits']} single-token edits, later tokens move {interval(ratio)} times as far without BOS as "
-        f"with it. {mass_sentence(mass)}"
+        f"Over {values['edits']} single-token edits, later tokens move {interval(values['spread_ratio'])} times as "
+        "far "
+        f"without BOS as with it, the edited tokens themselves {interval(values['own_ratio'])} times: for the same "
+        f"change of the edited token, later ones move {interval(ratio)} times as far. {mass_sentence(mass)}"
     )
     if sink_survives(mass):
         return Verdict("inconclusive", sentence)

@@ -12,17 +12,22 @@ CLAIM = Claim(
         "{removal.RULER-4096.without:.2%}"
     ),
     headline="loss_increase",
-    headline_name="increase of the loss without BOS",
+    headline_name="increase of the loss without BOS, texts of {length} tokens",
     format=".2f",
     unit="texts",
     rule=(
         "About models trained with BOS in first place. Reproduced if deleting it surely costs more than half a nat "
-        "per token and leaves less than half of what the tasks show above chance; partly if it surely costs "
-        "anything; else not reproduced. Inconclusive for other models."
+        "per token and surely leaves less than half of what the tasks show above chance, over questions; partly if it "
+        "surely costs anything; else not reproduced. Inconclusive for other models."
     ),
-    fixed="2026-11-25; reworded after the first records, see the history of verdict.py",
+    fixed=(
+        "2026-11-25; reworded after the first records, see the history of verdict.py; that the tasks decide by their "
+        "interval over questions, not by a bare share, was added on 2026-11-27, after the records"
+    ),
     shows_not=(
-        "Why abilities go. Deleting BOS takes a resting place away and begins the text as no training text began; "
+        "That long texts suffer as much: the number is for short ones, and beyond a few hundred tokens the cost is "
+        "a fraction of it, see the chapter. Why abilities go. Deleting BOS takes a resting place away and begins the "
+        "text as no training text began; "
         "the further arms separate these only in part. The tasks are small ones made here, not the paper's."
     ),
     would_change=(

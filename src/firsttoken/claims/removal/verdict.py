@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from firsttoken.estimates import JSON, interval
+import math
+
+from firsttoken.estimates import JSON, Estimate, interval
 from firsttoken.records import Record, Verdict
+
+NORMAL = 1.96  # standard errors in half of a 95 % interval
 
 
 def above_chance(values: JSON, arm: str) -> float:
@@ -18,9 +22,29 @@ def above_chance(values: JSON, arm: str) -> float:
     return sum(shares) / len(shares)
 
 
+def spare(values: JSON, arm: str) -> Estimate:
+    """What an arm leaves of the tasks above half of what they show intact, in shares of the way from guessing to
+    perfect: below 0 it leaves less than half.
+
+    The interval is over questions, of each task in each arm apart, and normal. The same questions were asked in both
+    arms, which makes differences more certain than that: the interval is too wide rather than too narrow.
+    """
+    of_tasks = values["tasks"].values()
+    variance = 0.0
+    for task in of_tasks:
+        for name, weight in ((arm, 1.0), ("intact", 0.5)):
+            of_arm = task["arms"][name]
+            error = (of_arm["high"] - of_arm["low"]) / (2 * NORMAL)
+            variance += (weight * error / (1 - task["chance"]) / len(of_tasks)) ** 2
+    value = above_chance(values, arm) - above_chance(values, "intact") / 2
+    reach = NORMAL * math.sqrt(variance)
+    return Estimate(value, value - reach, value + reach, sum(task["questions"] for task in of_tasks))
+
+
 def judge(record: Record) -> Verdict:
     """The claim is about models trained with BOS in first place. For those: reproduced if deleting it surely costs
-    half a nat per token and halves what the tasks show above chance, partly if it surely costs anything."""
+    half a nat per token and surely more than halves what the tasks show above chance, partly if it surely costs
+    anything."""
     values = record.values
     increase = values["loss_increase"]
     with_it, without = above_chance(values, "intact"), above_chance(values, "delete")
@@ -45,6 +69,9 @@ def judge(record: Record) -> Verdict:
             f" Giving back a first token of value zero, on which heads may rest, undoes {interval(undone, '.0%')} "
             "of the loss."
         )
-    if increase["low"] > 0.5 and without < with_it / 2:
+    left = spare(values, "delete")
+    if increase["low"] > 0.5 and left.high < 0:
         return Verdict("reproduced", sentence)
+    if left.low < 0 <= left.high:
+        sentence += f" Whether less than half of the tasks is left, {left.n} questions cannot tell."
     return Verdict("partly" if increase["low"] > 0 else "not reproduced", sentence)

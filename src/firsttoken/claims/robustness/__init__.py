@@ -12,11 +12,15 @@ CLAIM = Claim(
     practice=True,
     unit="texts",
     rule=(
-        "Reproduced if predictions surely move more after a small change both without a sink and with a "
-        "weakened one; partly if in one of the two, else not reproduced. Surely: the whole 95 % interval is above "
-        "one."
+        "Partly if predictions surely move more after a small change without a sink, or with a weakened one; surely: "
+        "the whole 95 % interval is above one. An arm that more than doubles the loss has broken the model and counts "
+        "for nothing. Reproduced needs a control that costs as much loss and leaves the sink, which has not been run. "
+        "Not reproduced if the weakened arm is surely not above one and no arm is broken; else inconclusive."
     ),
-    fixed="2026-11-25, before the measurement",
+    fixed=(
+        "2026-11-25, before the measurement; made stricter on 2026-11-27, after the records: broken models count for "
+        "nothing, and without a control of equal loss partly is the most"
+    ),
     shows_not=(
         "Safety against an attacker: changes are small and random or found by a short search. Taking the sink away "
         "makes a model worse as well, and a worse model may be easier to move for that reason."

@@ -15,10 +15,14 @@ CLAIM = Claim(
     unit="texts",
     rule=(
         "A model of the paper's table is reproduced within 5 points of its number (other passages are used), "
-        "partly within 15. Any other model can show at most that sinks exist: partly, if more than a quarter "
-        "of its heads are sinks at ε = 0.3 with 95 % confidence; else not reproduced."
+        "partly within 15, else not reproduced. No other model, whatever it shows, can confirm or refute it: "
+        "inconclusive; the sentence says whether sinks are there, more than a quarter of the heads at ε = 0.3 with "
+        "95 % confidence."
     ),
-    fixed="2026-11-25, before the measurement",
+    fixed=(
+        "2026-11-25, before the measurement; on 2026-11-27, after the records, other models became inconclusive, as "
+        "in `scale` (they had been partly reproduced)"
+    ),
     shows_not=(
         "Anything about LLaMa 3.1, none of which was run. Two small models from two families cannot show a trend "
         "with size, and a count of heads says nothing about what the sink is for."

@@ -26,12 +26,11 @@ def judge(record: Record) -> Verdict:
         f"{interval(loose, '.1%')} of the heads give the first token more than 0.3 of their attention and "
         f"{interval(strict, '.1%')} more than {PAPER_EPSILON}. "
     )
-    if loose["low"] <= 0.25:
-        return Verdict("not reproduced", sentence + "Sinks are no common feature of this model's heads.")
     smallest = table["meta-llama-llama-3-1-8b"]["sink_rate"]
     more = "fewer" if strict["value"] < smallest else "no fewer"
+    there = "Sinks are there" if loose["low"] > 0.25 else "Sinks are no common feature of this model's heads"
     return Verdict(
-        "partly",
-        sentence + f"Sinks are there, and at the paper's threshold {more} than in LLaMa 3.1 8B ({smallest:.2%} in the "
-        "paper); this model is not in the paper's table, whose numbers it cannot confirm.",
+        "inconclusive",
+        f"The claim is about LLaMa 3.1. Here {sentence[0].lower()}{sentence[1:]}{there}, and at the paper's threshold "
+        f"{more} heads than in LLaMa 3.1 8B ({smallest:.2%} in the paper).",
     )

@@ -23,7 +23,9 @@ CLAIM = Claim(
     fixed="2026-11-25, before the measurement",
     shows_not=(
         "That the bound explains the size of any effect: it holds and lies many orders of magnitude above what is "
-        "measured. A statement proved for all networks says nothing about what training does."
+        "measured, with this book's own estimate of its constant, from a few texts; the paper claims no tightness. "
+        "That the sink keeps representations from collapsing: see which way they move in the results. A statement "
+        "proved for all networks says nothing about what training does."
     ),
     would_change=(
         "A bound close enough to the measured Jacobian that a change of the sink predicts a change of the sensitivity."
