@@ -11,7 +11,6 @@ from docutils import nodes
 from firsttoken import claims
 from firsttoken.book.chapters import listed
 from firsttoken.claims.base import SIGNS, Claim
-from firsttoken.errors import FirstTokenError
 from firsttoken.model_names import ModelName, model_name
 from firsttoken.records import Record, all_records
 from firsttoken.records.numbers import NOT_RUN, estimate
@@ -51,15 +50,9 @@ def printed(value: Any, form: str) -> list[nodes.Node]:
 
 
 def headline(claim: Claim, record: Record) -> list[nodes.Node]:
-    """The headline number of a record, printed.
-
-    Raises:
-        FirstTokenError: the record has no such value.
-    """
+    """The headline number of a record, printed; a few words for a record of an earlier version that lacks it."""
     if claim.headline not in record.values:
-        raise FirstTokenError(
-            f"{claim.id}/{record.filename} has only {', '.join(record.values)}, not {claim.headline}."
-        )
+        return [nodes.Text(claims.EARLIER)]
     return printed(record.values[claim.headline], claim.format)
 
 
@@ -76,11 +69,7 @@ def badge(word: str) -> nodes.inline:
 
 
 def line(claim: Claim, record: Record) -> nodes.paragraph:
-    """One record: status, model, headline number.
-
-    Raises:
-        FirstTokenError: see `headline`.
-    """
+    """One record: status, model, headline number."""
     word, what = status(record), nodes.inline("", "", nodes.Text(name_of(record).name), classes=["result-what"])
     if claim.headline:
         what += [nodes.Text(": "), *headline(claim, record)]

@@ -9,14 +9,10 @@ from claim_results import headline_name, line, main_records, on_the_board
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
-from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from firsttoken.claims.base import Claim
-from firsttoken.errors import FirstTokenError
 from firsttoken.records.numbers import NOT_RUN, fill
-
-logger = logging.getLogger(__name__)
 
 
 class VerdictBoard(SphinxDirective):
@@ -46,10 +42,7 @@ class VerdictBoard(SphinxDirective):
             return [text(NOT_RUN, "not-run")]
         lines: list[nodes.Node] = [text(headline_name(claim, records[0]), "board-note")]
         for record in records:
-            try:
-                lines.append(line(claim, record))
-            except FirstTokenError as error:
-                logger.warning("%s", error, location=self.get_location(), type="result")
+            lines.append(line(claim, record))
         return lines
 
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from firsttoken.measures.measurement import Measurement
 
 
+# Of a record that lacks what today's rule or board asks for.
+EARLIER = "measured by an earlier version; run the chapter again"
+
+
 @cache
 def names() -> tuple[str, ...]:
     """The claims that have a folder, in alphabetical order; `_toc.yml` has the order of a reader."""
@@ -58,7 +62,10 @@ def verdict(record: Record) -> Verdict | None:
         or util.find_spec(f"{__name__}.{record.claim}.verdict") is None
     ):
         return None
-    judged: Verdict | None = importlib.import_module(f"{__name__}.{record.claim}.verdict").judge(record)
+    try:
+        judged: Verdict | None = importlib.import_module(f"{__name__}.{record.claim}.verdict").judge(record)
+    except KeyError as missing:
+        return Verdict("inconclusive", f"The record has no {missing}: {EARLIER}.")
     return judged
 
 
