@@ -9,7 +9,7 @@ import pytest
 from firsttoken import claims, records
 from firsttoken.book.page import papermill_command, provenance, rerun_command, verdict, verdicts
 from firsttoken.errors import FirstTokenError
-from firsttoken.records import Record, Verdict
+from firsttoken.records import Record, Verdict, paper_numbers
 from firsttoken.records.numbers import Quoted, fill, quote
 
 RECORD = Record(
@@ -46,13 +46,35 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("claim.tiny.deep.eps.a", Quoted("2")),
         ("claim.other.rate:.1%", Quoted("not run", measured=False)),
         ("claim.tiny--variant.rate", Quoted("not run", measured=False)),
-        ("paper.mass_405b.value:.0%", Quoted("about 80%")),
+        ("paper.packing.rows.2.sink_rate:.2%", Quoted("90.84%")),
         ("paper.llama.meta-llama-llama-3-1-8b.sink_rate:.2%", Quoted("45.97%")),
         ("paper.apostrophe_head.layer", Quoted("1")),
     ],
 )
 def test_a_key_shows_its_number(key: str, shown: Quoted) -> None:
     assert quote(key) == shown
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "mark"),
+    [
+        ("paper.mass_405b.value:.0%", "about 80% (disputed)", "disputed: text, share"),
+        ("paper.context_length.2048:.0%", "about 39%", "digitised: figure of sink rate"),
+    ],
+)
+def test_a_number_that_is_not_printed_in_the_paper_says_so(key: str, text: str, mark: str) -> None:
+    shown = quote(key)
+    assert shown.text == text
+    assert shown.detail.startswith(mark)
+    assert text in fill("{" + key.removeprefix("paper.") + "}")
+
+
+def test_every_number_of_the_paper_says_how_it_was_obtained() -> None:
+    for name, entry in paper_numbers.paper().items():
+        if name != "source":
+            assert entry["mark"] in ("certain", "digitised", "disputed"), name
+            assert entry["where"]
+            assert (entry["mark"] == "certain") == ("why" not in entry), name
 
 
 @pytest.mark.parametrize(

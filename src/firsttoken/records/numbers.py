@@ -53,29 +53,30 @@ def quote(key: str) -> Quoted:
 
 def estimate(value: Any, form: str) -> Quoted:
     """A stored number, or an estimate with its interval and n as detail, in a given format."""
-    return _shown("", value, False, form)
+    return _shown("", value, {}, form)
 
 
 def fill(template: str) -> str:
-    """Put the paper's numbers in place of `{key:format}`, with "about" where they were read off a figure."""
+    """Put the paper's numbers in place of `{key:format}`, with "about" where they were read off a figure, and "disputed" where that is so."""
     return re.sub(r"\{([^{}]+)\}", lambda match: quote(f"paper.{match[1]}").text, template)
 
 
-def _look_up(key: str, value: Any, path: Sequence[str]) -> tuple[Any, bool]:
-    approximate = False
+def _look_up(key: str, value: Any, path: Sequence[str]) -> tuple[Any, Mapping[str, Any]]:
+    """The value, and the entry around it that says how it was obtained; empty for a record's."""
+    marked: Mapping[str, Any] = {}
     for step in path:
         if isinstance(value, Mapping) and step in value:
-            approximate = bool(value.get("approximate", approximate))
+            marked = value if "mark" in value else marked
             value = value[step]
         elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
             value = value[int(step)]
         else:
             known = f"; there is {', '.join(value)}" if isinstance(value, Mapping) else ""
             raise FirstTokenError(f"The key {key} leads nowhere at '{step}'{known}.")
-    return value, approximate
+    return value, marked
 
 
-def _shown(key: str, value: Any, approximate: bool, form: str) -> Quoted:
+def _shown(key: str, value: Any, marked: Mapping[str, Any], form: str) -> Quoted:
     try:
         if isinstance(value, Mapping):
             low, high = end(value["low"], form), end(value["high"], form)
@@ -84,5 +85,9 @@ def _shown(key: str, value: Any, approximate: bool, form: str) -> Quoted:
         text = format(value, form)
     except (KeyError, TypeError, ValueError) as error:
         raise FirstTokenError(f"The value of {key} cannot be shown as '{form}' ({error}).") from error
-    # Names and settings beside an approximate number are exact.
-    return Quoted(f"about {text}" if approximate and isinstance(value, float) else text)
+    mark = marked.get("mark", "certain")
+    # Names and settings beside such a number are exact.
+    if mark == "certain" or not isinstance(value, float):
+        return Quoted(text)
+    detail = f"{mark}: {marked['where']}; {marked['why']}"
+    return Quoted(f"about {text}" + (" (disputed)" if mark == "disputed" else ""), detail)

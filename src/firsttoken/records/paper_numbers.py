@@ -12,8 +12,11 @@ from firsttoken.records.store import reference_store
 
 @cache
 def paper() -> JSON:
-    """The paper's own numbers, `results/paper.json`: each with its table or figure, `approximate` where it was
-    read off a figure."""
+    """The paper's own numbers, `results/paper.json`: each with its table or figure and a `mark` of how it was obtained.
+
+    `certain`: printed in the paper. `digitised`: read off a figure, to a few points. `disputed`: what the number says is
+    not settled; `why` tells.
+    """
     path = reference_store() / "paper.json"
     # An installed copy has no store of committed records; `setup.py` puts this one file beside the module.
     source = path if path.exists() else resources.files("firsttoken.records") / "paper.json"

@@ -6,8 +6,8 @@ CLAIM = Claim(
     id="context_length",
     statement="Pretraining on longer contexts makes sinks stronger.",
     paper=(
-        "share of sink heads {context_length.128:.0%} at 128 tokens, {context_length.2048:.0%} at 2048 (read "
-        "off a figure)"
+        "share of sink heads {context_length.128:.1%} at 128 tokens, {context_length.2048:.0%} at 2048 (digitised from "
+        "a figure)"
     ),
     headline="sink_rate_longest",
     headline_name="share of heads that are sinks at ε = 0.3, longest context, no BOS",

@@ -13,6 +13,8 @@ from firsttoken.pretraining.train import SHORT
 from firsttoken.records import Record, paper_numbers
 from firsttoken.records.numbers import NOT_RUN
 
+PAPER_LENGTHS = (128, 256, 512, 1024, 2048)  # of its curve
+
 
 def in_order(rows: Mapping[str, JSON | None]) -> list[tuple[str, JSON | None]]:
     """Rows by context length, the shortest first."""
@@ -22,7 +24,7 @@ def in_order(rows: Mapping[str, JSON | None]) -> list[tuple[str, JSON | None]]:
 def by_length(record: Record) -> Display:
     """Sink rate against the context length of training, without BOS and with a fixed one, beside the paper's curve."""
     rows = record.values["rows"]
-    lengths = sorted({int(length) for of_bos in rows.values() for length in of_bos} | {128, 2048})
+    lengths = sorted({int(length) for of_bos in rows.values() for length in of_bos} | set(PAPER_LENGTHS))
 
     def draw(axes: Any) -> None:
         for ax, bos in zip(axes, BOS_CHOICES, strict=True):
@@ -41,8 +43,8 @@ def by_length(record: Record) -> Display:
             if bos == "never":
                 curve = paper_numbers.paper()["context_length"]
                 ax.plot(
-                    [128, 2048], [curve["128"], curve["2048"]], color=NEUTRAL, marker="D", linestyle="none",
-                    label="paper (about, off a figure)",
+                    PAPER_LENGTHS, [curve[str(length)] for length in PAPER_LENGTHS], color=NEUTRAL, marker="D",
+                    linestyle="none", label="paper (digitised)",
                 )  # fmt: skip
             ax.set_xscale("log", base=2)
             ax.set_xticks(lengths, [str(n) for n in lengths])
@@ -54,7 +56,7 @@ def by_length(record: Record) -> Display:
     return figure(
         draw,
         f"Share of sink heads against the context length in training, budget {record.parameters['budget']}, in two "
-        "panels: without BOS, with the paper's two points, and with BOS fixed at the start",
+        "panels: without BOS, with the paper's five points, and with BOS fixed at the start",
         ncols=len(BOS_CHOICES),
         figsize=(9.4, 3.8),
         sharey=True,

@@ -18,7 +18,7 @@ from firsttoken.execution.cost import Load
 from firsttoken.models.machine import Machine
 from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
 from firsttoken.records import Record, paper_numbers
-from firsttoken.records.numbers import NOT_RUN
+from firsttoken.records.numbers import NOT_RUN, quote
 from firsttoken.records.paper_numbers import PAPER_EPSILON
 
 _MEASURES = {
@@ -136,7 +136,7 @@ def paper_table(records: Sequence[Record]) -> Display:
     for model in [*PAPER_SHAPES, *others]:
         record = measured.get(model)
         theirs = f"{paper['llama'][model]['sink_rate']:.2%}" if model in PAPER_SHAPES else "not in the paper"
-        mass = f"about {paper['mass_405b']['value']:.0%}" if model == PAPER_MODEL else "not given"
+        mass = quote("paper.mass_405b.value:.0%").text if model == PAPER_MODEL else "not given"
         shape = size_of(paper_config(model)) if record is None else record.values
         dimensions = f"{shape['layers']} × {shape['width']} × {shape['heads']}"
         ours = (NOT_RUN,) * 2

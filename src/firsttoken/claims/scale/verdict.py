@@ -18,7 +18,7 @@ def judge(record: Record) -> Verdict:
         return Verdict(
             "inconclusive",
             f"The claim is about LLaMa 3.1 405B. Here, with {in_words(values['parameters'])} parameters, {here} of "
-            f"the attention goes to the first token; the paper has about {theirs:.0%} for 405B.",
+            f"the attention goes to the first token; the paper has about {theirs:.0%} for 405B, which is disputed.",
         )
     if record.parameters["length"] != PAPER_LENGTH:
         return Verdict("inconclusive", f"The paper used {PAPER_LENGTH} tokens; set length to that.")
