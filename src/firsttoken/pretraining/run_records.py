@@ -135,7 +135,8 @@ NUMBERS = ("sink_rate_0.3", "sink_rate_0.8", "mass", "value_norm_ratio", "loss")
 def row(runs: Sequence[Record], arm: Arm, tokens: int) -> JSON | None:
     """What models of one kind (seeds) show on texts of so many tokens in one arm; None where none was trained.
 
-    `missing_bos` is what leaving BOS out changes in them, whatever the arm.
+    `missing_bos` is what leaving BOS out changes in them, whatever the arm; `each` has the main numbers of every seed,
+    and `head` is the share of one head, below which a difference between single models means nothing.
     """
     ends = [run.values["final"][str(tokens)] for run in runs]
     if not ends:
@@ -146,6 +147,14 @@ def row(runs: Sequence[Record], arm: Arm, tokens: int) -> JSON | None:
             name: combined([end["missing_bos"][name] for end in ends]) for name in ("sink_rate_0.3", "mass", "loss")
         },
         "seeds": len(ends),
+        "each": [
+            {
+                **{name: end[arm][name]["value"] for name in ("sink_rate_0.3", "loss")},
+                "missing_bos_loss": end["missing_bos"]["loss"]["value"],
+            }
+            for end in ends
+        ],
+        "head": 1 / sum(map(len, ends[0][arm]["alpha"])),
     }
 
 

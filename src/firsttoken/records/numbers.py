@@ -57,7 +57,8 @@ def estimate(value: Any, form: str) -> Quoted:
 
 
 def fill(template: str) -> str:
-    """Put the paper's numbers in place of `{key:format}`, with "about" where they were read off a figure, and "disputed" where that is so."""
+    """Put the paper's numbers in place of `{key:format}`, with "about" where read off a figure, and "disputed"
+    where that is so."""
     return re.sub(r"\{([^{}]+)\}", lambda match: quote(f"paper.{match[1]}").text, template)
 
 

@@ -12,10 +12,10 @@ from firsttoken.records.store import reference_store
 
 @cache
 def paper() -> JSON:
-    """The paper's own numbers, `results/paper.json`: each with its table or figure and a `mark` of how it was obtained.
+    """The paper's own numbers, `results/paper.json`: each with its table or figure and a `mark` of where it is from.
 
-    `certain`: printed in the paper. `digitised`: read off a figure, to a few points. `disputed`: what the number says is
-    not settled; `why` tells.
+    `certain`: printed in the paper. `digitised`: read off a figure, to a few points. `disputed`: what the number says
+    is not settled; `why` tells.
     """
     path = reference_store() / "paper.json"
     # An installed copy has no store of committed records; `setup.py` puts this one file beside the module.

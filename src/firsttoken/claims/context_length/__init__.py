@@ -6,22 +6,29 @@ CLAIM = Claim(
     id="context_length",
     statement="Pretraining on longer contexts makes sinks stronger.",
     paper=(
-        "share of sink heads {context_length.128:.1%} at 128 tokens, {context_length.2048:.0%} at 2048 (digitised from "
-        "a figure)"
+        "share of sink heads {context_length.128:.1%} at 128 tokens, {context_length.2048:.0%} at 2048 (digitised "
+        "from a figure)"
     ),
     headline="sink_rate_longest",
-    headline_name="share of heads that are sinks at ε = 0.3, longest context, no BOS",
+    headline_name="share of heads that are sinks at ε = 0.3, longest context (budget lab: BOS fixed; else no BOS)",
     unit="texts of held-out code, seeds joined",
     rule=(
-        "Reproduced if, trained without BOS, the longest context surely has more sink heads (ε = 0.3) than the "
-        "shortest; partly if more but not surely; else not reproduced. Inconclusive if fewer than two lengths were "
-        "trained without BOS, or if fewer than 5 % of the heads are sinks at every length, because then there is no "
-        "sink to compare. A smoke run decides nothing."
+        "Without BOS: reproduced if the longest context surely has more sink heads (ε = 0.3) than the shortest; "
+        "partly if "
+        "more but not surely; else not reproduced; inconclusive if fewer than two lengths were trained, or if fewer "
+        "than "
+        "5 % of the heads are sinks at every length, because then there is no sink to compare. With BOS fixed (budget "
+        "lab), seeds are the unit and the number is the mass on the first token minus an even share, at 64 tokens: "
+        "reproduced if it rises by more than 0.03 from windows of 64 to windows of 1024 in both seeds, with 256 "
+        "between; "
+        "not reproduced if it rises by less than 0.02, or falls, in both; else inconclusive. A smoke run decides "
+        "nothing."
     ),
-    fixed="2026-11-25, before the measurement",
+    fixed=("2026-11-25, before the measurement; that for BOS fixed on 2026-11-27, before any of its runs"),
     shows_not=(
         "That context length has no effect: on this budget hardly a sink forms without BOS, so there is little to "
-        "compare. Models, contexts and training are far smaller than the paper's, and the text is code."
+        "compare, and with BOS fixed the question is another one than the paper's. Models, contexts and training are "
+        "far smaller than the paper's, and the text is code."
     ),
     would_change=(
         "The same lengths on a budget at which sinks form without BOS: more tokens, longer contexts, several seeds."

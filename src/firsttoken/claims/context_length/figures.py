@@ -66,17 +66,15 @@ def by_length(record: Record) -> Display:
 def length_table(record: Record) -> Display:
     """Every run of the chapter; those that were not trained say so."""
     cells = []
-    kinds = [(bos, length, row, "") for bos in BOS_CHOICES for length, row in in_order(record.values["rows"][bos])]
-    longest = max((int(length) for _, length, _, _ in kinds), default=0)
-    kinds += [(bos, str(longest), record.values["long"][bos], ", long documents only") for bos in BOS_CHOICES]
-    for bos, length, row, note in kinds:
+    kinds = [(bos, length, row) for bos in BOS_CHOICES for length, row in in_order(record.values["rows"][bos])]
+    for bos, length, row in kinds:
         if row is None:
-            cells.append((f"{length}{note}", BOS_WORDS[bos], NOT_RUN, "–", "–", "–", "–"))
+            cells.append((length, BOS_WORDS[bos], NOT_RUN, "–", "–", "–", "–"))
             continue
         own = row["trained_length"]
         cells.append(
             (
-                f"{length}{note}",
+                length,
                 BOS_WORDS[bos],
                 interval(row["sink_rate_0.3"], ".1%"),
                 f"{row['sink_rate_0.8']['value']:.1%}",
@@ -97,3 +95,65 @@ def length_table(record: Record) -> Display:
     return table(
         cells, columns, f"Sink rate and held-out loss by context length, budget {record.parameters['budget']}"
     )
+
+
+LOSS_WORDS = {"all": "loss everywhere", "second_half": "loss on the second half"}
+
+
+def with_bos_fixed(record: Record) -> Display:
+    """What the first token gets beyond an even share against the context length, a line for each seed: on short
+    texts, and on the second half of texts as long as those of the training."""
+    runs_of = record.values["runs_of"]
+    lengths = [int(length) for length in runs_of["all"]]
+
+    def draw(axes: Any) -> None:
+        for ax, name, title in zip(
+            axes,
+            ("excess", "late_excess"),
+            (f"texts of {SHORT} tokens", "second half of texts of the own length"),
+            strict=True,
+        ):
+            for loss, (color, dash) in zip(LOSS_WORDS, ((PALETTE[4], "-"), (PALETTE[3], "--")), strict=True):
+                for seed in range(len(next(iter(runs_of[loss].values())))):
+                    shown = {int(n): seeds[seed] for n, seeds in runs_of[loss].items() if seeds[seed]}
+                    ax.plot(
+                        list(shown), [run[name] for run in shown.values()], color=color, linestyle=dash,
+                        marker="os^v"[seed], label=f"{LOSS_WORDS[loss]}, seed {seed}" if shown else None,
+                    )  # fmt: skip
+            ax.axhline(0, color=NEUTRAL, linewidth=1)
+            ax.set_xscale("log", base=2)
+            ax.set_xticks(lengths, [str(n) for n in lengths])
+            ax.minorticks_off()
+            ax.set(xlabel="context length in training", title=title)
+        axes[0].set_ylabel("attention to the first token\nbeyond an even share")
+        axes[0].legend(frameon=False, fontsize=8)
+
+    return figure(
+        draw,
+        "Attention to the first token beyond an even share against the context length in training, BOS fixed, in two "
+        "panels: on short texts, and on the second half of texts of the own length; a line for each seed",
+        ncols=2,
+        figsize=(9.4, 3.8),
+        sharey=True,
+    )
+
+
+def runs_table(record: Record) -> Display:
+    """Each of the ten models by itself."""
+    cells = []
+    for loss, of_length in record.values["runs_of"].items():
+        for length, seeds in of_length.items():
+            for seed, run in enumerate(seeds):
+                numbers = (NOT_RUN, "–", "–", "–", "–", "–")
+                if run:
+                    numbers = (
+                        f"{run['excess']:+.3f}", f"{run['excess_own']:+.3f}", f"{run['late_excess']:+.3f}",
+                        f"{run['late_loss']:.2f}", f"{run['sink_rate']:.1%}", f"{run['windows']:,}",
+                    )  # fmt: skip
+                cells.append((length, LOSS_WORDS[loss], str(seed), *numbers))
+    columns = (
+        "context", "loss in training", "seed", f"beyond even, T = {SHORT}", "own T", "own T, second half",
+        "loss there", "heads above 0.3", "windows, so BOS seen",
+    )  # fmt: skip
+    heads = next((run["heads"] for seeds in record.values["runs_of"]["all"].values() for run in seeds if run), 0)
+    return table(cells, columns, f"Models trained with BOS fixed; one of {heads} heads is {1 / max(heads, 1):.2%}")

@@ -25,7 +25,9 @@ CLAIM = Claim(
     ),
     shows_not=(
         "What happens in training of the paper's size. With short training on code, models without BOS form no "
-        "sink, so half of the paper's table is out of reach here."
+        "sink, so half of the paper's table is out of reach here. Nor how much another seed would differ: most rows "
+        "are "
+        "one model, and where there are two they disagree on what a missing BOS costs."
     ),
     would_change=(
         "The paper's combinations on its number of tokens, with several seeds: above all, whether models without "

@@ -21,9 +21,10 @@ def packing_table(record: Record) -> Display:
     """The paper's nine rows, its numbers beside ours."""
     cells = []
     for row, theirs, ours in zip(ROWS, paper_numbers.paper()["packing"]["rows"], record.values["rows"], strict=True):
-        rate, loss = NOT_RUN, "–"
+        rate, loss, seeds = NOT_RUN, "–", "–"
         if ours:
             rate, loss = interval(ours["sink_rate_0.3"], ".1%"), f"{ours['loss']['value']:.2f}"
+            seeds = ", ".join(f"{each['sink_rate_0.3']:.1%}" for each in ours["each"])
         cells.append(
             (
                 MASKING_WORDS[row.masking],
@@ -31,12 +32,29 @@ def packing_table(record: Record) -> Display:
                 row.inference,
                 f"{theirs['sink_rate']:.2%}",
                 rate,
+                seeds,
                 f"{theirs['loss']:.2f}",
                 loss,
             )
         )
-    columns = ("masking", "BOS in training", "inference", "sinks, paper", "sinks, here", "loss, paper", "here")
-    return table(cells, columns, f"Packing and BOS, the paper beside the budget {record.parameters['budget']}")
+    columns = (
+        "masking",
+        "BOS in training",
+        "inference",
+        "sinks, paper",
+        "sinks, here",
+        "each seed",
+        "loss, paper",
+        "here",
+    )
+    head = next(row["head"] for row in record.values["rows"] if row)
+    return table(
+        cells,
+        columns,
+        f"Packing and BOS, the paper beside the budget {record.parameters['budget']} (one head of a model is "
+        f"{head:.1%}; "
+        "intervals from the lowest to the highest of the seeds)",
+    )
 
 
 def packing_rows(record: Record) -> Display:
