@@ -12,11 +12,14 @@ import pytest
 
 from firsttoken import claims, files, records
 from firsttoken.book import chapters
+from firsttoken.claims.context_length import figures as context_figures
+from firsttoken.claims.context_length import lab
 from firsttoken.claims.context_length import measure as context_length
 from firsttoken.claims.emergence import measure as emergence
 from firsttoken.claims.packing import measure as packing
 from firsttoken.claims.packing.rows import ROWS, Row
 from firsttoken.errors import FirstTokenError
+from firsttoken.measures.sinks import even_share
 from firsttoken.pretraining import run_records, train
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import Packing
@@ -105,7 +108,6 @@ def test_rows_hold_what_was_trained_and_no_more() -> None:
     assert {length for length, row in rows["never"].items() if row} == {"128", "2048"}
     assert {length for length, row in rows["fixed"].items() if row} == {"256"}
     assert record.values["sink_rate_longest"]["value"] == 0.6
-    assert record.values["long"] == {"never": None, "fixed": None}
     assert rows["never"]["2048"]["trained_length"]["sink_rate_0.8"]["value"] == 0.6
     assert [run.model for run in run_records.behind([record])] == sorted(record.values["runs"])
 
@@ -126,6 +128,79 @@ def test_verdict_on_context_length(never: dict[int, float], status: str) -> None
     assert record.verdict is not None
     assert record.verdict.status == status
     assert "70.0% [69.0%, 71.0%] at 128 tokens and 90.0%" in record.verdict.sentence
+
+
+def lab_run(
+    length: int, loss: str, seed: int, excess: float, late: float | None = None, late_loss: float = 2.0
+) -> None:
+    """A run of the budget `lab` whose first token gets so much beyond an even share."""
+    training = lab.training(length, loss, seed)  # type: ignore[arg-type]
+    record = ran(training, 0.1)
+    late_share = sum(1 / (query + 1) for query in range(length // 2, length)) / (length / 2)
+    ends = {}
+    for tokens in {64, length}:
+        arm = {
+            **record.values["final"]["64"]["BOS+text"],
+            "mass": estimate(excess + even_share(tokens)),
+            "second_half": {
+                "mass": estimate((excess if late is None else late) + late_share), "loss": estimate(late_loss),
+            },
+        }  # fmt: skip
+        ends[str(tokens)] = {**record.values["final"]["64"], "BOS+text": arm}
+    records.write(replace(record, values={**record.values, "final": ends, "weights": 1}))
+
+
+def lab_record(excess: dict[int, tuple[float, float]], late: float | None = None, late_loss: float = 2.0) -> Record:
+    for length, of_seed in excess.items():
+        for seed, number in enumerate(of_seed):
+            lab_run(length, "all", seed, number)
+            if late is not None and length in lab.LENGTHS["second_half"]:
+                lab_run(length, "second_half", seed, 0.0, late, late_loss)
+    record = context_length.measure("lab", train=False)
+    assert record is not None
+    assert record.verdict is not None
+    return record
+
+
+@pytest.mark.parametrize(
+    ("excess", "status"),
+    [
+        ({64: (0.05, 0.06), 256: (0.07, 0.08), 1024: (0.09, 0.10)}, "reproduced"),
+        ({64: (0.05, 0.06), 256: (0.12, 0.08), 1024: (0.09, 0.10)}, "inconclusive"),
+        ({64: (0.05, 0.06), 256: (0.07, 0.07), 1024: (0.09, 0.08)}, "inconclusive"),
+        ({64: (0.05, 0.06), 256: (0.05, 0.06), 1024: (0.06, 0.02)}, "not reproduced"),
+        ({64: (0.05,), 256: (0.07,), 1024: (0.09,)}, "inconclusive"),
+        ({64: (0.05, 0.06), 1024: (0.09, 0.10)}, "inconclusive"),
+    ],
+)
+def test_verdict_with_bos_fixed(excess: dict[int, tuple[float, ...]], status: str) -> None:
+    record = lab_record(excess)  # type: ignore[arg-type]
+    assert record.verdict is not None
+    assert record.verdict.status == status
+    assert "seed 0: +0.050 at 64" in record.verdict.sentence
+    missing = 10 - sum(map(len, excess.values()))
+    assert f"{missing} of the ten models have not been trained" in record.verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("late", "late_loss", "words"),
+    [
+        (0.02, 2.04, "weaker in every pair"),
+        (0.12, 2.04, "no weaker in any pair"),
+        (0.08, 2.04, "left open"),
+        (0.02, 2.06, "4 of 4 pairs differ by more than 0.05 nats"),
+        (None, 2.0, "has not been compared in every pair"),
+    ],
+)
+def test_positions_without_loss(late: float | None, late_loss: float, words: str) -> None:
+    record = lab_record({256: (0.1, 0.1), 1024: (0.1, 0.1)}, late, late_loss)
+    assert record.verdict is not None
+    assert words in record.verdict.sentence
+    entry = record.values["runs_of"]["all"]["256"][0]
+    assert entry["late_excess"] == pytest.approx(0.1)
+    assert entry["windows"] == 3000 // 256
+    for drawn in (context_figures.with_bos_fixed(record), context_figures.runs_table(record)):
+        assert "second half" in drawn.text
 
 
 def test_seeds_are_joined() -> None:

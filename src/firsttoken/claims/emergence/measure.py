@@ -19,7 +19,7 @@ from firsttoken.pretraining.train import SHORT
 from firsttoken.records import Record
 
 CLAIM = "emergence"
-VERSION = 1
+VERSION = 2  # 2: every seed by itself
 FACTOR = 3.0  # between learning rates
 EVEN = even_share(SHORT)
 
