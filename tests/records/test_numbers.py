@@ -49,6 +49,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("paper.packing.rows.2.sink_rate:.2%", Quoted("90.84%")),
         ("paper.llama.meta-llama-llama-3-1-8b.sink_rate:.2%", Quoted("45.97%")),
         ("paper.apostrophe_head.layer", Quoted("1")),
+        ("paper.weight_decay.0.1:.0%", Quoted("about 46% (disputed)", quote("paper.weight_decay.0:.0%").detail)),
     ],
 )
 def test_a_key_shows_its_number(key: str, shown: Quoted) -> None:

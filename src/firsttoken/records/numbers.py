@@ -65,15 +65,20 @@ def fill(template: str) -> str:
 def _look_up(key: str, value: Any, path: Sequence[str]) -> tuple[Any, Mapping[str, Any]]:
     """The value, and the entry around it that says how it was obtained; empty for a record's."""
     marked: Mapping[str, Any] = {}
-    for step in path:
-        if isinstance(value, Mapping) and step in value:
+    path = list(path)
+    while path:
+        # Some names hold a dot, such as `sink_rate_0.3`.
+        name = next(
+            (x for n in (2, 1) if (x := ".".join(path[:n])) and isinstance(value, Mapping) and x in value), None
+        )
+        if name is not None:
             marked = value if "mark" in value else marked
-            value = value[step]
-        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
-            value = value[int(step)]
+            value, path = value[name], path[name.count(".") + 1 :]
+        elif isinstance(value, list) and path[0].isdigit() and int(path[0]) < len(value):
+            value, path = value[int(path[0])], path[1:]
         else:
             known = f"; there is {', '.join(value)}" if isinstance(value, Mapping) else ""
-            raise FirstTokenError(f"The key {key} leads nowhere at '{step}'{known}.")
+            raise FirstTokenError(f"The key {key} leads nowhere at '{path[0]}'{known}.")
     return value, marked
 
 
