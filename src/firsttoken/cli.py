@@ -102,6 +102,18 @@ def command_pretrain(args: argparse.Namespace) -> None:
     train.measure(run_spec.from_command_line(args.budget, dict(args.parameters)), args.fresh)
 
 
+def command_lab(args: argparse.Namespace) -> None:
+    """Train the models of the lab's chapters that have no record yet, within a number of minutes."""
+    from firsttoken.claims.context_length import lab
+    from firsttoken.pretraining import queue
+
+    left = queue.run(lab.trainings(), args.minutes, args.at_once)
+    for training in left:
+        print(f"left: {training.slug}")
+    if not left:
+        print(f"Nothing is left: firsttoken run {lab.CLAIM} -p budget {lab.BUDGET}")
+
+
 def command_chapters(args: argparse.Namespace) -> None:
     """List the chapters, their state and their parameters."""
     from firsttoken.book import build, chapters
@@ -239,9 +251,14 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
 
     lab = add("pretrain", command_pretrain)
-    lab.add_argument("budget", metavar="BUDGET", help="smoke, cpu, gpu or paper")
+    lab.add_argument("budget", metavar="BUDGET", help="smoke, cpu, lab, gpu or paper")
     lab.add_argument("--fresh", action="store_true", help="train again even if there is a record")
     add_parameters(lab)
+
+    runs = add("lab", command_lab)
+    runs.add_argument("queue", choices=["cpu"], help="which runs: those that two cores can do")
+    runs.add_argument("--minutes", type=float, required=True, help="runs are halted then and go on the next time")
+    runs.add_argument("--at-once", type=int, default=2, help="runs side by side, with one thread each")
 
     add("chapters", command_chapters, in_checkout=True)
     add("models", command_models)

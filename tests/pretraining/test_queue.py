@@ -1,0 +1,48 @@
+"""Many runs within some minutes: all are done, in pieces if need be, and one that fails leaves the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from firsttoken.errors import FirstTokenError
+from firsttoken.pretraining import queue, train
+from firsttoken.pretraining.packing import Packing
+from firsttoken.pretraining.run_spec import Training
+
+RUNS = [Training("smoke", Packing(64, "causal", "fixed"), seed, source="generated") for seed in (0, 1)]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("FIRSTTOKEN_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_short_calls_do_what_a_long_one_does(store: Path) -> None:
+    said: list[str] = []
+    assert queue.run(RUNS, minutes=0.02, say=said.append) == RUNS, "in a second no run can even begin"
+    assert sum("halted" in line for line in said) == len(RUNS)
+    assert queue.run(RUNS, minutes=5, say=said.append) == []
+    assert {f"{run.slug}: done" for run in RUNS} <= set(said)
+    assert all(train.find(run) is not None for run in RUNS)
+    said.clear()
+    assert queue.run(RUNS, minutes=5, say=said.append) == []
+    assert said == []
+
+
+def test_a_run_that_fails_leaves_the_others(store: Path, capfd: pytest.CaptureFixture) -> None:
+    bad = Training("smoke", Packing(64, "causal", "fixed"), source="no-such-source")
+    said: list[str] = []
+    with pytest.raises(FirstTokenError, match=f"failed, see the lines above: {bad.slug}"):
+        queue.run([bad, RUNS[0]], minutes=3, at_once=1, say=said.append)
+    assert f"{RUNS[0].slug}: done" in said
+    assert "There is no corpus 'no-such-source'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [{"minutes": 0}, {"minutes": 5, "at_once": 0}])
+def test_numbers_that_make_no_sense(asked: dict[str, float]) -> None:
+    with pytest.raises(FirstTokenError, match="more than 0 minutes"):
+        queue.run(RUNS, **asked)  # type: ignore[arg-type]
