@@ -13,7 +13,7 @@ from firsttoken import records
 from firsttoken.claims.smallest.verdict import judge
 from firsttoken.estimates import JSON
 from firsttoken.measures import resting
-from firsttoken.pretraining.run_spec import fingerprint
+from firsttoken.pretraining.one_head import OneHead
 from firsttoken.pretraining.smallest_training import Run, Setting, train
 from firsttoken.progress import tracked
 from firsttoken.ranges import at_least
@@ -39,24 +39,6 @@ class Parameters:
 
     def setting(self, length: int, bos: bool = True) -> Setting:
         return Setting(length=length, bos=bos, steps=self.steps, settle=self.settle, enough=self.enough)
-
-
-@dataclass(frozen=True)
-class OneHead:
-    """Takes the place of a model in a record: what was trained is what the settings say."""
-
-    settings: tuple[Setting, ...]
-    slug: str = "one-head"
-
-    def provenance(self) -> JSON:
-        return {
-            "name": "a model with one layer and one head, trained here",
-            "source": "pretrained",
-            "fingerprint": fingerprint([asdict(setting) for setting in self.settings]),
-            "quantisation": "",
-            "dtype": "float32",
-            "device": "cpu",
-        }
 
 
 def measure(parameters: Parameters, fresh: bool = False) -> Record:

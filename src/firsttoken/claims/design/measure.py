@@ -1,0 +1,99 @@
+"""Designs of attention that are said to need no sink, on the smallest model that has one; each stored by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from firsttoken import records
+from firsttoken.claims.design.verdict import has_sink, judge
+from firsttoken.estimates import JSON
+from firsttoken.measures import resting
+from firsttoken.pretraining.one_head import OneHead
+from firsttoken.pretraining.smallest import VARIANTS, Variant
+from firsttoken.pretraining.smallest_training import Run, Setting, train
+from firsttoken.progress import tracked
+from firsttoken.ranges import at_least
+from firsttoken.records import Record
+
+CLAIM = "design"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked."""
+
+    seeds: int = 10  # models of each design
+    length: int = 64  # tokens of a text, BOS included
+    steps: int = 1500  # of training at most
+    settle: int = 100  # further steps after a seed has learnt the task, before its head is looked at
+    enough: float = 0.05  # loss at triggers, in nats, below which a seed has learnt the task
+
+    def __post_init__(self) -> None:
+        at_least(1, seeds=self.seeds, steps=self.steps)
+
+    def setting(self, variant: Variant) -> Setting:
+        return Setting(length=self.length, variant=variant, steps=self.steps, settle=self.settle, enough=self.enough)
+
+
+def measure(parameters: Parameters, fresh: bool = False) -> Record:
+    """The record `design/one-head.json`.
+
+    Its values: `by_variant` {design: `count`}, `without_sink`, the share of seeds without a sink among all designs but
+    softmax.
+    """
+    counts = {variant: _part(parameters, variant, fresh) for variant in tracked(VARIANTS)}
+    return records.reuse_or_measure(
+        CLAIM,
+        model=OneHead(tuple(map(parameters.setting, VARIANTS))),
+        parameters=asdict(parameters),
+        texts="generated from seeds",
+        measure=lambda: summary(counts),
+        judge=judge,
+        version=VERSION,
+        fresh=fresh,
+    )
+
+
+def _part(parameters: Parameters, variant: Variant, fresh: bool) -> JSON:
+    setting = parameters.setting(variant)
+    part = records.reuse_or_measure(
+        CLAIM,
+        model=OneHead((setting,)),
+        parameters={**asdict(parameters), "design": variant},
+        texts="generated from seeds",
+        measure=lambda: count(train(setting, range(parameters.seeds))),
+        version=VERSION,
+        variant=variant.replace("_", "-"),
+        fresh=fresh,
+    )
+    return part.values
+
+
+def count(runs: Sequence[Run]) -> JSON:
+    """`seeds`, `learnt`, and `each`: for every seed its last point of the history and the step at which it had learnt
+    the task."""
+    names = ("first_away", "first_at", "row_away", "row_at", "value_norm", "loss_at", "loss_away")
+    return {
+        "seeds": len(runs),
+        "learnt": sum(run.learnt is not None for run in runs),
+        "each": [
+            {
+                "seed": run.seed,
+                "learnt": run.learnt,
+                **{name: round(run.history[-1][name], 5) for name in names},
+            }
+            for run in runs
+        ],
+    }
+
+
+def summary(counts: dict[Variant, JSON]) -> JSON:
+    """All designs side by side, and the share of seeds without a sink."""
+    others = [each for variant, one in counts.items() if variant != "softmax" for each in one["each"]]
+    without = sum(not has_sink(each) for each in others)
+    return {"by_variant": dict(counts), "without_sink": asdict(resting.wilson(without, len(others)))}
+
+
+MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`

@@ -1,0 +1,101 @@
+"""Figures of the chapter `smallest`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from firsttoken.estimates import interval
+from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, reach, table
+from firsttoken.pretraining.smallest_training import Run
+from firsttoken.records import Record
+
+PLACES = {"first": "the first token", "itself": "the query itself", "elsewhere": "elsewhere"}
+
+
+def forming(runs: Sequence[Run]) -> Display:
+    """How the sink forms: attention to the first token at triggers and away from them, its value norm, the loss."""
+
+    def draw(axes: Any) -> None:
+        for number, run in enumerate(runs):
+            steps = [point["step"] for point in run.history]
+            first = number == 0
+            for ax, name, color, label in (
+                (axes[0], "first_away", PALETTE[4], "away from triggers"),
+                (axes[0], "first_at", PALETTE[3], "at triggers"),
+                (axes[1], "value_norm", PALETTE[4], None),
+                (axes[2], "loss_at", PALETTE[3], "at triggers"),
+                (axes[2], "loss_away", PALETTE[4], "away from triggers"),
+            ):
+                ax.plot(
+                    steps,
+                    [point[name] for point in run.history],
+                    color=color,
+                    linestyle=("-", "--", ":")[number % 3],
+                    label=label if first else None,
+                )
+        axes[0].set(title="attention to the first token", ylim=(0, 1))
+        axes[1].set(title="its value norm, over the others'", ylim=(0, None))
+        axes[2].set(title="loss, nats", ylim=(0, None))
+        for ax in axes:
+            ax.set_xlabel("step")
+        for ax in (axes[0], axes[2]):
+            ax.legend(frameon=False, fontsize=8)
+
+    return figure(
+        draw,
+        f"Three curves over the steps of training of {len(runs)} models with one head, a line style for each seed: "
+        "attention "
+        "to the first token at triggers and away from them, the norm of its value, the loss at triggers and away",
+        ncols=3,
+        figsize=(9.6, 3.2),
+    )
+
+
+def by_length(record: Record) -> Display:
+    """Share of the seeds that learnt the task whose head rests on the first token, against the length of the text."""
+    rows = {int(length): row for length, row in record.values["by_length"].items() if row["shares"]}
+
+    def draw(ax: Axes) -> None:
+        shares = [row["shares"]["first"] for row in rows.values()]
+        ax.errorbar(
+            list(rows),
+            [share["value"] for share in shares],
+            yerr=reach(*shares),
+            color=PALETTE[4],
+            marker="o",
+            capsize=3,
+        )
+        ax.axhline(0.5, color=NEUTRAL, linewidth=1)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(list(rows), [str(length) for length in rows])
+        ax.minorticks_off()
+        ax.set(xlabel="tokens of a text", ylabel="share of seeds", ylim=(0, 1.02))
+
+    return figure(
+        draw,
+        "Share of seeds whose head rests on the first token, with 95 % intervals, against the length of the texts",
+        figsize=(5.6, 3.2),
+    )
+
+
+def length_table(record: Record) -> Display:
+    """Where the heads rest, by length of the text; the last row has no BOS token."""
+    cells = []
+    rows = [*record.values["by_length"].items(), ("64, no BOS", record.values["without_bos"])]
+    for length, row in rows:
+        learnt = [each for each in row["each"] if each["learnt"] is not None]
+        strength = [each["first_away"] for each in learnt]
+        cells.append(
+            (
+                length,
+                f"{row['learnt']} of {row['seeds']}",
+                *(str(row[place]) for place in PLACES),
+                interval(row["shares"]["first"], ".0%") if row["shares"] else "–",
+                f"{min(strength):.2f} to {max(strength):.2f}" if strength else "–",
+            )
+        )
+    columns = ("tokens", "learnt", *PLACES.values(), "share on the first", "attention to it away from triggers")
+    return table(cells, columns, "Where the heads of those seeds rest that learnt the task")
