@@ -14,15 +14,12 @@ CLAIM = Claim(
     unit="texts of held-out code, seeds joined",
     rule=(
         "Without BOS: reproduced if the longest context surely has more sink heads (ε = 0.3) than the shortest; "
-        "partly if "
-        "more but not surely; else not reproduced; inconclusive if fewer than two lengths were trained, or if fewer "
-        "than "
-        "5 % of the heads are sinks at every length, because then there is no sink to compare. With BOS fixed (budget "
-        "lab), seeds are the unit and the number is the mass on the first token minus an even share, at 64 tokens: "
-        "reproduced if it rises by more than 0.03 from windows of 64 to windows of 1024 in both seeds, with 256 "
-        "between; "
-        "not reproduced if it rises by less than 0.02, or falls, in both; else inconclusive. A smoke run decides "
-        "nothing."
+        "partly if more but not surely; else not reproduced; inconclusive if fewer than two lengths were trained, or "
+        "if fewer than 5 % of the heads are sinks at every length, because then there is no sink to compare. With BOS "
+        "fixed (budget lab), seeds are the unit and the number is the mass on the first token minus an even share, at "
+        "64 tokens: reproduced if it rises by more than 0.03 from windows of 64 to windows of 1024 in both seeds, "
+        "with 256 between; not reproduced if it rises by less than 0.02, or falls, in both; else inconclusive. A "
+        "smoke run decides nothing."
     ),
     fixed=("2026-11-25, before the measurement; that for BOS fixed on 2026-11-27, before any of its runs"),
     shows_not=(

@@ -17,9 +17,9 @@ CLAIM = Claim(
         "(a) Spread / own, relative to the untouched model, is surely below 1 and at most 0.95 at +1 nat, and surely "
         "above 1 and at least 1.05 at -1 nat. (b) At the smallest weakening that costs 0.08 nats of loss or more, "
         "spread / own surely exceeds that under noise on the ordinary scores at equal loss, with key 0's mass held; "
-        "the control's rise in loss must be within 10 % of the dose's on the measured texts, else (b) stays open. "
-        "Not reproduced if one of the three intervals (+1 nat, -1 nat, difference to a matched control) lies wholly "
-        "on the other side; reproduced if (a) and (b) hold; partly if exactly one does; else it cannot be decided."
+        "the control's rise in loss must be within 10 % of the dose's on the measured texts, else (b) stays open. Not "
+        "reproduced if one of the three intervals (+1 nat, -1 nat, difference to a matched control) lies wholly on "
+        "the other side; reproduced if (a) and (b) hold; partly if exactly one does; else it cannot be decided."
     ),
     fixed="2026-11-27, after a pilot on gemma3-270m and smollm2-135m with other passages, before this measurement",
     shows_not="That the sink is the cause, where only (a) holds: (a) alone is close to arithmetic.",

@@ -12,18 +12,16 @@ CLAIM = Claim(
     unit="texts",
     rule=(
         "Reproduced where the sensitivity of later tokens to a token, over the token's own sensitivity, without BOS "
-        "over "
-        "with BOS, is above 1 with its whole interval, else not reproduced. Inconclusive where the sink survives "
+        "over with BOS, is above 1 with its whole interval, else not reproduced. Inconclusive where the sink survives "
         "without BOS."
     ),
     fixed=(
         "2026-11-25, before the measurement; on 2026-11-27 the ratio was taken over the change of the source token "
-        "itself, which "
-        "grows without BOS too: after a look at records of the old number, before any of the new one"
+        "itself, which grows without BOS too: after a look at records of the old number, before any of the new one"
     ),
     shows_not=(
-        "An effect of large edits: it is the limit of small ones. It too compares texts with and without BOS, which"
-        " differ in more than the sink."
+        "An effect of large edits: it is the limit of small ones. It too compares texts with and without BOS, which "
+        "differ in more than the sink."
     ),
     would_change=(
         "A sink moved by its strength alone, with the text unchanged, that leaves the sensitivity where it was."

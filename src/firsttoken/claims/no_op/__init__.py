@@ -7,8 +7,7 @@ CLAIM = Claim(
     statement=("A head with nothing to do attends to the first token, whose value is small: an approximate no-op."),
     paper=(
         "{apostrophe_head.model}, layer {apostrophe_head.layer}, head {apostrophe_head.head}: value norm "
-        "{apostrophe_head.bos_value_norm:.0f} at BOS, {apostrophe_head.apostrophe_value_norm:.0f} at the "
-        "apostrophe"
+        "{apostrophe_head.bos_value_norm:.0f} at BOS, {apostrophe_head.apostrophe_value_norm:.0f} at the apostrophe"
     ),
     headline="value_norm_ratio",
     headline_name="value norm, first token / others",
@@ -23,12 +22,12 @@ CLAIM = Claim(
     ),
     fixed="2026-11-25, before the measurement",
     shows_not=(
-        "That resting causes the silence: a small value and high attention are found together. Quiet is not silent,"
-        " and only rules that the search can express are named."
+        "That resting causes the silence: a small value and high attention are found together. Quiet is not silent, "
+        "and only rules that the search can express are named."
     ),
     would_change=(
-        "The paper's own head in Gemma 7B, run with the same search, or heads that rest on the first token and "
-        "still add as much as elsewhere."
+        "The paper's own head in Gemma 7B, run with the same search, or heads that rest on the first token and still "
+        "add as much as elsewhere."
     ),
     quick={"passages": 12, "norm_passages": 4, "tested": 1},
 )

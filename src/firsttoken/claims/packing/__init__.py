@@ -6,8 +6,8 @@ CLAIM = Claim(
     id="packing",
     statement="How documents are packed, and whether BOS is fixed at the start, decides where the sink forms.",
     paper=(
-        "share of sink heads {packing.rows.0.sink_rate:.2%} without BOS, {packing.rows.2.sink_rate:.2%} with "
-        "BOS fixed, {packing.rows.3.sink_rate:.2%} when a fixed BOS is missing at inference"
+        "share of sink heads {packing.rows.0.sink_rate:.2%} without BOS, {packing.rows.2.sink_rate:.2%} with BOS "
+        "fixed, {packing.rows.3.sink_rate:.2%} when a fixed BOS is missing at inference"
     ),
     headline="sink_rate_fixed_bos",
     headline_name="share of heads that are sinks at ε = 0.3, BOS fixed",
@@ -24,13 +24,12 @@ CLAIM = Claim(
         "worse"
     ),
     shows_not=(
-        "What happens in training of the paper's size. With short training on code, models without BOS form no "
-        "sink, so half of the paper's table is out of reach here. Nor how much another seed would differ: most rows "
-        "are "
-        "one model, and where there are two they disagree on what a missing BOS costs."
+        "What happens in training of the paper's size. With short training on code, models without BOS form no sink, "
+        "so half of the paper's table is out of reach here. Nor how much another seed would differ: most rows are one "
+        "model, and where there are two they disagree on what a missing BOS costs."
     ),
     would_change=(
-        "The paper's combinations on its number of tokens, with several seeds: above all, whether models without "
-        "BOS form a sink then."
+        "The paper's combinations on its number of tokens, with several seeds: above all, whether models without BOS "
+        "form a sink then."
     ),
 )

@@ -12,20 +12,18 @@ CLAIM = Claim(
     unit="texts",
     rule=(
         "Reproduced where the spread to later tokens over the edited token's own change, without BOS over with BOS, "
-        "is "
-        "above 1 with its whole interval, else not reproduced. Inconclusive where the first token keeps more than "
-        "half of its attention without BOS: "
-        "then removing BOS does not remove the sink, and the comparison says nothing about sinks; nor where only one "
-        "of the two was run."
+        "is above 1 with its whole interval, else not reproduced. Inconclusive where the first token keeps more than "
+        "half of its attention without BOS: then removing BOS does not remove the sink, and the comparison says "
+        "nothing about sinks; nor where only one of the two was run."
     ),
     fixed=(
         "2026-11-25; the condition on the sink was added after a first look, the same day; on 2026-11-27 the ratio "
-        "was taken over the change of the edited token itself, which "
-        "grows without BOS too: after a look at records of the old number, before any of the new one"
+        "was taken over the change of the edited token itself, which grows without BOS too: after a look at records "
+        "of the old number, before any of the new one"
     ),
     shows_not=(
-        "That the sink alone does it. Leaving BOS out also gives a model a beginning that it never saw in training,"
-        " which may disturb it for other reasons. Where the sink outlives BOS, the comparison says nothing."
+        "That the sink alone does it. Leaving BOS out also gives a model a beginning that it never saw in training, "
+        "which may disturb it for other reasons. Where the sink outlives BOS, the comparison says nothing."
     ),
     would_change=(
         "A larger model that keeps its sink under such an edit and spreads it as far as without one, or the same "

@@ -11,12 +11,12 @@ CLAIM = Claim(
     format=".0%",
     unit="one text, so no interval",
     rule=(
-        "Reproduced where the first token gets at least three times an even share of the attention on this "
-        "one passage, partly from one and a half times, else not reproduced."
+        "Reproduced where the first token gets at least three times an even share of the attention on this one "
+        "passage, partly from one and a half times, else not reproduced."
     ),
     fixed="2026-11-25, before the measurement",
     shows_not=(
-        "What the sink is for, or that other texts look alike: it is one short passage without an interval. The "
-        "count of heads depends on the threshold."
+        "What the sink is for, or that other texts look alike: it is one short passage without an interval. The count "
+        "of heads depends on the threshold."
     ),
 )

@@ -12,10 +12,9 @@ CLAIM = Claim(
     practice=True,
     unit="texts",
     rule=(
-        "Two parts: the largest activation is the first token's in most texts, and keeping the first token "
-        "exact beats the control, with the whole interval, in caches of 4 and of 3 bits in both groupings. "
-        "Reproduced where both hold, partly where one does, or the second in some of these settings only, else not "
-        "reproduced."
+        "Two parts: the largest activation is the first token's in most texts, and keeping the first token exact "
+        "beats the control, with the whole interval, in caches of 4 and of 3 bits in both groupings. Reproduced where "
+        "both hold, partly where one does, or the second in some of these settings only, else not reproduced."
     ),
     fixed="2026-11-25, before the measurement",
     shows_not=(

@@ -6,10 +6,9 @@ CLAIM = Claim(
     id="removal",
     statement="A model trained with BOS at the start loses its abilities without it.",
     paper=(
-        "{removal.model}, with and without BOS: ARC-E {removal.ARC-E.with:.2%} and "
-        "{removal.ARC-E.without:.2%}, HellaSwag {removal.HellaSwag.with:.2%} and "
-        "{removal.HellaSwag.without:.2%}, RULER-4096 {removal.RULER-4096.with:.2%} and "
-        "{removal.RULER-4096.without:.2%}"
+        "{removal.model}, with and without BOS: ARC-E {removal.ARC-E.with:.2%} and {removal.ARC-E.without:.2%}, "
+        "HellaSwag {removal.HellaSwag.with:.2%} and {removal.HellaSwag.without:.2%}, RULER-4096 "
+        "{removal.RULER-4096.with:.2%} and {removal.RULER-4096.without:.2%}"
     ),
     headline="loss_increase",
     headline_name="increase of the loss without BOS, texts of {length} tokens",
@@ -25,10 +24,10 @@ CLAIM = Claim(
         "interval over questions, not by a bare share, was added on 2026-11-27, after the records"
     ),
     shows_not=(
-        "That long texts suffer as much: the number is for short ones, and beyond a few hundred tokens the cost is "
-        "a fraction of it, see the chapter. Why abilities go. Deleting BOS takes a resting place away and begins the "
-        "text as no training text began; "
-        "the further arms separate these only in part. The tasks are small ones made here, not the paper's."
+        "That long texts suffer as much: the number is for short ones, and beyond a few hundred tokens the cost is a "
+        "fraction of it, see the chapter. Why abilities go. Deleting BOS takes a resting place away and begins the "
+        "text as no training text began; the further arms separate these only in part. The tasks are small ones made "
+        "here, not the paper's."
     ),
     would_change=(
         "The paper's tasks on Gemma 7B, with an arm that keeps the beginning of the text and takes only the sink away."

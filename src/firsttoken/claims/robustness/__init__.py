@@ -26,8 +26,8 @@ CLAIM = Claim(
         "makes a model worse as well, and a worse model may be easier to move for that reason."
     ),
     would_change=(
-        "A control that harms the loss as much and leaves the sink: if it moves predictions as far, the sink is not"
-        " what protects."
+        "A control that harms the loss as much and leaves the sink: if it moves predictions as far, the sink is not "
+        "what protects."
     ),
     quick={"passages": 6, "candidates": 6},
 )

@@ -10,8 +10,8 @@ CLAIM = Claim(
     headline_name="attention mass on the first token",
     unit="texts",
     rule=(
-        "The claim is about one model: LLaMa 3.1 405B counts as reproduced within 10 points of the paper's "
-        "mass, as partly within 20, else not reproduced. No other model, whatever it shows, can confirm or refute it: "
+        "The claim is about one model: LLaMa 3.1 405B counts as reproduced within 10 points of the paper's mass, as "
+        "partly within 20, else not reproduced. No other model, whatever it shows, can confirm or refute it: "
         "inconclusive."
     ),
     fixed="2026-11-25; first version judged other models too, changed after their records",

@@ -11,11 +11,11 @@ CLAIM = Claim(
     format=".0%",
     unit="texts",
     rule=(
-        "Where the tokenizer prepends BOS, the sink should belong to BOS: surely less than half of the first "
-        "token's attention stays when a random token takes its place, and less than half when BOS is left out. "
-        "Elsewhere it should belong to the place: surely more than half stays with a random token there, and the "
-        "former first token, moved into the middle, draws less than half of what the token draws that stands first "
-        "then. Reproduced if both statements hold, partly if one does."
+        "Where the tokenizer prepends BOS, the sink should belong to BOS: surely less than half of the first token's "
+        "attention stays when a random token takes its place, and less than half when BOS is left out. Elsewhere it "
+        "should belong to the place: surely more than half stays with a random token there, and the former first "
+        "token, moved into the middle, draws less than half of what the token draws that stands first then. "
+        "Reproduced if both statements hold, partly if one does."
     ),
     fixed="2026-11-25, with the code that measures; the sentences were reworded after the first records, the rule not",
     shows_not=(

@@ -14,22 +14,19 @@ CLAIM = Claim(
     unit="seeds of a model with one head",
     rule=(
         "A seed has learnt the task when its loss at triggers is below 0.05 nats; its head rests where it then puts "
-        "more "
-        "than half of its attention away from triggers. Reproduced if surely more than half of the seeds that learnt "
-        "it "
-        "rest on the first token at 64 tokens (Wilson interval), and if that share rises from 8 to 128 tokens "
-        "(Cochran-Armitage, two-sided, p < 0.05); partly if only the first holds; not reproduced if surely fewer than "
-        "half rest there; else inconclusive."
+        "more than half of its attention away from triggers. Reproduced if surely more than half of the seeds that "
+        "learnt it rest on the first token at 64 tokens (Wilson interval), and if that share rises from 8 to 128 "
+        "tokens (Cochran-Armitage, two-sided, p < 0.05); partly if only the first holds; not reproduced if surely "
+        "fewer than half rest there; else inconclusive."
     ),
     fixed=(
         "2026-11-27, before the recorded runs and after trials at 16 and 64 tokens, in which every seed that had "
-        "learnt "
-        "the task rested on the first token; that half of the attention is the threshold was written after that look"
+        "learnt the task rested on the first token; that half of the attention is the threshold was written after "
+        "that look"
     ),
     shows_not=(
         "Anything about a language model: one layer, one head, an alphabet of 64 symbols. It is a toy in which "
-        "everything "
-        "can be seen, and its answer on text length is a toy's."
+        "everything can be seen, and its answer on text length is a toy's."
     ),
     would_change="The same count on another task with a head that is busy now and then, and with more than one layer.",
 )

@@ -11,14 +11,14 @@ CLAIM = Claim(
     format=".2f",
     unit="texts",
     rule=(
-        "The paper names no measure. Shannon entropy decides, as the one that counts every token: reproduced "
-        "where the whole interval of the ratio is above 1, else not reproduced. Rényi-2 is reported and "
-        "decides nothing. Inconclusive where the sink survives without BOS."
+        "The paper names no measure. Shannon entropy decides, as the one that counts every token: reproduced where "
+        "the whole interval of the ratio is above 1, else not reproduced. Rényi-2 is reported and decides nothing. "
+        "Inconclusive where the sink survives without BOS."
     ),
     fixed="2026-11-25; that Shannon entropy alone decides was fixed after a first look, the same day",
     shows_not=(
-        "That smoother maps mix more: attention is not all that moves information. Measures of smoothness disagree,"
-        " and what is left of a row without its first entry becomes more uneven, not less."
+        "That smoother maps mix more: attention is not all that moves information. Measures of smoothness disagree, "
+        "and what is left of a row without its first entry becomes more uneven, not less."
     ),
     would_change=("The maps of Gemma 7B itself, and one measure of smoothness named by the paper."),
     quick={"passages": 8},

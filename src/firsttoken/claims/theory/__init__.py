@@ -5,8 +5,8 @@ from firsttoken.claims.base import Claim
 CLAIM = Claim(
     id="theory",
     statement=(
-        "Rank collapse implies representational collapse, and a sum over attention paths bounds how far a "
-        "change can travel."
+        "Rank collapse implies representational collapse, and a sum over attention paths bounds how far a change can "
+        "travel."
     ),
     paper="a proposition and a theorem; no numbers",
     headline="bound_over_jacobian",
@@ -14,11 +14,11 @@ CLAIM = Claim(
     format=".1f",
     unit="texts",
     rule=(
-        "Theorems cannot fail, but a derivation or its code can: not reproduced where anything is violated. "
-        "Partly where the statements hold but the bound may exceed the measured Jacobian by more than a factor "
-        "of ten: it then explains the direction of the effect and not its size. Reproduced where it surely does not, "
-        "leaving BOS out takes the sink away, and path sums from text tokens are then surely larger; else partly, "
-        "also where the bound was not compared."
+        "Theorems cannot fail, but a derivation or its code can: not reproduced where anything is violated. Partly "
+        "where the statements hold but the bound may exceed the measured Jacobian by more than a factor of ten: it "
+        "then explains the direction of the effect and not its size. Reproduced where it surely does not, leaving BOS "
+        "out takes the sink away, and path sums from text tokens are then surely larger; else partly, also where the "
+        "bound was not compared."
     ),
     fixed="2026-11-25, before the measurement",
     shows_not=(
