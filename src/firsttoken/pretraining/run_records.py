@@ -198,7 +198,7 @@ COST_COLUMNS = (
     "weights",
     "tokens of a run",
     "operations of a run",
-    "time, predicted",
+    "time on such a device, predicted",
     "tokens a second, fastest run",
     "share of a plain matrix product's rate",
 )

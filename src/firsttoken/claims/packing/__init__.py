@@ -6,7 +6,7 @@ CLAIM = Claim(
     id="packing",
     statement="How documents are packed, and whether BOS is fixed at the start, decides where the sink forms.",
     paper=(
-        "share of sink heads {packing.rows.0.sink_rate:.2%} without BOS, {packing.rows.2.sink_rate:.2%} with BOS "
+        "share of sink heads {packing.rows.1.sink_rate:.2%} without BOS, {packing.rows.2.sink_rate:.2%} with BOS "
         "fixed, {packing.rows.3.sink_rate:.2%} when a fixed BOS is missing at inference"
     ),
     headline="sink_rate_fixed_bos",
