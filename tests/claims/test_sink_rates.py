@@ -150,6 +150,16 @@ def test_another_length_cannot_test_the_papers_table() -> None:
     assert verdict.judge(record("meta-llama-llama-3-1-8b", 0.9, 0.46, length=128)).status == "inconclusive"
 
 
+def test_layers_that_never_sink_are_named() -> None:
+    def of(model: str, rates: list[float]) -> Record:
+        return Record("sink_rates", model, {}, {"by_layer": {"sink_rate_0.3": rates}}, {})
+
+    text = figures.layers_without([of("early", [0.0, 0.009, 0.5, 0.01]), of("all", [0.4, 0.2])]).text
+    early, every = text.splitlines()[-2:]
+    assert early == "early | 4 | 0, 1 | 0.0% | 0.9% | 0.0% (layer 0)"
+    assert every == "all | 2 | none | 40.0% | 20.0% | 20.0% (layer 1)"
+
+
 def test_the_papers_models_stay_in_the_table_without_a_record() -> None:
     rows = figures.paper_table([]).text.splitlines()[-3:]
     for row, model in zip(rows, ("8B", "70B", "405B"), strict=True):

@@ -68,6 +68,30 @@ def by_layer(records: Sequence[Record]) -> Display:
     )
 
 
+NEVER = 0.01  # of a layer's heads, over all texts, above 0.3: a layer with fewer never sinks
+
+
+def layers_without(records: Sequence[Record]) -> Display:
+    """Which layers of each model never sink, and which come nearest to that."""
+    rows = []
+    for record in records:
+        rates = record.values["by_layer"]["sink_rate_0.3"]
+        never = [layer for layer, rate in enumerate(rates) if rate < NEVER]
+        least = min(range(len(rates)), key=lambda layer: rates[layer])
+        rows.append(
+            (
+                record.model,
+                str(len(rates)),
+                ", ".join(map(str, never)) or "none",
+                f"{rates[0]:.1%}",
+                f"{rates[1]:.1%}" if len(rates) > 1 else "–",
+                f"{rates[least]:.1%} (layer {least})",
+            )
+        )
+    columns = ("model", "layers", "never sink", "layer 0", "layer 1", "least of all layers")
+    return table(rows, columns, f"Layers with less than {NEVER:.0%} of their heads above 0.3; beside them, some rates")
+
+
 def by_epsilon(records: Sequence[Record]) -> Display:
     """Sink rate against the threshold, in both orders of averaging, with the paper's three numbers."""
 
