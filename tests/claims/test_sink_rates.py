@@ -151,8 +151,8 @@ def test_another_length_cannot_test_the_papers_table() -> None:
 
 
 def test_layers_that_never_sink_are_named() -> None:
-    def of(model: str, rates: list[float]) -> Record:
-        return Record("sink_rates", model, {}, {"by_layer": {"sink_rate_0.3": rates}}, {})
+    def of(model: str, rates: list[float]) -> records.Record:
+        return records.Record("sink_rates", model, {}, {"by_layer": {"sink_rate_0.3": rates}}, {})
 
     text = figures.layers_without([of("early", [0.0, 0.009, 0.5, 0.01]), of("all", [0.4, 0.2])]).text
     early, every = text.splitlines()[-2:]
