@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from firsttoken import models
 from firsttoken.claims.scale import measure as scale
@@ -85,3 +86,14 @@ def test_experts_cost_memory_and_little_time() -> None:
 def test_free_memory_is_less_than_there_is() -> None:
     assert 0 < free_memory("cpu") < 1 << 50
     assert cost.Load().tokens == 170 * 64
+
+
+def test_layers_that_differ_in_their_heads_are_counted_by_the_widest() -> None:
+    """Gemma 4: `head_dim` is 8 in sliding layers and 16 in the others, and the configuration names no one value."""
+    config = AutoConfig.for_model(
+        "gemma4_text", vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, global_head_dim=16, sliding_window=6, num_kv_shared_layers=2,
+        layer_types=["sliding_attention", "full_attention"] * 2, hidden_size_per_layer_input=4,
+        vocab_size_per_layer_input=97, max_position_embeddings=256,
+    )  # fmt: skip
+    assert cost.shape_of(config, "float32").widest == 3 * 32 + 4 * 4 * 16

@@ -115,10 +115,17 @@ def _active(text: Any, layers: torch.nn.ModuleList) -> float:
 
 
 def _widest(text: Any) -> int:
-    """Either a feed-forward block with its gate and product, or attention with q, repeated k and v, and output."""
-    inner = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or 4 * text.hidden_size
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return 3 * text.hidden_size + max(3 * inner, 4 * text.num_attention_heads * head_dim)
+    """Numbers that the widest layer holds of one token: either a feed-forward block with its gate and product, or
+    attention with q, repeated k and v, and output. Layers may differ in their heads and in their width."""
+    own = getattr(text, "per_layer_config", None)
+    layers = [own[layer] for layer in range(text.num_hidden_layers)] if own else [text]
+    return max(map(_width, layers))
+
+
+def _width(layer: Any) -> int:
+    inner = getattr(layer, "intermediate_size", None) or getattr(layer, "n_inner", None) or 4 * layer.hidden_size
+    head_dim = getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads
+    return int(3 * layer.hidden_size + max(3 * inner, 4 * layer.num_attention_heads * head_dim))
 
 
 def plans(shape: Shape, machine: Machine, load: Load) -> Iterator[Plan]:
