@@ -426,3 +426,12 @@ def test_a_chapter_runs_from_nothing_at_the_budget_smoke(
     trained = {path.stem for path in (tmp_path / "local" / "pretraining").glob("*.json")}
     assert trained == set(runs)
     assert len(runs) >= 4
+
+
+def test_packing_of_the_papers_size_trains_on_as_many_tokens_as_the_paper() -> None:
+    of_paper = paper_numbers.paper()
+    assert {one.settings().tokens for one in packing.trainings("paper")} == {of_paper["packing"]["tokens"]}
+    assert {one.settings().tokens for one in context_length.trainings("paper")} == {
+        of_paper["context_length"]["tokens"]
+    }
+    assert all(one.tokens is None for one in packing.trainings("cpu"))

@@ -35,11 +35,13 @@ class Budget:
     texts: int = 64  # held out, on which everything is measured
     short: str = "python-functions"  # source of the chapter packing: documents of which several fit into a window
     activation: str = "silu"  # of the MLP, which is gated whatever it is
+    packing_tokens: int | None = None  # of the chapter packing, where it trains for longer
 
     def told(self) -> JSON:
         """What a record says of it. `activation` came later than the first records and is left out where it is theirs,
-        so that they still answer."""
+        so that they still answer; so is `packing_tokens`, which a run names by itself."""
         told = asdict(self)
+        del told["packing_tokens"]
         if self.activation == "silu":
             del told["activation"]
         return told
@@ -110,6 +112,7 @@ BUDGETS: dict[str, Budget] = {
             corpus=CorpusSpec("HuggingFaceFW/fineweb-edu:sample-10BT", vocabulary=32_768, megabytes=24_000.0),
             tokens=5_000_000_000, tokens_per_step=524_288, lengths=(128, 256, 512, 1024, 2048), length=2048,
             learning_rate=6e-4, warmup=0.02, compile=True, short="HuggingFaceFW/fineweb-edu:sample-10BT",
+            packing_tokens=30_000_000_000,
         ),
     )
 }  # fmt: skip

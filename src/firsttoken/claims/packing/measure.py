@@ -21,7 +21,8 @@ def training(budget_name: str, row: Row, seed: int = 0) -> Training:
     """The run behind a row, on documents of which several fit into a window: else masking would change nothing."""
     settings = budget(budget_name)
     source = None if settings.short == settings.corpus.source else settings.short
-    return Training(budget_name, Packing(settings.length, row.masking, row.bos), seed, source=source)
+    packing = Packing(settings.length, row.masking, row.bos)
+    return Training(budget_name, packing, seed, source=source, tokens=settings.packing_tokens)
 
 
 def trainings(budget_name: str, seeds: int = 1) -> list[Training]:
