@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFWriter
+from gguf import GGMLQuantizationType, GGUFWriter, quants
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -77,9 +77,11 @@ def write_gguf(
     *,
     pre: str = "llama-bpe",
     keys: Sequence[Callable[[GGUFWriter], None]] = (),
+    kind: GGMLQuantizationType = GGMLQuantizationType.F32,
 ) -> Path:
     """
     Args:
+        kind: of the matrices; vectors are float32 in any case, as llama.cpp has them.
         keys: called with the writer, to add what a test is about.
     """
     config, writer = model.config, GGUFWriter(str(path), "llama")
@@ -103,7 +105,11 @@ def write_gguf(
     for add in keys:
         add(writer)
     for name, array in (tensors_of(model) if tensors is None else tensors).items():
-        writer.add_tensor(name, np.ascontiguousarray(array, dtype=np.float32))
+        plain = np.ascontiguousarray(array, dtype=np.float32)
+        if kind == GGMLQuantizationType.F32 or plain.ndim == 1:
+            writer.add_tensor(name, plain)
+        else:
+            writer.add_tensor(name, quants.quantize(plain, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from gguf import GGMLQuantizationType, GGUFWriter, quants
+from transformers import PreTrainedModel
 
 from firsttoken import models
 from firsttoken.errors import FirstTokenError
@@ -74,17 +78,94 @@ def test_who_gets_a_bos_token(keys: dict[str, object], expected: bool) -> None:
     assert adds_bos(header) is expected
 
 
-def test_parts_of_a_split_file(tmp_path: Path) -> None:
-    model = small_llama()
+KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_quantisation_is_dequantised_as_the_format_says(tmp_path: Path, kind: str) -> None:
+    """Against the numbers that the `gguf` package itself makes of the same bytes."""
+    model, type_ = small_llama(intermediate_size=64), GGMLQuantizationType[kind]
+    lm = models.load(str(write_gguf(tmp_path / "a.gguf", model, kind=type_)))
+    loaded = tensors_of(lm.model)
+    changed = 0
+    for name, array in tensors_of(model).items():
+        expected = array
+        if array.ndim > 1:
+            expected = quants.dequantize(quants.quantize(np.ascontiguousarray(array), type_), type_)
+        np.testing.assert_array_equal(loaded[name], expected, err_msg=name)
+        changed += not np.array_equal(expected, array)
+    assert (changed == 0) == (kind == "F32")
+    assert kind in lm.quantisation
+
+
+def split(folder: Path, model: PreTrainedModel, count: int = 3, **promised: int) -> list[Path]:
+    """A model in parts, as llama-gguf-split leaves it: only the first has more keys than those on the split."""
     tensors = tensors_of(model)
-    for part in range(2):
-        file = tmp_path / f"m-0000{part + 1}-of-00002.gguf"
-        half = dict(list(tensors.items())[part::2])
-        write_gguf(
-            file, model, half, keys=[lambda w, n=part: (w.add_uint16("split.no", n), w.add_uint16("split.count", 2))]
-        )
-        with pytest.raises(FirstTokenError, match="one of 2 parts of a model; join them"):
-            models.load(str(file))
+    parts = []
+    for number in range(count):
+        part = folder / f"m-{number + 1:05}-of-{count:05}.gguf"
+        own = dict(list(tensors.items())[number::count])
+
+        def said(writer: GGUFWriter, number: int = number) -> None:
+            writer.add_uint16("split.no", number)
+            writer.add_uint16("split.count", count)
+            writer.add_int32("split.tensors.count", promised.get("tensors", len(tensors)))
+
+        if number == 0:
+            write_gguf(part, model, own, keys=[said])
+        else:
+            writer = GGUFWriter(str(part), "llama")
+            said(writer)
+            for name, array in own.items():
+                writer.add_tensor(name, np.ascontiguousarray(array, dtype=np.float32))
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
+        parts.append(part)
+    return parts
+
+
+@pytest.mark.parametrize("named", [0, 2])
+def test_parts_of_a_split_file_are_one_model(tmp_path: Path, named: int) -> None:
+    model = small_llama()
+    parts = split(tmp_path, model)
+    lm = models.load(str(parts[named]))
+    assert lm.prefix("auto") == models.load(str(write_gguf(tmp_path / "whole.gguf", model))).prefix("auto")
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(lm.model.state_dict()[name], weight, msg=name)
+    assert models.load(str(parts[0])).provenance()["fingerprint"] == lm.provenance()["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda parts: parts[1].unlink(), r"m-00002-of-00003\.gguf is not beside it"),
+        (
+            lambda parts: (parts[0].unlink(), parts[1].unlink()),
+            r"m-00001-of-00003\.gguf, m-00002-of-00003\.gguf are not",
+        ),
+        (lambda parts: shutil.copy(parts[2], parts[1]), "is named part 2 of 3 and says that it is another"),
+        (lambda parts: parts[1].write_bytes(parts[1].read_bytes()[:-100]), "is truncated"),
+    ],
+)
+def test_parts_that_do_not_make_a_model(tmp_path: Path, harm: Callable[[list[Path]], object], message: str) -> None:
+    parts = split(tmp_path, small_llama())
+    harm(parts)
+    with pytest.raises(FirstTokenError, match=message):
+        models.load(str(parts[-1]))
+    assert not list((cache_folder() / "joined").glob("*")) if cache_folder().exists() else True
+
+
+def test_parts_of_two_models(tmp_path: Path) -> None:
+    with pytest.raises(FirstTokenError, match="hold 21 of 22 tensors"):
+        models.load(str(split(tmp_path, small_llama(), tensors=22)[0]))
+
+
+def test_a_part_under_another_name(tmp_path: Path) -> None:
+    part = split(tmp_path, small_llama())[0].rename(tmp_path / "first.gguf")
+    with pytest.raises(FirstTokenError, match="one of 3 parts of a model, and its name does not say which"):
+        models.load(str(part))
 
 
 def test_missing_tensors_leave_nothing_behind(tmp_path: Path) -> None:

@@ -59,8 +59,11 @@ class _Broken(Exception):
     """The file ends before what it promises, or says what no GGUF file says."""
 
 
-def read_gguf_header(path: Path) -> GgufHeader:
+def read_gguf_header(path: Path, part: bool = False) -> GgufHeader:
     """Read and check everything before the data.
+
+    Args:
+        part: the file may be one part of a model, see `gguf_parts`; later parts name no architecture.
 
     Raises:
         FirstTokenError: not a GGUF file, damaged, truncated, or one part of a split file.
@@ -75,12 +78,13 @@ def read_gguf_header(path: Path) -> GgufHeader:
     except (_Broken, struct.error, UnicodeDecodeError) as error:
         raise FirstTokenError(f"{path} is damaged ({error}); download it again.") from error
     parts = header.keys.get("split.count", 0)
-    if isinstance(parts, int) and parts > 1:
+    if isinstance(parts, int) and parts > 1 and not part:
         raise FirstTokenError(
-            f"{path} is one of {parts} parts of a model; join them with `llama-gguf-split --merge FIRST-PART "
-            "WHOLE.gguf` (from llama.cpp) and give the whole."
+            f"{path} is one of {parts} parts of a model, and its name does not say which; give the parts their names "
+            "back, "
+            f"which end in -00001-of-{parts:05}.gguf and so on, and keep them in one folder."
         )
-    if not isinstance(header.keys.get("general.architecture"), str):
+    if not part and not isinstance(header.keys.get("general.architecture"), str):
         raise FirstTokenError(f"{path} does not say which architecture it is, so it is no language model's file.")
     end = max((tensor.start + tensor.bytes for tensor in header.tensors.values()), default=0)
     if end > size:

@@ -23,7 +23,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import local_results, own_slug, slug
-from firsttoken.models import family
+from firsttoken.models import family, gguf_parts
 from firsttoken.models.bundled import BUNDLED, gguf_file
 from firsttoken.models.checkpoint import open_checkpoint
 from firsttoken.models.fingerprints import file_sha256, folder_fingerprint
@@ -282,6 +282,7 @@ def _gguf(name: str, file: Path, settings: dict[str, Any]) -> LanguageModel:
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF":
             raise FirstTokenError(f"{name} is not a GGUF file or is damaged; download it again.")
+    file = gguf_parts.whole(file)
     kinds = "" if name in BUNDLED else f" ({read_gguf_header(file).kinds})"
     return LanguageModel(
         name, "gguf", str(file.parent), file.name, file_sha256(file), f"GGUF{kinds}, dequantised", **settings
