@@ -39,8 +39,12 @@ _VARIANTS: Mapping[tuple[str, str], Callable[[JSON], JSON]] = {
 
 
 def to_present(record: JSON) -> JSON:
-    """The content of a record's file in today's schema; a record of today's, or of no known schema, as it is."""
-    if record.get("schema") not in (1, 2):
+    """The content of a record's file in today's schema; a record of today's, of no known schema or with
+    fields of another kind as it is."""
+    kinds = {"claim": str, "variant": str, "parameters": dict, "provenance": dict}
+    if record.get("schema") not in (1, 2) or any(
+        not isinstance(record.get(field, kind()), kind) for field, kind in kinds.items()
+    ):
         return record
     if record["schema"] == 1:
         record = _to_second(record)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
@@ -136,8 +136,12 @@ def read(path: Path) -> Record:
     unknown = sorted(set(data) - set(Record.__dataclass_fields__))
     if bad or unknown:
         raise FirstTokenError(f"The record {path} has missing or unknown fields {bad + unknown}; {remedy}.")
-    if data.get("verdict") is not None:
-        data["verdict"] = Verdict(**data["verdict"])
+    if (told := data.get("verdict")) is not None:
+        if not isinstance(told, dict) or set(told) != {"status", "sentence"} or told["status"] not in get_args(Status):
+            raise FirstTokenError(f"The record {path} has a verdict that is none ({told!r}); {remedy}.")
+        data["verdict"] = Verdict(**told)
+    if not isinstance(data.get("variant", ""), str):
+        raise FirstTokenError(f"The record {path} has a variant that is no name; {remedy}.")
     return Record(**data)
 
 
