@@ -7,28 +7,33 @@ import re
 import pytest
 from gguf import GGUFReader
 
+from firsttoken.files import slug
 from firsttoken.model_names import NAMES, model_name
 from firsttoken.models.bundled import BUNDLED, gguf_file
+from firsttoken.models.family import FAMILY
 
 
 def squeezed(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
-def test_every_bundled_model_has_a_name_and_the_terms_of_the_registry() -> None:
-    assert set(NAMES) == set(BUNDLED)
-    for slug, bundled in BUNDLED.items():
-        shown = model_name(slug)
-        assert (shown.licence, shown.terms) == (bundled.licence, bundled.licence_url)
-        assert bundled.quantisation in shown.full
+def test_every_model_at_hand_has_a_name_and_terms() -> None:
+    at_hand = {**BUNDLED, **FAMILY}
+    assert set(NAMES) == set(at_hand)
+    for name, model in at_hand.items():
+        shown = model_name(slug(name))
+        assert shown == NAMES[name]
+        assert shown.licence
+        assert shown.terms.startswith("https://")
+        assert re.search(r"Q\d_\w+", model.quantisation)[0] in shown.full  # type: ignore[index]
 
 
-@pytest.mark.parametrize("slug", NAMES)
-def test_names_and_variants_are_those_of_the_files(slug: str) -> None:
-    path = gguf_file(slug)
+@pytest.mark.parametrize("name", BUNDLED)
+def test_names_and_variants_are_those_of_the_files(name: str) -> None:
+    path = gguf_file(name)
     fields = GGUFReader(path).fields
     text = {key: str(fields[key].contents()) for key in ("general.basename", "general.size_label", "general.license")}
-    shown = NAMES[slug]
+    shown = NAMES[name]
     assert squeezed(text["general.basename"]) in squeezed(shown.name)
     assert squeezed(text["general.size_label"]) in squeezed(shown.name)
     assert squeezed(text["general.license"]) in squeezed(shown.licence)

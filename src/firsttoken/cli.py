@@ -127,6 +127,7 @@ def command_chapters(args: argparse.Namespace) -> None:
 
 def command_models(args: argparse.Namespace) -> None:
     """List the bundled models."""
+    from firsttoken.model_names import NAMES
     from firsttoken.models import family
     from firsttoken.models.bundled import BUNDLED
 
@@ -134,7 +135,7 @@ def command_models(args: argparse.Namespace) -> None:
         print(f"{model.name}: {model.architecture}, {model.layers} layers x {model.heads} heads ({model.kv_heads} KV)")
         print(f"    weights: {model.quantisation}, {weights}")
         print(f"    BOS: {model.bos}")
-        print(f"    licence: {model.licence}, {model.licence_url}")
+        print(f"    licence: {NAMES[model.name].licence}, {NAMES[model.name].terms}")
 
     for model in BUNDLED.values():
         describe(model, f"from the package {model.package}")

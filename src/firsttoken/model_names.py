@@ -40,6 +40,18 @@ NAMES: Mapping[str, ModelName] = {
         licence="Gemma Terms of Use",
         terms="https://ai.google.dev/gemma/terms",
     ),
+    "qwen2.5-coder-0.5b": ModelName(
+        name="Qwen2.5-Coder-0.5B-Instruct",
+        copy="GGUF mostly in Q5_0, put on the package index by third parties",
+        licence="Apache-2.0",
+        terms="https://huggingface.co/Qwen/Qwen2.5-Coder-0.5B-Instruct",
+    ),
+    "qwen2.5-coder-1.5b": ModelName(
+        name="Qwen2.5-Coder-1.5B-Instruct",
+        copy="Q4_K_M GGUF, put on the package index by third parties",
+        licence="Apache-2.0",
+        terms="https://huggingface.co/Qwen/Qwen2.5-Coder-1.5B-Instruct",
+    ),
 }
 
 
@@ -50,4 +62,5 @@ def model_name(slug: str, own: str = "") -> ModelName:
         slug: as in a record's `model` and file name.
         own: the name in the record's provenance, which is shown for a model that is not listed here.
     """
-    return NAMES.get(slug) or ModelName(name=own or slug)
+    known = {key.replace(".", "-"): known for key, known in NAMES.items()}  # a slug has no dots
+    return known.get(slug) or ModelName(name=own or slug)

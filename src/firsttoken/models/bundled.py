@@ -14,7 +14,7 @@ from firsttoken.files import cache_folder
 @dataclass(frozen=True)
 class Bundled:
     """A pretrained model inside a Python package. All fields but the file's place are for people to read;
-    the tests compare them with the model itself."""
+    the tests compare them with the model itself. What it is called, and its terms, are in `model_names`."""
 
     name: str
     package: str  # distribution that holds the weights, with its pinned version
@@ -24,8 +24,6 @@ class Bundled:
     kv_heads: int
     quantisation: str
     bos: str  # what training did with the beginning-of-sequence token
-    licence: str
-    licence_url: str
 
 
 BUNDLED: dict[str, Bundled] = {
@@ -38,8 +36,6 @@ BUNDLED: dict[str, Bundled] = {
         kv_heads=3,
         quantisation="Q4_1",
         bos="not fixed in training: the tokenizer prepends nothing",
-        licence="Apache-2.0",
-        licence_url="https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
     "gemma3-270m": Bundled(
         name="gemma3-270m",
@@ -50,8 +46,6 @@ BUNDLED: dict[str, Bundled] = {
         kv_heads=1,
         quantisation="Q4_K_M",
         bos="fixed in training: the tokenizer prepends <bos>",
-        licence="Gemma Terms of Use",
-        licence_url="https://ai.google.dev/gemma/terms",
     ),
 }
 

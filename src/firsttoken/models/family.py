@@ -28,7 +28,7 @@ _PART = re.compile(r"(?:^|/)data/part(\d+)\.bin$")
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A model of the family. All fields but the file's are for people to read."""
+    """A model of the family. All fields but the file's are for people to read. Its name and terms: `model_names`."""
 
     name: str
     packages: tuple[str, ...]  # wheels that hold the parts, with their pinned version
@@ -41,8 +41,6 @@ class Member:
     kv_heads: int
     quantisation: str
     bos: str
-    licence: str
-    licence_url: str
 
 
 FAMILY: dict[str, Member] = {
@@ -58,8 +56,6 @@ FAMILY: dict[str, Member] = {
         kv_heads=2,
         quantisation="mostly Q5_0, of an AWQ copy",
         bos="not in training: the file names one that the tokenizer never adds",
-        licence="Apache-2.0",
-        licence_url="https://huggingface.co/Qwen/Qwen2.5-Coder-0.5B-Instruct",
     ),
     "qwen2.5-coder-1.5b": Member(
         name="qwen2.5-coder-1.5b",
@@ -73,8 +69,6 @@ FAMILY: dict[str, Member] = {
         kv_heads=2,
         quantisation="Q4_K_M",
         bos="not in training: the file names one that the tokenizer never adds",
-        licence="Apache-2.0",
-        licence_url="https://huggingface.co/Qwen/Qwen2.5-Coder-1.5B-Instruct",
     ),
 }
 
