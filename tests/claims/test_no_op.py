@@ -8,6 +8,8 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fake import Letters, fake_lm
+from firsttoken import records
+from firsttoken.claims.no_op import figures
 from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head
 from firsttoken.claims.no_op.measure import MEASUREMENT, Parameters, first_token_attention
 from firsttoken.claims.no_op.search import Discovery, discover, information, largest_by_chance, modes, targets, valley
@@ -313,3 +315,11 @@ def test_the_papers_head_needs_both_values_in_the_papers_order() -> None:
     record = record_of(0.2, 0.3, 2, 1, "google-gemma-7b")
     record.values["trigger_head"]["value_others"] = record.values["trigger_head"]["value_trigger"]
     assert judge(record).status == "partly"
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m", "gemma3-270m"])
+def test_the_table_lists_every_rule_that_the_verdict_counts(model: str) -> None:
+    record = records.find("no_op", model)
+    assert record is not None
+    lines = figures.rule_table([record], count=1).text.splitlines()
+    assert sum(line.endswith("| yes") for line in lines) == record.values["search"]["named"]

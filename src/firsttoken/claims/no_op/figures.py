@@ -171,10 +171,12 @@ def rules(records: Sequence[Record]) -> Display:
 
 
 def rule_table(records: Sequence[Record], count: int = 6) -> Display:
-    """The heads with the clearest rules in numbers."""
+    """The heads with the clearest rules in numbers: every named rule, and others up to `count` in all."""
     rows = []
     for record in records:
-        for rule in record.values["search"]["rules"][:count]:
+        for number, rule in enumerate(record.values["search"]["rules"]):
+            if number >= count and not rule["named"]:
+                continue
             rows.append(
                 (
                     f"{record.model} {rule['layer']}.{rule['head']}",
