@@ -1,17 +1,21 @@
-"""One panel for each model, one line for each arm: with BOS and without."""
+"""Figures that several chapters share: a panel for each model with both arms, and estimates by model."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 
-from firsttoken.plots import NEUTRAL, PALETTE, Display, Estimates, band, figure, model_color, whole_numbers
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Estimates, band, figure, model_color, whole_numbers
 from firsttoken.records import Record
+from firsttoken.records.frame import COLUMNS, table_of
 
-ARM_COLORS = {"with_bos": PALETTE[2], "without_bos": PALETTE[3]}
+ARM_COLORS = {"with_bos": CATEGORIES[0], "without_bos": CATEGORIES[1]}
 
 
 def draw_arms(
@@ -33,6 +37,7 @@ def by_arm(
     ylabel: str,
     labels: Mapping[Any, str],
     adjust: Callable[[Axes, Record], object] | None = None,
+    caption: str = "",
 ) -> Display:
     """A panel for each model with both arms.
 
@@ -53,24 +58,67 @@ def by_arm(
         panels[0].legend(frameon=False)
 
     return figure(
-        draw, f"{alt}. One panel for each model: {_names(records)}", ncols=len(records), figsize=_size(records)
+        draw,
+        f"{alt}. One panel for each model: {_names(records)}",
+        caption,
+        ncols=len(records),
+        figsize=_size(records),
     )
 
 
-def ratio_by_layer(records: Sequence[Record], key: str, alt: str, ylabel: str) -> Display:
+def ratio_by_layer(records: Sequence[Record], key: str, alt: str, ylabel: str, caption: str = "") -> Display:
     """The ratio without BOS / with it along the depth, a line for each model."""
 
     def draw(ax: Axes) -> None:
-        for record in records:
-            ratio = record.values["by_layer"][key]
-            band(ax, range(1, len(ratio) + 1), ratio, color=model_color(record.model), marker=".", label=record.model)
+        longest = max((record.values["by_layer"][key] for record in records), key=len)
+        lines_by_model(ax, records, f"by_layer.{key}", range(1, len(longest) + 1))
         ax.axhline(1, color=NEUTRAL, linestyle="--", linewidth=1)
         ax.annotate("no difference", (1, 1), (0, -12), textcoords="offset points", color=NEUTRAL, fontsize=8)
         whole_numbers(ax)
         ax.set(xlabel="after layer", ylabel=ylabel)
         ax.legend(frameon=False)
 
-    return figure(draw, f"{alt}, for {_names(records)}", figsize=(7, 3.6))
+    return figure(draw, f"{alt}, for {_names(records)}", caption, figsize=(7, 3.6))
+
+
+# Seaborn summarises rows; the median of an estimate and its two ends is the estimate, and their range is its interval.
+_AS_RECORDED: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100)}
+
+
+def _ends(records: Sequence[Record]) -> pd.DataFrame:
+    """Three rows for each estimate, its value and the two ends of its interval, in the column `at`."""
+    names = [name for name in COLUMNS if name not in ("value", "low", "high")]
+    return table_of(records).melt(id_vars=names, value_vars=["value", "low", "high"], value_name="at")
+
+
+def lines_by_model(ax: Axes, records: Sequence[Record], path: str, x: Sequence[float], **line: Any) -> None:
+    """A line through the list of estimates at `path` of each record, with intervals as bands, in its model's colour.
+
+    Args:
+        x: where the estimates stand, in the order of the list.
+    """
+    rows = _ends(records)
+    rows = rows[rows.path.str.fullmatch(rf"{re.escape(path)}\.\d+")]
+    places = [x[int(name.rsplit(".", 1)[1])] for name in rows.path]
+    colors = {record.model: model_color(record.model) for record in records}
+    sns.lineplot(
+        rows.assign(x=places), x="x", y="at", hue="model", palette=colors, ax=ax, marker="o", markersize=4,
+        markeredgewidth=0, err_kws={"linewidth": 0}, **_AS_RECORDED, **line,
+    )  # fmt: skip
+    ax.get_legend().remove()  # a figure says where its legend stands
+    ax.set(xlabel="", ylabel="")
+
+
+def points_by_model(ax: Axes, records: Sequence[Record], labels: Mapping[str, str], **point: Any) -> None:
+    """A point with its interval for each estimate that `labels` names by its path, the models beside each other."""
+    rows = _ends(records)
+    rows = rows[rows.path.isin(list(labels))]
+    colors = {record.model: model_color(record.model) for record in records}
+    sns.pointplot(
+        rows.assign(label=rows.path.map(labels)), x="at", y="label", hue="model", order=list(labels.values()),
+        palette=colors, ax=ax, linestyle="none", dodge=0.3, capsize=0.08, markersize=5, linewidth=1.5,
+        **_AS_RECORDED, **point,
+    )  # fmt: skip
 
 
 def _names(records: Sequence[Record]) -> str:

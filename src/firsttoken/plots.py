@@ -2,7 +2,7 @@
 
 A chapter ends a cell with one of three calls:
 
-* `figure(draw, alt)`       a matplotlib or seaborn figure, drawn once for each theme;
+* `figure(draw, alt, caption)`   a matplotlib or seaborn figure, numbered by the page, its colours those of the theme;
 * `interactive(fig, alt)`   a plotly figure, stored as its specification and drawn by the book's own script;
 * `table(rows, columns, caption)`   an HTML table that scrolls inside its own box.
 
@@ -30,22 +30,26 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from firsttoken.errors import FirstTokenError
+from firsttoken.inline_svg import GRID, INK, inline
 
-# Apart for the common forms of colour blindness, and at least 3:1 against both page backgrounds (tested).
-PALETTE = ("#783cf0", "#e0760b", "#29a38f", "#c2280a", "#436b94", "#c46cf0")
+# All are at least 3:1 against both page backgrounds and apart for the common forms of colour blindness (tested).
+# A model has one of the first through the whole book; what is no model has one of the second, and a marker or a dash.
+MODELS = ("#783cf0", "#e0760b", "#c46cf0", "#d80060", "#5088b8")
+CATEGORIES = ("#29a38f", "#c2280a", "#436b94", "#307050")
 NEUTRAL = "#7f7f7f"
+WIDEST = (
+    8.2  # inches: of a figure that fits beside the contents of a page without scrolling; a little more is cut to it
+)
 BACKGROUNDS = {"light": "#ffffff", "dark": "#121212"}
 # Matplotlib and plotly both know it; it is monotonic in lightness, so it also works in grey.
 COLORMAP = "viridis"
 
-_FIXED = {"smollm2-135m": PALETTE[0], "gemma3-270m": PALETTE[1]}
-_INK = {"light": "#222222", "dark": "#dddddd"}
-_GRID = {"light": "#d5d5d5", "dark": "#444444"}
+_FIXED = {"smollm2-135m": MODELS[0], "gemma3-270m": MODELS[1]}
 
 
 def model_color(slug: str) -> str:
     """The colour of a model, the same in every figure of the book and in every run."""
-    others = [color for color in PALETTE if color not in _FIXED.values()]
+    others = MODELS[len(_FIXED) :]
     return _FIXED.get(slug, others[zlib.crc32(slug.encode()) % len(others)])
 
 
@@ -67,23 +71,21 @@ def _required(alt: str) -> str:
     return " ".join(alt.split())
 
 
-def _rc(theme: str) -> Any:
-    ink, grid = _INK[theme], _GRID[theme]
+def _rc() -> Any:
     axes = ("axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
     clear = ("figure.facecolor", "axes.facecolor", "savefig.facecolor", "legend.facecolor")
     return {
-        **dict.fromkeys(("text.color", "legend.labelcolor", *axes), ink),
+        **dict.fromkeys(("text.color", "legend.labelcolor", *axes), INK),
         **dict.fromkeys(clear, "none"),
-        "axes.edgecolor": grid,
-        "grid.color": grid,
-        "legend.edgecolor": grid,
-        "axes.prop_cycle": cycler(color=PALETTE),
+        "axes.edgecolor": GRID,
+        "grid.color": GRID,
+        "legend.edgecolor": GRID,
+        "axes.prop_cycle": cycler(color=CATEGORIES),
         "image.cmap": COLORMAP,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "font.size": 10,
-        # Glyphs as outlines: an SVG inside <img> cannot use the page's fonts.
-        "svg.fonttype": "path",
+        "svg.fonttype": "none",
         # Without a fixed salt, the ids inside the SVG differ from run to run.
         "svg.hashsalt": "firsttoken",
     }
@@ -96,35 +98,52 @@ def _save(fig: Figure, form: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def figure(draw: Callable[[Any], object], alt: str, **subplots: Any) -> Display:
-    """Draw a static figure in both themes.
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """What pointing at a heat map says: "x: column, y: row, value: text of the cell"."""
+
+    x: str  # what the columns are
+    y: str  # what the rows are
+    value: str
+    columns: Sequence[object]
+    rows: Sequence[object]  # from the top of the picture to its bottom
+    texts: Sequence[Sequence[str]]  # (row, column)
+
+
+def figure(
+    draw: Callable[[Any], object], alt: str, caption: str = "", cells: Sequence[Cells] = (), **subplots: Any
+) -> Display:
+    """Draw a static figure with a numbered caption below it.
 
     Args:
-        draw: called once per theme with what `plt.subplots` returned as axes (one, or an array of them). It
-            must not fix text or background colours, and must draw the same thing each time.
+        draw: called with what `plt.subplots` returned as axes (one, or an array of them). It must not fix text or
+            background colours, and must draw the same thing each time.
         alt: what the figure shows, for those who cannot see it; required.
+        caption: what it shows and the one thing to take away, its numbers from the record; `alt` if none is given.
+        cells: of each heat map (`imshow`) in the order of drawing, what is shown where the reader points.
         **subplots: passed to `plt.subplots`, for example `nrows`, `figsize`, `sharex`.
     """
     alt = _required(alt)
-    images: list[str] = []
-    png = b""
-    for theme in BACKGROUNDS:
-        with mpl.rc_context(_rc(theme)):
-            fig, axes = plt.subplots(**{"layout": "constrained", **subplots})
-            try:
-                draw(axes)
-                svg = base64.b64encode(_save(fig, "svg")).decode()
-                if theme == "light":
-                    png = _save(fig, "png", dpi=150, facecolor="white")
-            finally:
-                plt.close(fig)
-        # Outside the book there is no stylesheet to choose a theme: show the light one, on white.
-        alone = "background:#fff" if theme == "light" else "display:none"
-        images.append(
-            f'<img class="only-{theme} themed" style="{alone}" alt="{escape(alt)}" '
-            f'src="data:image/svg+xml;base64,{svg}">'
-        )
-    return Display("".join(images), f"[figure] {alt}", {"image/png": base64.b64encode(png).decode()})
+    with mpl.rc_context(_rc()):
+        fig, axes = plt.subplots(**{"layout": "constrained", **subplots})
+        if WIDEST < fig.get_figwidth() <= 1.25 * WIDEST:
+            fig.set_figwidth(WIDEST)
+        try:
+            draw(axes)
+            svg, png = _save(fig, "svg").decode(), _save(fig, "png", dpi=150, facecolor="white")
+        finally:
+            plt.close(fig)
+    data = ""
+    if cells:
+        # "</" would end the script element early.
+        said = json.dumps([vars(of) for of in cells], separators=(",", ":"), ensure_ascii=False, default=str)
+        data = f'<script type="application/json">{said.replace("</", "<" + chr(92) + "/")}</script>'
+    text = " ".join((caption or alt).split())
+    html = (
+        f'<figure class="drawn themed"><div class="figure-scroll">{inline(svg, alt)}</div>{data}'
+        f"<figcaption>{escape(text if text.endswith('.') else text + '.')}</figcaption></figure>"
+    )
+    return Display(html, f"[figure] {alt}", {"image/png": base64.b64encode(png).decode()})
 
 
 def interactive(fig: go.Figure, alt: str, height: int = 420) -> Display:

@@ -1,11 +1,11 @@
-"""Build the book: check the chapters, put scripts beside it, list its pages, run jupyter-book."""
+"""Build the book: check the chapters, put scripts beside it, run jupyter-book, make the pages light."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
-from importlib import metadata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,9 @@ import nbformat
 import yaml
 
 from firsttoken.book.chapters import chapters, listed, source
+from firsttoken.book.lean import slim
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT, write_atomically
-
-_MATHJAX = "mathjax/static/mathjax/"
-_MATHJAX_PARTS = ("es5/tex-chtml-full.js", "es5/output/chtml/fonts/woff-v2/", "LICENSE")
 
 
 def build(root: Path = ROOT, quiet: bool = False) -> Path:
@@ -27,13 +25,14 @@ def build(root: Path = ROOT, quiet: bool = False) -> Path:
     """
     check_chapters(root)
     shutil.rmtree(root / "_build" / "html", ignore_errors=True)
-    vendor(root / "book" / "_static" / "vendor")
+    vendor(root / "book" / "_static" / "vendor", (root / "book").rglob("*.ipynb"))
     contents = root / "_build" / "toc.yml"
     write_atomically(contents, yaml.safe_dump(table_of_contents(root), sort_keys=False))
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
     options = ["--toc", str(contents), "--all", "-W", "--keep-going", "-n", *(["-q"] if quiet else [])]
     if subprocess.run([*command, *options], cwd=root).returncode:
         raise FirstTokenError("The book was not built: jupyter-book's warnings above count as errors.")
+    slim(root / "_build" / "html")
     return root / "_build" / "html" / "index.html"
 
 
@@ -76,24 +75,16 @@ def table_of_contents(root: Path = ROOT) -> dict[str, Any]:
     return contents
 
 
-def vendor(folder: Path) -> None:
-    """Copy MathJax and plotly.js out of their installed packages, so that the book asks no other server."""
+def vendor(folder: Path, pages: Iterable[Path]) -> None:
+    """Copy plotly.js out of its installed package if a page draws with it, so that the book asks no other server."""
+    target = folder / "plotly.min.js"
+    if not any("plotly-lazy" in page.read_text(encoding="utf-8") for page in pages):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
     import plotly
 
-    try:
-        installed = metadata.files("django-static-mathjax") or []
-    except metadata.PackageNotFoundError as error:
-        raise FirstTokenError("MathJax is not installed; install the extra `book` of this project.") from error
-    for file in installed:
-        name = file.as_posix().removeprefix(_MATHJAX)
-        if file.as_posix().startswith(_MATHJAX) and name.startswith(_MATHJAX_PARTS):
-            _copy(Path(str(file.locate())), folder / "mathjax" / name.removeprefix("es5/"))
-    _copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", folder / "plotly.min.js")
-
-
-def _copy(source_file: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source_file, target)
+    shutil.copyfile(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", target)
 
 
 def summary(root: Path = ROOT) -> str:

@@ -83,13 +83,22 @@ def provenance(chapter: str, parameters: Mapping[str, Any], records: Iterable[Re
             "".join(f'<pre class="command" tabindex="0"><code>{escape(line)}</code></pre>' for line in commands),
             "<p>The records behind this page:</p>",
             "".join(
-                f"<details><summary>{escape(name)}</summary>{origin.html}</details>"
+                f"<details><summary>{escape(name)}</summary>{_downloads(name)}{origin.html}</details>"
                 for name, origin in zip(names, origins, strict=True)
             ),
             "</section>",
         )
     )
     return Display(html, "\n\n".join((ran.text, *(origin.text for origin in origins), *commands)))
+
+
+def _downloads(name: str) -> str:
+    """Links to the files that the build writes for a record; the page is two folders below the front of the book."""
+    base = f"../../_static/results/{name.removesuffix('.json')}"
+    return (
+        f'<p class="downloads">Download: <a href="{escape(base)}.json" download>the record (JSON)</a>, '
+        f'<a href="{escape(base)}.csv" download>its estimates (CSV)</a></p>'
+    )
 
 
 def _origin(record: Record) -> list[tuple[str, str]]:

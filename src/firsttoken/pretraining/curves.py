@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from firsttoken.measures.sinks import even_share
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure
 from firsttoken.pretraining.checkpoint_probe import Arm
 from firsttoken.pretraining.run_records import own_arm
 from firsttoken.pretraining.train import SHORT
@@ -17,7 +17,7 @@ from firsttoken.records import Record
 
 BOS_WORDS = {"never": "no BOS", "documents": "BOS before each document", "fixed": "BOS fixed at the start"}
 MASKING_WORDS = {"causal": "causal", "intra_document": "intra-document"}
-ARM_COLORS: dict[Arm, str] = {"BOS+text": PALETTE[2], "text": PALETTE[3]}
+ARM_COLORS: dict[Arm, str] = {"BOS+text": CATEGORIES[0], "text": CATEGORIES[1]}
 
 
 QUANTITIES: dict[str, str] = {
@@ -32,7 +32,7 @@ def during_training(
     runs: Sequence[Record], label: Callable[[Record], str], quantities: Sequence[str] = tuple(QUANTITIES)
 ) -> Display:
     """Curves of single runs against training tokens, read as each was trained (with BOS if it had one)."""
-    styles = [(color, dash) for dash in ("-", "--") for color in PALETTE]
+    styles = [(color, dash) for dash in ("-", "--") for color in CATEGORIES]
 
     def draw(axes: Any) -> None:
         for ax, name in zip(np.atleast_1d(axes).ravel(), quantities, strict=True):

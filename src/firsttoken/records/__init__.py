@@ -2,6 +2,7 @@
 
 from firsttoken.estimates import JSON, Estimate, interval
 from firsttoken.files import ROOT, slug, write_atomically
+from firsttoken.records.frame import frame
 from firsttoken.records.paper_numbers import paper
 from firsttoken.records.schema import SCHEMA
 from firsttoken.records.store import (
@@ -33,6 +34,7 @@ __all__ = [
     "differences",
     "filename",
     "find",
+    "frame",
     "interval",
     "local_store",
     "paper",

@@ -100,14 +100,19 @@ def write(record: Record, store: Path | None = None) -> Path:
     """
     path = (store or local_store()) / record.claim / record.filename
     try:
-        text = json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False, sort_keys=True)
+        text = as_json(record)
     except ValueError as error:
         raise FirstTokenError(
             f"The measurement {record.claim} of {record.model} gave a value that is not a finite number; "
             "it was not stored. Run it again in float32."
         ) from error
-    write_atomically(path, text + "\n")
+    write_atomically(path, text)
     return path
+
+
+def as_json(record: Record) -> str:
+    """The text of a record's file. Raises `ValueError` for a value that is not a finite number."""
+    return json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False, sort_keys=True) + "\n"
 
 
 def read(path: Path) -> Record:

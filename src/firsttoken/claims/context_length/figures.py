@@ -7,7 +7,7 @@ from typing import Any
 
 from firsttoken.claims.context_length.measure import BOS_CHOICES
 from firsttoken.estimates import JSON, interval
-from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, table
 from firsttoken.pretraining.curves import BOS_WORDS
 from firsttoken.pretraining.train import SHORT
 from firsttoken.records import Record, paper_numbers
@@ -30,8 +30,8 @@ def by_length(record: Record) -> Display:
         for ax, bos in zip(axes, BOS_CHOICES, strict=True):
             measured = {int(length): row for length, row in in_order(rows[bos]) if row}
             for color, name, label in (
-                (PALETTE[0], "sink_rate_0.3", "here, ε = 0.3"),
-                (PALETTE[1], "sink_rate_0.8", "here, ε = 0.8"),
+                (CATEGORIES[2], "sink_rate_0.3", "here, ε = 0.3"),
+                (CATEGORIES[3], "sink_rate_0.8", "here, ε = 0.8"),
             ):
                 estimates = [row[name] for row in measured.values()]
                 band(ax, list(measured), estimates, color=color, marker="o", label=label)
@@ -113,7 +113,7 @@ def with_bos_fixed(record: Record) -> Display:
             (f"texts of {SHORT} tokens", "second half of texts of the own length"),
             strict=True,
         ):
-            for loss, (color, dash) in zip(LOSS_WORDS, ((PALETTE[4], "-"), (PALETTE[3], "--")), strict=True):
+            for loss, (color, dash) in zip(LOSS_WORDS, ((CATEGORIES[2], "-"), (CATEGORIES[1], "--")), strict=True):
                 for seed in range(len(next(iter(runs_of[loss].values())))):
                     shown = {int(n): seeds[seed] for n, seeds in runs_of[loss].items() if seeds[seed]}
                     ax.plot(

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 
 from firsttoken.claims.dose.verdict import LEAST_COST, MATCH, matched
 from firsttoken.estimates import JSON, interval
-from firsttoken.plots import NEUTRAL, Display, band, figure, model_color, reach, table
+from firsttoken.panels import lines_by_model
+from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
 from firsttoken.records import Record
 
 XLABEL = "nats added to every head's score of the first key"
@@ -21,10 +22,14 @@ def _names(measured: Sequence[Record]) -> str:
 
 
 def _along_doses(ax: Axes, measured: Sequence[Record], name: str) -> None:
-    for record in measured:
-        doses, color = record.values["doses"], model_color(record.model)
-        band(ax, doses, record.values["by_dose"][name], color=color, marker=".", label=record.model)
+    lines_by_model(ax, measured, f"by_dose.{name}", measured[0].values["doses"])
     ax.set(xlabel=XLABEL, xticks=measured[0].values["doses"])
+
+
+def _at(record: Record, name: str, form: str) -> str:
+    """An outcome at the judged dose."""
+    place = record.values["doses"].index(record.values["control_dose"])
+    return interval(record.values["by_dose"][name][place], form)
 
 
 def curve(measured: Sequence[Record]) -> Display:
@@ -40,6 +45,10 @@ def curve(measured: Sequence[Record]) -> Display:
         draw,
         "How far a change spreads over how large it is at the edited token, relative to the untouched model, against "
         f"the nats added to the score of the first key, with intervals, for {_names(measured)}",
+        "How far a change spreads, over how large it is at the edited token, against the dose; the band is the 95 % "
+        f"interval over texts. At {measured[0].values['control_dose']:+g} nats it is "
+        + "; ".join(f"{_at(record, 'outcome', '.2f')} times the untouched {record.model}'s" for record in measured)
+        + ".",
         figsize=(7, 3.8),
     )
 
@@ -60,6 +69,14 @@ def mass_and_loss(measured: Sequence[Record]) -> Display:
         draw,
         "Two panels against the dose: attention mass on the first key, which grows with it, and the rise in loss, for "
         f"{_names(measured)}",
+        f"What a dose does to the sink (left) and what it costs (right). At {measured[0].values['control_dose']:+g} "
+        "nats the first key holds "
+        + "; ".join(
+            f"{_at(record, 'mass', '.0%')} of the attention of {record.model}, for {_at(record, 'loss_rise', '+.2f')} "
+            "nats of loss"
+            for record in measured
+        )
+        + ".",
         ncols=2,
         figsize=(9.4, 3.8),
     )
@@ -104,6 +121,10 @@ def controls(measured: Sequence[Record]) -> Display:
         "Points with intervals: spread over own of the weakened sink and of each control at equal loss, relative to "
         f"the untouched model; short marks are the three seeds of the noise. One panel for each model: "
         f"{_names(measured)}",
+        "The judged dose (coloured) and its controls at about equal loss, with 95 % intervals over texts. The dose "
+        "minus the noise, the control that decides: "
+        + "; ".join(f"{interval(r.values['noise']['dose_minus_control'], '+.2f')} in {r.model}" for r in measured)
+        + ".",
         nrows=len(measured),
         figsize=(6.8, 2.7 * len(measured)),
     )

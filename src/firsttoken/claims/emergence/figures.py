@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from firsttoken.claims.emergence.measure import variants
 from firsttoken.estimates import interval
-from firsttoken.plots import PALETTE, Display, figure, table
+from firsttoken.plots import CATEGORIES, Display, figure, table
 from firsttoken.pretraining.curves import draw_even
 from firsttoken.pretraining.run_records import own_arm
 from firsttoken.records import Record
@@ -49,7 +49,7 @@ def mass_against_loss(runs: Sequence[Record], label: Callable[[Record], str]) ->
     """First-token mass against held-out loss through training: is the sink a matter of steps or of what is learnt?"""
 
     def draw(ax: Axes) -> None:
-        for color, record in zip(PALETTE, runs, strict=False):
+        for color, record in zip(CATEGORIES, runs, strict=False):
             arm = own_arm(record.parameters["packing"]["bos"])
             curve = record.values["curve"]
             ax.plot(

@@ -31,7 +31,7 @@ def policies(records: Sequence[Record]) -> Display:
     """Increase of the loss past the window under each policy."""
 
     def draw(axes: Any) -> None:
-        for ax, record in zip(axes[0], records, strict=True):
+        for ax, record in zip(axes[:, 0], records, strict=True):
             of = record.values["policies"]
             names = [name for name in LABELS if name in of and name != "full"]
             for place, name in enumerate(names):
@@ -49,7 +49,16 @@ def policies(records: Sequence[Record]) -> Display:
         "Increase of the loss over the full cache under each policy, with intervals; policies that keep the first "
         f"tokens are coloured; one panel for each model: {', '.join(record.model for record in records)}"
     )
-    return figure(draw, alt, ncols=len(records), figsize=(2 + 4.6 * len(records), 3.9), squeeze=False)
+    losses = "; ".join(
+        f"{record.model} by {interval(of['window']['increase'])} and by {interval(of['sinks 4']['increase'])}"
+        for record in records
+        for of in [record.values["policies"]]
+    )
+    caption = (
+        "What each cache costs over one that keeps everything, with 95 % intervals; policies that keep the first "
+        f"tokens are coloured. The newest tokens alone, and with the first four, raise the loss of {losses} nats."
+    )
+    return figure(draw, alt, caption, nrows=len(records), figsize=(7.4, 3.4 * len(records)), squeeze=False)
 
 
 def perplexities(records: Sequence[Record]) -> Display:
@@ -92,7 +101,9 @@ def streams(records: Sequence[Record]) -> Display:
         axes[0].legend(frameon=False)
 
     alt = "Along a generation with a bounded cache: time per token, tokens in the cache, share of repeated 4-grams"
-    return figure(draw, alt, ncols=3, figsize=(9.6, 2.9))
+    ends = "; ".join(f"{r.model}: {max(r.values['cached']):.0f} tokens" for r in records)
+    caption = f"{alt}. The cache never holds more than its bound ({ends})."
+    return figure(draw, alt, caption, ncols=3, figsize=(9.6, 2.9))
 
 
 def excerpt(record: Record) -> Display:

@@ -10,7 +10,7 @@ import numpy as np
 
 from firsttoken.claims.no_op.figures import tokens
 from firsttoken.estimates import JSON, interval
-from firsttoken.plots import PALETTE, Display, figure, model_color, table
+from firsttoken.plots import CATEGORIES, Display, figure, model_color, table
 from firsttoken.records import Record
 
 
@@ -74,7 +74,7 @@ def value_norms(records: Sequence[Record]) -> Display:
             heights = np.array(example["value_norm"])
             color = model_color(record.model)
             ax.bar(place, heights, color=color, alpha=0.5, label="other tokens")
-            ax.bar(place[met], heights[met], color=PALETTE[3], hatch="//", label=f"tokens with {head['trigger']}")
+            ax.bar(place[met], heights[met], color=CATEGORIES[1], hatch="//", label=f"tokens with {head['trigger']}")
             ax.axhline(
                 example["value_norm_first"], color=mpl.rcParams["text.color"], linestyle="--", label="first token"
             )

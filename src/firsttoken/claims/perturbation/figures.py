@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import numpy as np
-import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
-from plotly.subplots import make_subplots
 
 from firsttoken.estimates import interval
 from firsttoken.measures.bos_arms import ARMS, LABELS
 from firsttoken.panels import by_arm, ratio_by_layer
-from firsttoken.plots import COLORMAP, Display, figure, interactive, table, whole_numbers
+from firsttoken.plots import COLORMAP, Cells, Display, figure, table, whole_numbers
 from firsttoken.records import Record
 from firsttoken.texts.edits import Kind, Place
 
@@ -23,49 +21,52 @@ FLOOR = 1e-3  # smaller relative distances share one colour
 
 
 def heat_map(record: Record) -> Display:
-    """Relative distance at every layer and token of one edit, an interactive map for each arm."""
+    """Relative distance at every layer and token of one edit, a map for each arm that says what is pointed at."""
     picture = record.values["picture"]
     arms = [arm for arm in ARMS if arm in picture]
     tokens = [_visible(token) for token in picture["tokens"]]
-    fig = make_subplots(
-        rows=len(arms),
-        cols=1,
-        subplot_titles=[f"{record.model}, {LABELS[arm]}" for arm in arms],
-        vertical_spacing=0.16,
-    )
-    for number, arm in enumerate(arms, 1):
-        relative = np.array(picture[arm]["relative"])  # (layer + 1, token)
-        fig.add_trace(
-            go.Heatmap(
-                z=np.log10(np.maximum(relative, FLOOR)).round(3),
-                text=[[f"{value:.3g}" for value in row] for row in relative],
-                customdata=[[f"{n}: {token}" for n, token in enumerate(tokens)] for _ in relative],
-                hovertemplate="token %{customdata}<br>after layer %{y}<br>relative distance %{text}<extra></extra>",
-                coloraxis="coloraxis",
-            ),
-            row=number,
-            col=1,
+    maps = [np.array(picture[arm]["relative"]) for arm in arms]  # (layer + 1, token) each
+
+    def draw(axes: Any) -> None:
+        panels = np.ravel(axes)
+        for ax, arm, relative in zip(panels, arms, maps, strict=True):
+            image = ax.imshow(
+                np.maximum(relative, FLOOR),
+                aspect="auto",
+                origin="lower",
+                cmap=COLORMAP,
+                norm=LogNorm(FLOOR, 1),
+                interpolation="nearest",
+            )
+            ax.set(title=f"{record.model}, {LABELS[arm]}", ylabel="after layer")
+            ax.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
+            ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+        panels[0].figure.colorbar(image, ax=panels, label="relative distance", aspect=30, pad=0.01)
+
+    cells = [
+        Cells(
+            x="token",
+            y="after layer",
+            value="relative distance",
+            columns=[f"{number}: {token}" for number, token in enumerate(tokens)],
+            rows=range(len(relative) - 1, -1, -1),
+            texts=[[f"{value:.3g}" for value in row] for row in relative[::-1]],
         )
-        fig.update_yaxes(title_text="after layer", row=number, col=1)
-    fig.update_xaxes(tickvals=list(range(len(tokens))), ticktext=tokens, tickangle=-60, tickfont_size=8)
-    ticks = [0.001, 0.01, 0.1, 1]
-    fig.update_layout(
-        coloraxis=dict(
-            colorscale=COLORMAP,
-            cmin=np.log10(FLOOR),
-            cmax=0,
-            colorbar=dict(
-                title_text="relative<br>distance", tickvals=np.log10(ticks), ticktext=[f"{tick:g}" for tick in ticks]
-            ),
-        ),
-        margin=dict(l=50, r=10, t=30, b=60),
-    )
+        for relative in maps
+    ]
     edited = tokens[picture["position"]]
+    other = _visible(picture["edited_tokens"][picture["position"]])
     alt = (
         f"Layers by tokens for {record.model}, coloured by how far each token moves when {edited} is replaced by "
-        f"{_visible(picture['edited_tokens'][picture['position']])}; tokens before the edit do not move"
+        f"{other}; tokens before the edit do not move"
     )
-    return interactive(fig, alt, height=340 * len(arms))
+    later = [relative[-1, picture["position"] + 1 :].mean() for relative in maps]
+    ends = " and ".join(f"{mean:.2f} {LABELS[arm]}" for mean, arm in zip(later, arms, strict=True))
+    caption = (
+        f"How far each token of {record.model} moves after each layer when “{edited}” becomes “{other}”. After the "
+        f"last layer, later tokens lie {ends} of their norm away, on average."
+    )
+    return figure(draw, alt, caption, cells, nrows=len(arms), figsize=(8.2, 3.3 * len(arms)), squeeze=False)
 
 
 def _visible(token: str) -> str:
@@ -95,7 +96,15 @@ def absolute_map(record: Record) -> Display:
         ax.figure.colorbar(image, ax=axes, label="absolute distance (norm of the difference)")
 
     alt = f"The same edit in {record.model} as absolute distances, which grow with the size of the residual stream"
-    return figure(draw, alt, ncols=len(arms), figsize=(4.7 * len(arms), 3.3), sharey=True)
+    place = picture["position"]
+    growth = " and ".join(
+        f"{m[-1, place] / m[1, place]:.0f} times {LABELS[a]}" for m, a in zip(maps, arms, strict=True)
+    )
+    caption = (
+        f"The same edit in {record.model} as absolute distances. They grow with the residual stream: from the first "
+        f"layer to the last, that of the edited token itself becomes {growth} as large."
+    )
+    return figure(draw, alt, caption, ncols=len(arms), figsize=(4.7 * len(arms), 3.3), sharey=True)
 
 
 def spread_by_layer(records: Sequence[Record]) -> Display:
@@ -111,14 +120,27 @@ def spread_by_layer(records: Sequence[Record]) -> Display:
         ax.set_ylim(0)
 
     alt = "How far later tokens move, relative to their norm, after each layer, with BOS and without"
-    return by_arm(records, pick, alt, "after layer", "relative distance, mean over later tokens", LABELS, adjust)
+    last = {
+        record.model: " and ".join(f"{of[-1]['value']:.2f} {LABELS[arm]}" for arm, of in pick(record)[1].items())
+        for record in records
+    }
+    ends = "; ".join(f"{model}: {words}" for model, words in last.items())
+    caption = f"{alt}, with 95 % intervals over passages. After the last layer it is {ends}."
+    ylabel = "relative distance, mean over later tokens"
+    return by_arm(records, pick, alt, "after layer", ylabel, LABELS, adjust, caption)
 
 
 def ratio(records: Sequence[Record]) -> Display:
     """Spread without BOS over spread with it, along the depth."""
     compared = [record for record in records if "ratio" in record.values["by_layer"]]
     alt = "Spread of an edit without BOS divided by its spread with BOS, after each layer"
-    return ratio_by_layer(compared, "ratio", alt, "spread without BOS / with BOS")
+    above = ", ".join(
+        f"{sum(e['low'] > 1 for e in layers)} of {len(layers)} layers of {record.model}"
+        for record in compared
+        for layers in [record.values["by_layer"]["ratio"]]
+    )
+    caption = f"{alt}, with 95 % intervals over passages. The whole interval lies above one in {above}."
+    return ratio_by_layer(compared, "ratio", alt, "spread without BOS / with BOS", caption)
 
 
 def groups(records: Sequence[Record]) -> Display:

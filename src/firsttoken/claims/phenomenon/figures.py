@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from firsttoken.measures.attention_maps import unpack
-from firsttoken.plots import COLORMAP, Display, figure, model_color
+from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, figure, model_color
 from firsttoken.records import Record
 
 
@@ -47,7 +47,12 @@ def all_heads(record: Record) -> Display:
         f"Grid of {alpha.shape[0]} layers and {alpha.shape[1]} heads of {record.model}, coloured by mean attention to "
         f"the first token; the strongest is layer {strongest['layer']}, head {strongest['head']}"
     )
-    return figure(draw, alt, figsize=(8, 2.6))
+    layer, head = strongest["layer"], strongest["head"]
+    caption = (
+        f"Attention of every head of {record.model} to the first token of one text. The strongest, layer {layer}, "
+        f"head {head}, gives it {alpha[layer, head]:.0%}; all together {alpha.mean():.0%}."
+    )
+    return figure(draw, alt, caption, figsize=(8, 2.6))
 
 
 def picture(records: Sequence[Record]) -> Display:
@@ -65,29 +70,82 @@ def picture(records: Sequence[Record]) -> Display:
     return figure(draw, alt, nrows=len(records), figsize=(8, 2.4 * len(records)))
 
 
+def reader(record: Record) -> tuple[int, int, float]:
+    """Layer and head that read most by content, and how much: the mean over queries of the most attention on one key.
+
+    Keys that need no reading do not count: the first token, the query itself and the token before it. From what is
+    left, the most that a fixed distance or a fixed key gets is taken off, because a head that always looks as far back
+    reads a position, and one that always looks at the same token rests there.
+    """
+    scores = {
+        (layer, head): _read(unpack(packed).numpy())
+        for layer, heads in enumerate(record.values["maps"])
+        for head, packed in enumerate(heads)
+    }
+    best = max(scores, key=lambda place: scores[place][0])
+    return (*best, scores[best][1])
+
+
+def _read(weights: np.ndarray) -> tuple[float, float]:
+    """How much attention goes to one distant token beyond what a fixed distance or key explains, and altogether."""
+    size = len(weights)
+    distance = np.subtract.outer(np.arange(size), np.arange(size))  # (query, key)
+    distant = np.where((distance >= 2) & (np.arange(size) > 0), weights, 0)
+    rows = distant[3:]  # the queries that have a distant key
+    fixed = max(rows.mean(0).max(), *(np.diagonal(distant, -d).sum() / len(rows) for d in range(2, size)))
+    most = float(rows.max(1).mean())
+    return most - float(fixed), most
+
+
 def sink_and_reader(record: Record) -> Display:
-    """Two maps side by side: the head that attends most to the first token, and the one that attends least."""
+    """Two maps, one above the other: the head that attends most to the first token, and the one that reads most."""
     alpha = np.array(record.values["alpha"])
-    chosen = [np.unravel_index(alpha.argmax(), alpha.shape), np.unravel_index(alpha.argmin(), alpha.shape)]
+    sink = np.unravel_index(alpha.argmax(), alpha.shape)
+    layer, head, most = reader(record)
     tokens = [token.strip() or repr(token)[1:-1] for token in record.values["tokens"]]
+    maps = [unpack(record.values["maps"][at][which]).numpy() for at, which in (sink, (layer, head))]
+    titles = (f"rests: layer {sink[0]}, head {sink[1]}", f"reads: layer {layer}, head {head}")
 
     def draw(axes: Any) -> None:
-        for ax, (layer, head), kind in zip(axes, chosen, ("most", "least"), strict=True):
-            weights = unpack(record.values["maps"][layer][head]).numpy()
-            image = ax.imshow(np.ma.masked_equal(np.tril(weights + 1), 0) - 1, cmap=COLORMAP, vmin=0, vmax=1)
-            ax.set_title(f"{kind} attention to the first token:\nlayer {layer}, head {head}", fontsize=10)
-            ax.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=6)
-            ax.set_yticks(range(len(tokens)), tokens, fontsize=6)
-            ax.set_xlabel("key: the token attended to")
-        axes[0].set_ylabel("query: the token that attends")
-        axes[0].figure.colorbar(image, ax=axes, label="attention", shrink=0.8)
+        for ax, weights, title in zip(axes, maps, titles, strict=True):
+            image = ax.imshow(
+                np.ma.masked_where(np.triu(np.ones_like(weights), 1) > 0, weights),
+                cmap=COLORMAP,
+                vmin=0,
+                vmax=1,
+                interpolation="nearest",
+            )
+            ax.set_title(title)
+            ax.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
+            ax.set_yticks(range(len(tokens)), tokens, fontsize=8)
+            ax.set_ylabel("query: the token that attends")
+        axes[-1].set_xlabel("key: the token attended to")
+        axes[0].figure.colorbar(image, ax=axes, label="attention", shrink=0.5)
 
+    cells = [
+        Cells(
+            x="to",
+            y="from",
+            value="attention",
+            columns=[f"{number}: {token}" for number, token in enumerate(tokens)],
+            rows=[f"{number}: {token}" for number, token in enumerate(tokens)],
+            texts=[
+                [f"{weight:.1%}" if key <= query else "not seen yet" for key, weight in enumerate(row)]
+                for query, row in enumerate(weights)
+            ],
+        )
+        for weights in maps
+    ]
     return figure(
         draw,
-        f"Two attention maps of {record.model}. Most attention is in the first column in one, "
-        "and hardly any in the other",
-        ncols=2,
-        figsize=(9.4, 4.8),
+        f"Two attention maps of {record.model}. Most attention is in the first column in one; in the other it goes to "
+        "single tokens further back, at changing distances",
+        f"Two heads of {record.model}. Above, the one that rests most: {alpha[sink]:.0%} of its attention is on the "
+        f"first token. Below, the one that reads most: each query gives {most:.0%}, on average, to one token that is "
+        "neither the first, nor itself, nor the one before it, and not always the same one or as far away.",
+        cells,
+        nrows=2,
+        figsize=(6.4, 10.4),
     )
 
 
@@ -104,7 +162,7 @@ def mass_and_rate(records: Sequence[Record]) -> Display:
             ax.plot(share, alpha, color=color, label=f"{record.model}: sink rate {rate:.0%}, mass {mass:.0%}")
             ax.plot(rate, epsilon, marker="o", color=color)
             ax.axhline(mass, color=color, linestyle=":", linewidth=1)
-        ax.axhline(epsilon, color="0.5", linestyle="--", linewidth=1)
+        ax.axhline(epsilon, color=NEUTRAL, linestyle="--", linewidth=1)
         ax.annotate(f"ε = {epsilon}", (1, epsilon), (4, -3), textcoords="offset points")
         ax.set(
             xlabel="heads, strongest first (share)", ylabel="attention to the first token α", xlim=(0, 1), ylim=(0, 1)
@@ -115,5 +173,9 @@ def mass_and_rate(records: Sequence[Record]) -> Display:
         draw,
         "Attention to the first token of all heads, sorted. Where a curve crosses the threshold is the sink rate; its "
         "mean, a dotted line, is the mass",
+        f"Every head, strongest first. Where a curve crosses ε = {records[0].parameters['epsilon']} is the sink rate, "
+        "the dotted line is the mass. In this text, the first token holds "
+        + " and ".join(f"{record.values['mass']:.0%} of the attention of {record.model}" for record in records)
+        + ".",
         figsize=(7, 3.8),
     )

@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from firsttoken.estimates import JSON, interval
-from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, model_color, reach, table, whole_numbers
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, model_color, reach, table, whole_numbers
 from firsttoken.records import Record
 
 KEEPING = {
     "none": ("nothing kept exact", NEUTRAL, "o"),
-    "first": ("the first token kept exact", PALETTE[2], "s"),
-    "control": ("another token kept exact", PALETTE[3], "^"),
+    "first": ("the first token kept exact", CATEGORIES[0], "s"),
+    "control": ("another token kept exact", CATEGORIES[1], "^"),
 }
 GROUPS = {
     "token": "one scale for each token",

@@ -12,18 +12,18 @@ from matplotlib.axes import Axes
 
 from firsttoken.estimates import JSON, interval
 from firsttoken.measures.ablations import MEANING, Arm
-from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, model_color, reach, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, model_color, reach, table
 from firsttoken.records import Record
 
 # Shape and colour both name the arm, so that neither is needed alone.
 LOOK: dict[str, tuple[str, str]] = {
     "intact": (NEUTRAL, "o"),
-    "delete": (PALETTE[3], "X"),
-    "replace": (PALETTE[5], "P"),
-    "mask": (PALETTE[4], "v"),
-    "zero_value": (PALETTE[2], "s"),
-    "mean_value": (PALETTE[1], "D"),
-    "mean_residual": (PALETTE[0], "^"),
+    "delete": (CATEGORIES[1], "X"),
+    "replace": (CATEGORIES[3], "P"),
+    "mask": (CATEGORIES[2], "v"),
+    "zero_value": (CATEGORIES[0], "s"),
+    "mean_value": (CATEGORIES[3], "D"),
+    "mean_residual": (CATEGORIES[2], "^"),
 }
 SHORT = {
     "intact": "intact",

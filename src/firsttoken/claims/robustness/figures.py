@@ -11,10 +11,10 @@ import numpy as np
 from firsttoken.claims.robustness.attacks import MEANING
 from firsttoken.claims.robustness.measure import ARMS, KINDS
 from firsttoken.estimates import interval
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, model_color, reach, table
 from firsttoken.records import Record
 
-LOOK = {"weakened": (PALETTE[1], "D"), "forbidden": (PALETTE[4], "v"), "no sink": (PALETTE[3], "X")}
+LOOK = {"weakened": (CATEGORIES[3], "D"), "forbidden": (CATEGORIES[2], "v"), "no sink": (CATEGORIES[1], "X")}
 
 
 def sensitivity(records: Sequence[Record]) -> Display:

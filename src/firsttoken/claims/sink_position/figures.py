@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from firsttoken.claims.sink_position.measure import MEANING, READINGS
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, model_color, reach, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, model_color, reach, table
 from firsttoken.records import Record
 
 DASHES = {"as it is": "-", "without BOS": "--", "with BOS": ":"}
@@ -43,7 +43,7 @@ def readings(measured: Sequence[Record]) -> Display:
                         place,
                         marker="D",
                         color=mpl.rcParams["text.color"],
-                        markerfacecolor=PALETTE[5],
+                        markerfacecolor=CATEGORIES[3],
                         linestyle="none",
                     )
             ax.plot(
@@ -52,7 +52,7 @@ def readings(measured: Sequence[Record]) -> Display:
                 marker="D",
                 linestyle="none",
                 color=mpl.rcParams["text.color"],
-                markerfacecolor=PALETTE[5],
+                markerfacecolor=CATEGORIES[3],
                 label="the middle of the text, where something was put there",
             )
             ax.set(title=record.model, xlabel="attention mass (share, mean over heads and queries)", xlim=(0, 1))

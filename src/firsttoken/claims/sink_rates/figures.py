@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -13,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from firsttoken.claims.sink_rates.verdict import judge
 from firsttoken.estimates import interval
 from firsttoken.measures import sinks
-from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, model_color, reach, table
+from firsttoken.panels import lines_by_model, points_by_model
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, model_color, table
 from firsttoken.records import Record, paper_numbers
 from firsttoken.records.numbers import NOT_RUN
 from firsttoken.records.paper_numbers import PAPER_EPSILON
@@ -47,10 +47,10 @@ def by_layer(records: Sequence[Record]) -> Display:
             values = record.values["by_layer"]
             epsilon = record.parameters["epsilon"]
             width = 0.42
-            ax.bar(layers - width / 2, values["sink_rate_0.3"], width, color=PALETTE[0], label="heads above 0.3")
+            ax.bar(layers - width / 2, values["sink_rate_0.3"], width, color=CATEGORIES[2], label="heads above 0.3")
             if epsilon != 0.3:
                 ax.bar(
-                    layers + width / 2, values["sink_rate"], width, color=PALETTE[1], label=f"heads above {epsilon}"
+                    layers + width / 2, values["sink_rate"], width, color=CATEGORIES[3], label=f"heads above {epsilon}"
                 )
             ax.plot(layers, values["mass"], color=NEUTRAL, marker=".", label="attention mass on the first token")
             ax.set(title=record.model, xlabel="layer", ylim=(0, 1.02), xlim=(-0.8, len(layers) - 0.2))
@@ -62,6 +62,14 @@ def by_layer(records: Sequence[Record]) -> Display:
         draw,
         "Bars for every layer: share of heads that are sinks at two thresholds; a line: mean attention to the first "
         "token. One panel for each model: " + ", ".join(record.model for record in records),
+        "Share of heads that are sinks, and attention mass on the first token, in each layer. The most sink heads "
+        "above 0.3 are in "
+        + ", ".join(
+            f"layer {int(np.argmax(rates))} of {record.model} ({max(rates):.0%})"
+            for record in records
+            for rates in [record.values["by_layer"]["sink_rate_0.3"]]
+        )
+        + ".",
         ncols=len(records),
         figsize=(4.6 * len(records), 3.4),
         sharey=True,
@@ -118,6 +126,14 @@ def by_epsilon(records: Sequence[Record]) -> Display:
         "Sink rate falling with the threshold for "
         + ", ".join(record.model for record in records)
         + "; three diamonds at threshold 0.8 are the paper's LLaMa 3.1 models, which lie higher for larger models",
+        "Share of heads whose attention to the first token exceeds ε, against ε. At the paper's threshold of "
+        f"{PAPER_EPSILON}: "
+        + ", ".join(
+            f"{record.model} {interval(of['threshold_first'][of['epsilon'].index(PAPER_EPSILON)], '.1%')}"
+            for record in records
+            for of in [record.values["by_epsilon"]]
+        )
+        + ". Diamonds are the paper's models.",
         figsize=(7.6, 4.2),
     )
 
@@ -128,11 +144,8 @@ def by_length(records: Sequence[Record]) -> Display:
     def draw(axes: Any) -> None:
         names = {"sink_rate_0.3": "share of heads with α > 0.3", "mass": "attention mass on the first token"}
         for ax, (name, label) in zip(axes, names.items(), strict=True):
-            for record in records:
-                values = record.values
-                band(
-                    ax, values["length"], values[name], color=model_color(record.model), marker=".", label=record.model
-                )
+            longest = max((record.values["length"] for record in records), key=len)
+            lines_by_model(ax, records, name, longest)
             lengths = np.array(records[0].values["length"])
             ax.set_xscale("log", base=2)
             ax.set_xticks(lengths, [str(n) for n in lengths], rotation=45)
@@ -147,6 +160,14 @@ def by_length(records: Sequence[Record]) -> Display:
         draw,
         "Two panels against the number of tokens, logarithmic: the share of sink heads and the attention mass "
         "on the first token, for " + ", ".join(record.model for record in records),
+        "Sink heads (left) and attention mass on the first token (right) for texts of different lengths. From the "
+        "shortest to the longest the mass goes "
+        + ", ".join(
+            f"from {of['mass'][0]['value']:.0%} to {of['mass'][-1]['value']:.0%} in {record.model}"
+            for record in records
+            for of in [record.values]
+        )
+        + "; spread evenly it would fall as the dashed line.",
         ncols=2,
         figsize=(9.4, 3.8),
     )
@@ -157,25 +178,24 @@ def by_bos(records: Sequence[Record]) -> Display:
 
     def draw(axes: Any) -> None:
         names = {"sink_rate_0.3": "share of heads with α > 0.3", "mass": "attention mass on the first token"}
-        rows = [(record, bos) for record in records for bos in ("always", "never") if bos in record.values]
-        for ax, (name, label) in zip(axes, names.items(), strict=True):
-            for place, (record, bos) in enumerate(rows):
-                estimate = record.values[bos][name]
-                color = model_color(record.model)
-                filled = color if bos == "always" else "none"
-                ax.barh(place, estimate["value"], color=filled, edgecolor=color, linewidth=1.5, height=0.62)
-                ax.errorbar(
-                    estimate["value"], place, xerr=reach(estimate), color=mpl.rcParams["text.color"], capsize=3
-                )
-            ax.set(xlabel=label, xlim=(0, 1))
         words = {"always": "with BOS", "never": "without BOS"}
-        axes[0].set_yticks(range(len(rows)), [f"{record.model}\n{words[bos]}" for record, bos in rows])
-        axes[0].invert_yaxis()
+        for ax, (name, label) in zip(axes, names.items(), strict=True):
+            points_by_model(ax, records, {f"{bos}.{name}": word for bos, word in words.items()}, legend=ax is axes[1])
+            ax.set(xlabel=label, ylabel="", xlim=(0, 1))
+        axes[1].get_legend().set(title="", frame_on=False)
 
     return figure(
         draw,
-        "Bars with and without a BOS token for each model: share of sink heads, and attention mass on the first token",
+        "Points with intervals, with and without a BOS token for each model: share of sink heads, and attention mass "
+        "on the first token",
+        "The first token with BOS and without it, 95 % intervals over texts. Its attention mass without BOS: "
+        + ", ".join(
+            f"{interval(record.values['never']['mass'], '.0%')} in {record.model}"
+            for record in records
+            if "never" in record.values
+        )
+        + ".",
         ncols=2,
-        figsize=(9, 1.0 + 1.1 * len(records)),
+        figsize=(8.2, 2.6),
         sharey=True,
     )

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from plotly.subplots import make_subplots
+from matplotlib.ticker import MaxNLocator
 
 from firsttoken.claims.smoothing.measure import heads_growth
 from firsttoken.estimates import interval
 from firsttoken.measures.attention_maps import unpack
 from firsttoken.measures.bos_arms import ARMS, LABELS
 from firsttoken.panels import ARM_COLORS, by_arm, draw_arms
-from firsttoken.plots import COLORMAP, NEUTRAL, Display, figure, interactive, table, whole_numbers
+from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, figure, table, whole_numbers
 from firsttoken.records import Record
 
 MEASURES = {
@@ -61,41 +60,56 @@ def ratios(records: Sequence[Record]) -> Display:
 
 
 def heads(records: Sequence[Record]) -> Display:
-    """The change of each head: effective number of tokens without BOS over with it, layers by heads, interactive."""
-    logs = [heads_growth(record.values).log2() for record in records]  # (layer, head) each
-    top = max(float(log.abs().max()) for log in logs)
-    fig = make_subplots(rows=1, cols=len(records), subplot_titles=[record.model for record in records])
-    for number, log in enumerate(logs, 1):
-        fig.add_trace(
-            go.Heatmap(
-                z=log.numpy().round(3),
-                text=[[f"{value:.2f}" for value in row] for row in log.exp2().tolist()],
-                hovertemplate="layer %{y}, head %{x}<br>%{text} times as many tokens<extra></extra>",
-                coloraxis="coloraxis",
-            ),
-            row=1,
-            col=number,
-        )
-        fig.update_xaxes(title_text="head", dtick=1, row=1, col=number)
-    fig.update_yaxes(title_text="layer", row=1, col=1)
-    ticks = range(-int(top), int(top) + 1)
-    fig.update_layout(
-        coloraxis=dict(
+    """The change of each head: effective number of tokens without BOS over with it, layers by heads."""
+    growth = [heads_growth(record.values).numpy() for record in records]  # (layer, head) each
+    top = max(float(np.abs(np.log2(times)).max()) for times in growth)
+
+    def draw(axes: Any) -> None:
+        panels = np.ravel(axes)
+        for ax, record, times in zip(panels, records, growth, strict=True):
             # Two colours around "no change".
-            colorscale="PuOr_r",
-            cmin=-top,
-            cmax=top,
-            colorbar=dict(
-                title_text="without /<br>with BOS", tickvals=list(ticks), ticktext=[f"{2.0**n:g}" for n in ticks]
-            ),
-        ),
-        margin=dict(l=50, r=10, t=30, b=50),
-    )
+            image = ax.imshow(
+                np.log2(times),
+                cmap="PuOr_r",
+                vmin=-top,
+                vmax=top,
+                aspect="auto",
+                origin="lower",
+                interpolation="nearest",
+            )
+            ax.set(title=record.model, xlabel="head")
+            ax.set_xticks(range(times.shape[1]))
+            ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+        panels[0].set_ylabel("layer")
+        ticks = range(-int(top), int(top) + 1)
+        bar = panels[0].figure.colorbar(image, ax=panels, label="without / with BOS", ticks=list(ticks))
+        bar.set_ticklabels([f"{2.0**n:g}" for n in ticks])
+
+    cells = [
+        Cells(
+            x="head",
+            y="layer",
+            value="times as many tokens:",
+            columns=range(times.shape[1]),
+            rows=range(len(times) - 1, -1, -1),
+            texts=[[f"{value:.2f}" for value in row] for row in times[::-1]],
+        )
+        for times in growth
+    ]
     alt = (
         "Layers by heads, coloured by how many times as many tokens, in effect, a row attends to without BOS as with "
         f"it; one panel for each model: {', '.join(record.model for record in records)}"
     )
-    return interactive(fig, alt, height=420)
+    shares = ", ".join(
+        f"{(times > 1).mean():.0%} of the heads of {record.model}"
+        for record, times in zip(records, growth, strict=True)
+    )
+    caption = (
+        "How many times as many tokens, in effect, each head attends to without BOS as with it. "
+        f"More than with it: {shares}."
+    )
+    size = (1.4 + 4 * len(records), 4.2)
+    return figure(draw, alt, caption, cells, ncols=len(records), figsize=size, squeeze=False)
 
 
 def maps(record: Record) -> Display:

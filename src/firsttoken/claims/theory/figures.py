@@ -12,7 +12,7 @@ from firsttoken.claims.theory.linear_model import Sweep
 from firsttoken.estimates import interval
 from firsttoken.measures.bos_arms import ARMS, LABELS
 from firsttoken.panels import by_arm, draw_arms
-from firsttoken.plots import NEUTRAL, PALETTE, Display, band, figure, table, whole_numbers
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, table, whole_numbers
 from firsttoken.records import Record
 
 _NAMES = {"sink": "sink strength s", "depth": "layers L", "heads": "heads H", "length": "tokens T"}
@@ -23,8 +23,8 @@ def toy(sweeps: Sequence[Sweep]) -> Display:
 
     def draw(axes: Any) -> None:
         for ax, sweep in zip(axes.flat, sweeps, strict=True):
-            ax.plot(sweep.values, sweep.theorem, color=PALETTE[5], marker=".", label="C^L × path sum of abar")
-            ax.plot(sweep.values, sweep.tight, color=PALETTE[4], marker=".", label="path sum with each head's norm")
+            ax.plot(sweep.values, sweep.theorem, color=CATEGORIES[3], marker=".", label="C^L × path sum of abar")
+            ax.plot(sweep.values, sweep.tight, color=CATEGORIES[2], marker=".", label="path sum with each head's norm")
             ax.plot(sweep.values, sweep.exact, color=NEUTRAL, marker=".", label="exact Jacobian")
             ax.set_xlabel(_NAMES[sweep.name])
         for ax in axes[:, 0]:
@@ -51,8 +51,8 @@ def bounds(records: Sequence[Record]) -> Display:
             of = record.values["bound"]["with_bos"]
             layers = range(1, len(of["log10_gain"]) + 1)
             for name, label, color in (
-                ("log10_theorem", "C^L × path sum", PALETTE[5]),
-                ("log10_tight", "path sum of layer bounds", PALETTE[4]),
+                ("log10_theorem", "C^L × path sum", CATEGORIES[3]),
+                ("log10_tight", "path sum of layer bounds", CATEGORIES[2]),
                 ("log10_gain", "measured Jacobian", NEUTRAL),
             ):
                 band(ax, layers, of[name], color=color, label=label)
