@@ -44,7 +44,7 @@ def test_every_pin_is_in_its_range_and_nothing_is_unpinned() -> None:
 
 
 def test_what_a_user_has_already_is_kept() -> None:
-    """No exact version but of files that never change: model weights and MathJax."""
+    """No exact version but of files that never change: model weights."""
     for asked in requirements("plots", "notebooks", "datasets", "cluster", "dev"):
         assert not any(part.operator in ("==", "===") for part in asked.specifier), f"{asked} is pinned"
 

@@ -6,14 +6,19 @@ import base64
 import itertools
 import json
 import re
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 
-from firsttoken import plots
+from firsttoken import panels, plots
 from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import Estimate
+from firsttoken.files import ROOT
+from firsttoken.records import Record
 
 ALT = 'Mass of "head" <3> & layer 2'
 
@@ -37,15 +42,67 @@ def contrast(a: str, b: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_figure_is_drawn_once_for_each_theme() -> None:
-    bundle = plots.figure(draw, ALT)._repr_mimebundle_()
-    images = BeautifulSoup(bundle["text/html"], "html.parser").find_all("img")
-    assert [image["class"][0] for image in images] == ["only-light", "only-dark"]
-    assert {image["alt"] for image in images} == {ALT}
-    drawings = [base64.b64decode(image["src"].split(",")[1]).decode() for image in images]
-    assert "#222222" in drawings[0]
-    assert "#dddddd" in drawings[1]
+def drawing(display: plots.Display) -> Tag:
+    svg = BeautifulSoup(display.html, "html.parser").find("svg")
+    assert isinstance(svg, Tag)
+    return svg
+
+
+def test_figure_is_stored_once_and_takes_the_colours_of_the_page() -> None:
+    display = plots.figure(draw, ALT)
+    bundle = display._repr_mimebundle_()
+    assert bundle["text/html"].count("<svg") == 1
+    svg = str(drawing(display))
+    assert "currentColor" in svg
+    assert "var(--figure-grid" in svg
+    assert not {color.lower() for color in re.findall(r"#[0-9a-fA-F]{6}\b", svg)} - set(plots.CATEGORIES)
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+
+
+def test_figure_has_a_name_a_caption_and_text_that_is_text() -> None:
+    display = plots.figure(draw, ALT, "What it says")
+    svg = drawing(display)
+    assert (svg["role"], svg["aria-label"]) == ("img", ALT)
+    assert "a" in [text.get_text(strip=True) for text in svg.find_all("text")]
+    assert BeautifulSoup(display.html, "html.parser").figcaption.text == "What it says."  # type: ignore[union-attr]
+    assert BeautifulSoup(plots.figure(draw, ALT).html, "html.parser").figcaption.text == f"{ALT}."  # type: ignore[union-attr]
+
+
+def test_ids_of_two_figures_differ_and_every_reference_has_its_target() -> None:
+    def clipped(ax: Any) -> None:
+        ax.plot([0, 1], [0, 1], marker="o")
+        ax.scatter([0.2, 0.4], [0.3, 0.1], marker="D")
+
+    ids = []
+    for alt in ("one", "another"):
+        svg = drawing(plots.figure(clipped, alt))
+        own = {tag["id"] for tag in svg.find_all(id=True)}
+        asked = set(re.findall(r'(?:href="#|url\(#)([^")]+)', str(svg)))
+        assert asked
+        assert asked == own
+        ids.append(own)
+    assert ids[0].isdisjoint(ids[1])
+
+
+def test_rounding_moves_nothing_that_can_be_seen_and_leaves_text_alone() -> None:
+    svg = drawing(plots.figure(lambda ax: ax.text(0.5, 0.5, "0.123456"), ALT))
+    assert "0.123456" in svg.get_text()
+    assert not re.search(r"\d\.\d{3,}", " ".join(tag["d"] for tag in svg.find_all("path", d=True)))
+
+
+def test_smallest_text_is_readable_on_every_screen() -> None:
+    svg = drawing(plots.figure(lambda ax: ax.set_title("small", fontsize=6), ALT, figsize=(5, 3)))
+    width = float(svg["viewbox"].split()[2])
+    least = float(re.search(r"min-width:(\d+)px", svg["style"])[1])  # type: ignore[index]
+    assert 6 * least / width >= 8.9
+
+
+def test_cells_of_a_heat_map_are_said_and_escaped() -> None:
+    cells = plots.Cells(x="key", y="query", value="mass", columns=["</script>"], rows=[1], texts=[["5 %"]])
+    html = plots.figure(lambda ax: ax.imshow([[1.0]]), ALT, cells=[cells]).html
+    said = json.loads(BeautifulSoup(html, "html.parser").find("script").string)  # type: ignore[union-attr,arg-type]
+    assert said[0]["columns"] == ["</script>"]
+    assert said[0]["texts"] == [["5 %"]]
 
 
 def test_figure_is_the_same_every_time() -> None:
@@ -55,7 +112,7 @@ def test_figure_is_the_same_every_time() -> None:
 def test_figure_passes_an_array_of_axes() -> None:
     seen = []
     plots.figure(lambda axes: seen.append(axes.shape), ALT, ncols=3)
-    assert seen == [(3,), (3,)]
+    assert seen == [(3,)]
 
 
 @pytest.mark.parametrize("alt", ["", "  \n"])
@@ -100,11 +157,48 @@ def test_a_model_keeps_its_colour() -> None:
     assert plots.model_color("smollm2-135m") != plots.model_color("gemma3-270m")
     others = {plots.model_color(f"model-{i}") for i in range(50)}
     assert others.isdisjoint({plots.model_color("smollm2-135m"), plots.model_color("gemma3-270m")})
-    assert len(others) == len(plots.PALETTE) - 2
+    assert len(others) == len(plots.MODELS) - 2
+    assert others.isdisjoint(plots.CATEGORIES)
+
+
+def test_figures_colour_models_by_name_and_all_else_by_category() -> None:
+    """The only way to a model's colour is `model_color`; no figure types a colour or reaches into the list."""
+    sources = [*(ROOT / "src/firsttoken/claims").glob("*/*figures.py"), ROOT / "src/firsttoken/panels.py"]
+    assert len(sources) > 15
+    for source in sources:
+        text = source.read_text(encoding="utf-8")
+        assert not re.search(r"\bMODELS\b|#[0-9a-fA-F]{6}\b|color=\"C\d", text), source
+
+
+def test_a_figure_that_is_not_by_model_uses_no_colour_of_a_model() -> None:
+    def many(ax: Any) -> None:
+        for step in range(8):
+            ax.plot([0, 1], [step, step])
+
+    svg = str(drawing(plots.figure(many, ALT)))
+    assert not [color for color in plots.MODELS if color in svg]
+
+
+def test_seaborn_draws_the_estimates_and_not_its_own_statistics() -> None:
+    """Lines and bands pass through the stored value, low and high, which no resampling would give."""
+    stored = [Estimate(value, value - 0.1, value + 0.3, 5) for value in (0.2, 0.5, 0.4)]
+    values = {"by_layer": {"mass": [vars(estimate) for estimate in stored]}}
+    record = Record("phenomenon", "gemma3-270m", {}, values, {})
+    _, ax = plt.subplots()
+    panels.lines_by_model(ax, [record], "by_layer.mass", [1, 2, 4])
+    line = next(line for line in ax.lines if len(line.get_xdata()))
+    np.testing.assert_allclose(line.get_xdata(), [1, 2, 4])
+    np.testing.assert_allclose(line.get_ydata(), [0.2, 0.5, 0.4])
+    assert line.get_color() == plots.model_color("gemma3-270m")
+    corners = ax.collections[0].get_paths()[0].vertices
+    for x, estimate in zip((1, 2, 4), stored, strict=True):
+        at = corners[corners[:, 0] == x, 1]
+        assert (at.min(), at.max()) == pytest.approx((estimate.low, estimate.high))
+    plt.close()
 
 
 @pytest.mark.parametrize("theme", plots.BACKGROUNDS)
-@pytest.mark.parametrize("color", [*plots.PALETTE, plots.NEUTRAL])
+@pytest.mark.parametrize("color", [*plots.MODELS, *plots.CATEGORIES, plots.NEUTRAL])
 def test_colours_are_visible_on_both_backgrounds(color: str, theme: str) -> None:
     assert contrast(color, plots.BACKGROUNDS[theme]) >= 3
 
@@ -120,7 +214,13 @@ TO_LMS = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 
 TO_LAB = np.array([[0.2105, 0.7936, -0.0041], [1.978, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]])
 
 
+ALL = [*plots.MODELS, *plots.CATEGORIES]
+
+
 @pytest.mark.parametrize("kind", VISION)
 def test_colours_can_be_told_apart(kind: str) -> None:
-    seen = [TO_LAB @ np.cbrt(np.clip(TO_LMS @ VISION[kind] @ linear(c), 0, None)) for c in plots.PALETTE]
-    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 0.12
+    seen = [TO_LAB @ np.cbrt(np.clip(TO_LMS @ VISION[kind] @ linear(c), 0, None)) for c in ALL]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 0.08
+    bundled = [seen[ALL.index(plots.model_color(slug))] for slug in ("smollm2-135m", "gemma3-270m")]
+    kinds = [seen[ALL.index(color)] for color in plots.CATEGORIES]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations([*bundled, *kinds], 2)) > 0.1

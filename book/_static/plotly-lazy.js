@@ -3,6 +3,11 @@
 (() => {
   const vendor = document.currentScript.src.replace(/[^/]*$/, "vendor/");
   const GRID = "rgba(128,128,128,.35)";
+  // No button that offers an upload; where there is no pointer to rest, the buttons would stay over the title.
+  const CONFIG = {
+    responsive: true, displaylogo: false, showSendToCloud: false, showEditInChartStudio: false,
+    displayModeBar: matchMedia("(hover: none)").matches ? false : "hover",
+  };
 
   const colours = () => {
     const dark = document.documentElement.dataset.theme === "dark";
@@ -29,7 +34,7 @@
     Object.assign(layout, { paper_bgcolor: "transparent", plot_bgcolor: "transparent" });
     layout.margin = { t: 32, r: 16, b: 48, l: 48, ...layout.margin };
     const alone = element.querySelector(".plotly-alone");
-    await Plotly.newPlot(element, { data, layout, frames, config: { responsive: true, displaylogo: false } });
+    await Plotly.newPlot(element, { data, layout, frames, config: CONFIG });
     if (alone) alone.hidden = true;
     await Plotly.relayout(element, themed(layout));
   };

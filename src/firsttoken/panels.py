@@ -105,7 +105,8 @@ def lines_by_model(ax: Axes, records: Sequence[Record], path: str, x: Sequence[f
         rows.assign(x=places), x="x", y="at", hue="model", palette=colors, ax=ax, marker="o", markersize=4,
         markeredgewidth=0, err_kws={"linewidth": 0}, **_AS_RECORDED, **line,
     )  # fmt: skip
-    ax.get_legend().remove()  # a figure says where its legend stands
+    if (legend := ax.get_legend()) is not None:
+        legend.remove()  # a figure says where its legend stands
     ax.set(xlabel="", ylabel="")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,17 @@ from urllib.parse import unquote, urlsplit
 
 import axe_playwright_python
 import nbformat
+import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from bs4 import BeautifulSoup
 from playwright.sync_api import Locator, Page
 
+from firsttoken import plots
 from firsttoken.book import build, chapters
 from firsttoken.book.repository import repository
-from firsttoken.records import find
+from firsttoken.records import all_records, find
+from firsttoken.records.frame import COLUMNS
 from firsttoken.records.schema import FORMER_CLAIMS
 
 Visit = Callable[..., Any]  # opens a window, see `visit` in conftest.py
@@ -82,15 +88,17 @@ def test_pages_load_without_errors_or_other_servers(visit: Visit, pages: list[st
         window.page.wait_for_timeout(300)
 
 
-def test_maths_is_typeset(visit: Visit, html: Path, pages: list[str]) -> None:
-    window = visit()
+def test_maths_is_drawn_without_a_script(visit: Visit, html: Path, pages: list[str]) -> None:
     with_maths = [path for path in pages if 'class="math' in (html / path).read_text(encoding="utf-8")]
     assert with_maths
+    window = visit(java_script_enabled=False)
     for path in with_maths:
-        page = window.open(path)
-        page.wait_for_selector("mjx-container", state="attached")
-        assert page.locator("mjx-merror").count() == 0, path
-        assert page.locator(".math:not(:has(mjx-container))").count() == 0, path
+        window.page.goto(window.base + path)
+        assert window.page.locator(".math:not(:has(math))").count() == 0, path
+        boxes = window.page.locator(".math math")
+        assert boxes.evaluate_all("all => all.every(e => e.getBoundingClientRect().height > 5)"), path
+        # A command that was not understood would stand there as it was typed.
+        assert not [text for text in boxes.all_text_contents() if "\\" in text], path
 
 
 INK = {"light": "rgb(34, 34, 34)", "dark": "rgb(221, 221, 221)"}
@@ -115,42 +123,142 @@ def hover(page: Page, figure: Locator) -> bool:
     return False
 
 
-def test_interactive_figures_answer_and_follow_the_theme(visit: Visit, html: Path, pages: list[str]) -> None:
-    with_figures = [path for path in pages if "plotly-lazy" in (html / path).read_text(encoding="utf-8")]
-    assert with_figures
-    for path in with_figures:
-        page = visit(color_scheme="light").open(path)
-        figures = page.locator(".plotly-lazy")
-        for figure in figures.all():
-            figure.locator(".main-svg").first.wait_for(state="attached")
-            assert figure.locator(".plotly-alone").is_hidden(), path
-            assert hover(page, figure), f"{path}: no label appears over {figure.get_attribute('aria-label')}"
-        seen = set()
-        for _ in range(3):
-            page.locator(".theme-switch-button:visible").first.click()
-            theme = page.evaluate("document.documentElement.dataset.theme")
-            page.wait_for_function(FILLED, arg=INK[theme])
-            seen.add(theme)
-        assert seen == set(INK), path
+@pytest.fixture
+def plotted(html: Path, tmp_path: Path) -> str:
+    """A page with a plotly figure, beside the scripts of the book; no chapter of the book itself has one."""
+    figure = go.Figure(go.Scatter(x=[0, 1, 2], y=[0.2, 0.5, 0.4], name="mass"), layout={"showlegend": True})
+    shown = plots.interactive(figure, "Mass over layers").html
+    shutil.copytree(html / "_static", tmp_path / "_static")
+    notebook = tmp_path / "page.ipynb"
+    notebook.write_text(shown, encoding="utf-8")
+    build.vendor(tmp_path / "_static" / "vendor", [notebook])
+    (tmp_path / "page.html").write_text(
+        f'<!doctype html><html data-theme="light"><script defer src="_static/plotly-lazy.js"></script>{shown}',
+        encoding="utf-8",
+    )
+    return tmp_path.as_uri() + "/"
 
 
-def test_the_perturbation_map_names_token_layer_and_distance(visit: Visit) -> None:
-    page = visit().open("book/chapters/perturbation.html")
-    figure = page.locator(".plotly-lazy").first
+@pytest.mark.parametrize("touch", [False, True])
+def test_a_plotly_figure_answers_follows_the_theme_and_offers_no_upload(
+    visit: Visit, plotted: str, touch: bool
+) -> None:
+    page = visit(address=plotted, has_touch=touch, is_mobile=touch).open("page.html")
+    figure = page.locator(".plotly-lazy")
     figure.locator(".main-svg").first.wait_for(state="attached")
-    assert hover(page, figure)
-    label = figure.locator(".hoverlayer .hovertext").first.text_content() or ""
-    for part in ("token", "after layer", "relative distance"):
-        assert part in label
+    assert figure.locator(".plotly-alone").is_hidden()
+    for theme in INK:
+        page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
+        page.wait_for_function(FILLED, arg=INK[theme])
+    if touch:
+        assert figure.locator(".modebar-btn").count() == 0
+    else:
+        assert hover(page, figure)
+        titles = " ".join(b.get_attribute("data-title") or "" for b in figure.locator(".modebar-btn").all()).lower()
+        assert "zoom" in titles
+        assert not [word for word in ("share", "cloud", "upload", "studio") if word in titles]
 
 
-def test_static_figures_show_one_theme_at_a_time(visit: Visit, html: Path, pages: list[str]) -> None:
-    for path in [path for path in pages if "only-dark themed" in (html / path).read_text(encoding="utf-8")]:
-        for theme, other in (("light", "dark"), ("dark", "light")):
-            page = visit(color_scheme=theme).open(path)
-            images = page.locator(f"img.themed.only-{theme}")
-            assert all(image.is_visible() and image.get_attribute("alt") for image in images.all()), path
-            assert not any(image.is_visible() for image in page.locator(f"img.themed.only-{other}").all()), path
+def test_plotly_is_copied_only_where_a_page_draws_with_it(tmp_path: Path) -> None:
+    notebook = tmp_path / "page.ipynb"
+    for content, copied in (("plotly-lazy", True), ("nothing", False)):
+        notebook.write_text(content, encoding="utf-8")
+        build.vendor(tmp_path / "vendor", [notebook])
+        assert (tmp_path / "vendor" / "plotly.min.js").exists() == copied
+
+
+def test_a_cell_of_the_perturbation_map_names_token_layer_and_distance(visit: Visit) -> None:
+    page = visit().open("book/chapters/perturbation.html")
+    record = find("perturbation", "smollm2-135m")
+    assert record
+    picture = record.values["picture"]
+    image = page.locator("figure.drawn svg image").first
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    assert box
+    place, layer = picture["position"], 0
+    distances = picture["with_bos"]["relative"]  # (layer + 1, token)
+    rows, columns = len(distances), len(distances[0])
+    x = box["x"] + box["width"] * (place + 0.5) / columns
+    page.mouse.move(x, box["y"] + box["height"] * (rows - layer - 0.5) / rows)
+    said = page.locator(".point-at").inner_text()
+    assert f"token {place}: {picture['tokens'][place].strip()}" in said
+    assert f"after layer {layer}" in said
+    assert f"relative distance {distances[layer][place]:.3g}" in said
+    page.keyboard.press("Escape")
+    assert page.locator(".point-at").is_hidden()
+
+
+def test_every_figure_has_a_number_a_caption_and_a_name(visit: Visit, html: Path, pages: list[str]) -> None:
+    window = visit()
+    for path in [path for path in pages if 'class="drawn' in (html / path).read_text(encoding="utf-8")]:
+        page = window.open(path)
+        figures = page.locator("figure.drawn:visible")
+        assert figures.count()
+        for figure in figures.all():
+            assert figure.locator("svg").get_attribute("aria-label"), path
+            caption = figure.locator("figcaption")
+            assert caption.inner_text().strip(), path
+            before = caption.evaluate("e => getComputedStyle(e, '::before').content")
+            assert before.startswith('"Figure "'), path
+        ids = page.locator("[id]").evaluate_all("all => all.map((e) => e.id)")
+        assert len(ids) == len(set(ids)), path
+
+
+INKS = """() => [...document.querySelectorAll("figure.drawn svg")].map(svg => [
+  getComputedStyle(svg.querySelector("text") ?? svg).fill, getComputedStyle(svg.closest("figure")).color])"""
+
+
+def test_figures_take_the_ink_of_the_theme(visit: Visit, html: Path, pages: list[str]) -> None:
+    for path in [path for path in pages if 'class="drawn' in (html / path).read_text(encoding="utf-8")][:4]:
+        seen = []
+        for theme in ("light", "dark"):
+            inks = visit(color_scheme=theme).open(path).evaluate(INKS)
+            assert inks
+            assert all(text == around for text, around in inks), path
+            seen.append(inks[0][0])
+        assert seen[0] != seen[1], path
+
+
+SMALLEST = """() => [...document.querySelectorAll("figure.drawn svg")].filter(e => e.getBoundingClientRect().width)
+  .map(svg => Math.min(...[...svg.querySelectorAll("text, tspan")].map(
+    text => parseFloat(getComputedStyle(text).fontSize) * svg.getScreenCTM().a)))"""
+# What is wider than its box and cannot be scrolled there.
+CLIPPED = """() => [...document.querySelectorAll(
+    ".bd-article table, .bd-article pre, .bd-article math, .bd-article figure, .bd-article img")]
+  .filter(e => e.getBoundingClientRect().width)
+  .filter(e => {
+    for (let box = e; box && !box.matches("article"); box = box.parentElement)
+      if (["auto", "scroll"].includes(getComputedStyle(box).overflowX)) return false;
+    const article = e.closest("article").getBoundingClientRect();
+    return e.getBoundingClientRect().right > article.right + 1 || e.scrollWidth > e.clientWidth + 1 && e.clientWidth;
+  }).map(e => e.outerHTML.slice(0, 90))"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_clipped_and_no_text_of_a_figure_is_too_small(visit: Visit, pages: list[str], width: int) -> None:
+    window, faults = visit(width=width), []
+    for path in pages:
+        page = window.open(path)
+        faults += [(path, "wider than the screen")] * page.evaluate(
+            "document.documentElement.scrollWidth > innerWidth"
+        )
+        faults += [(path, clipped) for clipped in page.evaluate(CLIPPED)]
+        faults += [(path, f"text of {size:.1f} px") for size in page.evaluate(SMALLEST) if size < 8.9]
+    assert not faults
+
+
+def test_records_can_be_downloaded_as_json_and_csv(html: Path, root: Path) -> None:
+    for page, chapter in executed(root):
+        soup = BeautifulSoup((html / page.relative_to(root)).with_suffix(".html").read_text("utf-8"), "html.parser")
+        links = [link["href"] for link in soup.select(".downloads a[download]")]
+        assert links or not all_records(chapter), chapter
+        for link in links:
+            file = (html / page.relative_to(root)).parent / link
+            if file.suffix == ".json":
+                assert json.loads(file.read_text("utf-8"))["claim"]
+            else:
+                assert tuple(pd.read_csv(file).columns) == COLUMNS
 
 
 def test_the_book_works_opened_as_a_file(visit: Visit, html: Path, root: Path) -> None:
@@ -159,8 +267,7 @@ def test_the_book_works_opened_as_a_file(visit: Visit, html: Path, root: Path) -
     page.wait_for_url("**/book/intro.html")
     for notebook, _ in executed(root)[:1]:
         page = window.open(notebook.relative_to(root).with_suffix(".html").as_posix())
-        for figure in page.locator(".plotly-lazy").all():
-            figure.locator(".main-svg").first.wait_for(state="attached")
+        assert page.locator(".head-map.alive").count()
 
 
 def test_search_finds_chapters(visit: Visit) -> None:

@@ -93,4 +93,4 @@ def test_the_papers_models_stay_in_the_table() -> None:
 def test_figures_can_be_drawn_for_one_model_and_for_many() -> None:
     for measured in ([record("m-1b", 1e9)], [record(f"m-{i}b", i * 1e9, 0.1 * i) for i in range(1, 6)]):
         for display in (figures.by_size(measured), figures.by_shape(measured), figures.along_depth(measured)):
-            assert "only-dark" in display.html
+            assert "<svg" in display.html

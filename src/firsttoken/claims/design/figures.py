@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from firsttoken.claims.design.verdict import LEAST_SINK, has_sink, removes
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
 from firsttoken.records import Record
 
 NAMES = {
@@ -33,7 +33,7 @@ def sinks(record: Record) -> Display:
             each = counts[name]["each"]
             heights = [_share(one) for one in each]
             ax.plot(
-                [place + (n - (len(each) - 1) / 2) * 0.05 for n in range(len(each))], heights, "o", color=PALETTE[4],
+                [place + (n - (len(each) - 1) / 2) * 0.05 for n in range(len(each))], heights, "o", color=CATEGORIES[2],
                 alpha=0.7,
             )  # fmt: skip
         ax.axhline(LEAST_SINK, color=NEUTRAL, linewidth=1)

@@ -46,8 +46,11 @@ def curve(measured: Sequence[Record]) -> Display:
         "How far a change spreads over how large it is at the edited token, relative to the untouched model, against "
         f"the nats added to the score of the first key, with intervals, for {_names(measured)}",
         "How far a change spreads, over how large it is at the edited token, against the dose; the band is the 95 % "
-        f"interval over texts. At {measured[0].values['control_dose']:+g} nats it is "
-        + "; ".join(f"{_at(record, 'outcome', '.2f')} times the untouched {record.model}'s" for record in measured)
+        "interval over texts: "
+        + "; ".join(
+            f"at {r.values['control_dose']:+g} nats it is {_at(r, 'outcome', '.2f')} times the untouched {r.model}'s"
+            for r in measured
+        )
         + ".",
         figsize=(7, 3.8),
     )
@@ -69,12 +72,11 @@ def mass_and_loss(measured: Sequence[Record]) -> Display:
         draw,
         "Two panels against the dose: attention mass on the first key, which grows with it, and the rise in loss, for "
         f"{_names(measured)}",
-        f"What a dose does to the sink (left) and what it costs (right). At {measured[0].values['control_dose']:+g} "
-        "nats the first key holds "
+        "What a dose does to the sink (left) and what it costs (right): "
         + "; ".join(
-            f"{_at(record, 'mass', '.0%')} of the attention of {record.model}, for {_at(record, 'loss_rise', '+.2f')} "
-            "nats of loss"
-            for record in measured
+            f"at {r.values['control_dose']:+g} nats the first key holds {_at(r, 'mass', '.0%')} of the attention of "
+            f"{r.model}, for {_at(r, 'loss_rise', '+.2f')} nats of loss"
+            for r in measured
         )
         + ".",
         ncols=2,

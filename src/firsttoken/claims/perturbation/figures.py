@@ -41,7 +41,7 @@ def heat_map(record: Record) -> Display:
             ax.set(title=f"{record.model}, {LABELS[arm]}", ylabel="after layer")
             ax.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
             ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-        panels[0].figure.colorbar(image, ax=panels, label="relative distance", aspect=30, pad=0.01)
+        panels[0].figure.colorbar(image, ax=panels, label="relative distance", aspect=30, pad=0.01, format="%g")
 
     cells = [
         Cells(
@@ -93,7 +93,7 @@ def absolute_map(record: Record) -> Display:
             ax.set(title=f"{record.model}, {LABELS[arm]}", xlabel="token")
             ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         np.atleast_1d(axes)[0].set_ylabel("after layer")
-        ax.figure.colorbar(image, ax=axes, label="absolute distance (norm of the difference)")
+        ax.figure.colorbar(image, ax=axes, label="absolute distance (norm of the difference)", format="%g")
 
     alt = f"The same edit in {record.model} as absolute distances, which grow with the size of the residual stream"
     place = picture["position"]

@@ -181,7 +181,7 @@ def by_bos(records: Sequence[Record]) -> Display:
         words = {"always": "with BOS", "never": "without BOS"}
         for ax, (name, label) in zip(axes, names.items(), strict=True):
             points_by_model(ax, records, {f"{bos}.{name}": word for bos, word in words.items()}, legend=ax is axes[1])
-            ax.set(xlabel=label, ylabel="", xlim=(0, 1))
+            ax.set(xlabel=label, ylabel="", xlim=(-0.02, 1))
         axes[1].get_legend().set(title="", frame_on=False)
 
     return figure(
@@ -190,7 +190,7 @@ def by_bos(records: Sequence[Record]) -> Display:
         "on the first token",
         "The first token with BOS and without it, 95 % intervals over texts. Its attention mass without BOS: "
         + ", ".join(
-            f"{interval(record.values['never']['mass'], '.0%')} in {record.model}"
+            f"{interval(record.values['never']['mass'], '.1%')} in {record.model}"
             for record in records
             if "never" in record.values
         )

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from firsttoken.estimates import interval
-from firsttoken.plots import NEUTRAL, PALETTE, Display, figure, reach, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, reach, table
 from firsttoken.pretraining.smallest_training import Run
 from firsttoken.records import Record
 
@@ -23,11 +23,11 @@ def forming(runs: Sequence[Run]) -> Display:
             steps = [point["step"] for point in run.history]
             first = number == 0
             for ax, name, color, label in (
-                (axes[0], "first_away", PALETTE[4], "away from triggers"),
-                (axes[0], "first_at", PALETTE[3], "at triggers"),
-                (axes[1], "value_norm", PALETTE[4], None),
-                (axes[2], "loss_at", PALETTE[3], "at triggers"),
-                (axes[2], "loss_away", PALETTE[4], "away from triggers"),
+                (axes[0], "first_away", CATEGORIES[2], "away from triggers"),
+                (axes[0], "first_at", CATEGORIES[1], "at triggers"),
+                (axes[1], "value_norm", CATEGORIES[2], None),
+                (axes[2], "loss_at", CATEGORIES[1], "at triggers"),
+                (axes[2], "loss_away", CATEGORIES[2], "away from triggers"),
             ):
                 ax.plot(
                     steps,
@@ -64,7 +64,7 @@ def by_length(record: Record) -> Display:
             list(rows),
             [share["value"] for share in shares],
             yerr=reach(*shares),
-            color=PALETTE[4],
+            color=CATEGORIES[2],
             marker="o",
             capsize=3,
         )
