@@ -32,10 +32,8 @@ def sinks(record: Record) -> Display:
         for place, name in enumerate(counts):
             each = counts[name]["each"]
             heights = [_share(one) for one in each]
-            ax.plot(
-                [place + (n - (len(each) - 1) / 2) * 0.05 for n in range(len(each))], heights, "o", color=CATEGORIES[2],
-                alpha=0.7,
-            )  # fmt: skip
+            places = [place + (n - (len(each) - 1) / 2) * 0.05 for n in range(len(each))]
+            ax.plot(places, heights, "o", color=CATEGORIES[2], alpha=0.7)
         ax.axhline(LEAST_SINK, color=NEUTRAL, linewidth=1)
         ax.set_xticks(range(len(counts)), [NAMES[name].replace(" ", "\n", 1) for name in counts])
         ax.set(ylabel="share on the first token,\naway from triggers", ylim=(0, 1.02))
