@@ -129,3 +129,12 @@ def test_each_length_is_kept_when_a_later_one_fails(tmp_path: Path, monkeypatch:
     before = len(trained)
     assert measure.measure(measure.Parameters(seeds=2)) == whole
     assert len(trained) == before
+
+
+def test_lengths_are_told_from_the_shortest_on_whatever_their_order_in_the_file() -> None:
+    made = record({8: 1, 16: 2, 32: 3, 64: 4, 128: 5})
+    shuffled = dict(sorted(made.values["by_length"].items()))
+    assert list(shuffled) == ["128", "16", "32", "64", "8"]
+    other = Record("smallest", "one-head", {}, {**made.values, "by_length": shuffled}, {})
+    assert verdict.judge(other) == verdict.judge(made)
+    assert figures.length_table(other).text == figures.length_table(made).text

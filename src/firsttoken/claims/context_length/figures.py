@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from firsttoken.claims.context_length.measure import BOS_CHOICES
-from firsttoken.estimates import JSON, interval
+from firsttoken.estimates import interval
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, table
 from firsttoken.pretraining.curves import BOS_WORDS
 from firsttoken.pretraining.train import SHORT
@@ -16,7 +16,7 @@ from firsttoken.records.numbers import NOT_RUN
 PAPER_LENGTHS = (128, 256, 512, 1024, 2048)  # of its curve
 
 
-def in_order(rows: Mapping[str, JSON | None]) -> list[tuple[str, JSON | None]]:
+def in_order(rows: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Rows by context length, the shortest first."""
     return sorted(rows.items(), key=lambda item: int(item[0]))
 
@@ -104,7 +104,7 @@ def with_bos_fixed(record: Record) -> Display:
     """What the first token gets beyond an even share against the context length, a line for each seed: on short
     texts, and on the second half of texts as long as those of the training."""
     runs_of = record.values["runs_of"]
-    lengths = [int(length) for length in runs_of["all"]]
+    lengths = sorted(int(length) for length in runs_of["all"])
 
     def draw(axes: Any) -> None:
         for ax, name, title in zip(
@@ -115,7 +115,7 @@ def with_bos_fixed(record: Record) -> Display:
         ):
             for loss, (color, dash) in zip(LOSS_WORDS, ((CATEGORIES[2], "-"), (CATEGORIES[1], "--")), strict=True):
                 for seed in range(len(next(iter(runs_of[loss].values())))):
-                    shown = {int(n): seeds[seed] for n, seeds in runs_of[loss].items() if seeds[seed]}
+                    shown = {int(n): seeds[seed] for n, seeds in in_order(runs_of[loss]) if seeds and seeds[seed]}
                     ax.plot(
                         list(shown), [run[name] for run in shown.values()], color=color, linestyle=dash,
                         marker="os^v"[seed], label=f"{LOSS_WORDS[loss]}, seed {seed}" if shown else None,
@@ -142,8 +142,8 @@ def runs_table(record: Record) -> Display:
     """Each of the ten models by itself."""
     cells = []
     for loss, of_length in record.values["runs_of"].items():
-        for length, seeds in of_length.items():
-            for seed, run in enumerate(seeds):
+        for length, seeds in in_order(of_length):
+            for seed, run in enumerate(seeds or []):
                 numbers = (NOT_RUN, "–", "–", "–", "–", "–")
                 if run:
                     numbers = (

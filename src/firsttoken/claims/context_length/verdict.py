@@ -44,7 +44,7 @@ def with_bos_fixed(runs_of: Mapping[str, Any]) -> Verdict:
     told beside it."""
     missing = sum(run is None for of_loss in runs_of.values() for seeds in of_loss.values() for run in seeds)
     told = f"With BOS fixed, {missing} of the ten models have not been trained yet. " if missing else ""
-    everywhere = {int(length): seeds for length, seeds in runs_of["all"].items()}
+    everywhere = {int(length): runs_of["all"][length] for length in sorted(runs_of["all"], key=int)}
     parts, ruled = [], []
     for seed in range(len(everywhere[64])):
         of_length = {length: seeds[seed]["excess"] for length, seeds in everywhere.items() if seeds[seed]}

@@ -7,12 +7,18 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from firsttoken.estimates import interval
+from firsttoken.estimates import JSON, interval
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, reach, table
 from firsttoken.pretraining.smallest_training import Run
 from firsttoken.records import Record
 
 PLACES = {"first": "the first token", "itself": "the query itself", "elsewhere": "elsewhere"}
+
+
+def in_order(record: Record) -> list[tuple[int, JSON]]:
+    """The counts by length of the text, the shortest first."""
+    rows = ((int(length), row) for length, row in record.values["by_length"].items())
+    return sorted(rows, key=lambda row: row[0])
 
 
 def forming(runs: Sequence[Run]) -> Display:
@@ -56,7 +62,7 @@ def forming(runs: Sequence[Run]) -> Display:
 
 def by_length(record: Record) -> Display:
     """Share of the seeds that learnt the task whose head rests on the first token, against the length of the text."""
-    rows = {int(length): row for length, row in record.values["by_length"].items() if row["shares"]}
+    rows = {length: row for length, row in in_order(record) if row["shares"]}
 
     def draw(ax: Axes) -> None:
         shares = [row["shares"]["first"] for row in rows.values()]
@@ -84,13 +90,13 @@ def by_length(record: Record) -> Display:
 def length_table(record: Record) -> Display:
     """Where the heads rest, by length of the text; the last row has no BOS token."""
     cells = []
-    rows = [*record.values["by_length"].items(), ("64, no BOS", record.values["without_bos"])]
+    rows = [*in_order(record), ("64, no BOS", record.values["without_bos"])]
     for length, row in rows:
         learnt = [each for each in row["each"] if each["learnt"] is not None]
         strength = [each["first_away"] for each in learnt]
         cells.append(
             (
-                length,
+                str(length),
                 f"{row['learnt']} of {row['seeds']}",
                 *(str(row[place]) for place in PLACES),
                 interval(row["shares"]["first"], ".0%") if row["shares"] else "–",

@@ -11,9 +11,8 @@ SURE = 0.05  # two-sided
 def judge(record: Record) -> Verdict:
     """Whether heads rest on the first token, and whether longer texts make that likelier."""
     share, trend = record.values["rests_on_first"], record.values["trend"]
-    learnt = ", ".join(
-        f"{row['first']} of {row['learnt']} at {length}" for length, row in record.values["by_length"].items()
-    )
+    rows = sorted(record.values["by_length"].items(), key=lambda item: int(item[0]))
+    learnt = ", ".join(f"{row['first']} of {row['learnt']} at {length}" for length, row in rows)
     sentence = (
         f"At 64 tokens {interval(share, '.0%')} of the seeds that learnt the task rest on the first token. By length "
         "of "
