@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from firsttoken.claims.design.verdict import LEAST_SINK, has_sink, removes
+from firsttoken.claims.design.verdict import LEAST_SINK, has_sink, in_order, removes
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
 from firsttoken.records import Record
 
@@ -26,7 +26,7 @@ def _share(each: dict[str, Any]) -> float:
 
 def sinks(record: Record) -> Display:
     """What each seed's head gives the first token away from triggers, as a share of what its row adds up to."""
-    counts = record.values["by_variant"]
+    counts = in_order(record)
 
     def draw(ax: Axes) -> None:
         for place, name in enumerate(counts):
@@ -49,7 +49,7 @@ def sinks(record: Record) -> Display:
 def design_table(record: Record) -> Display:
     """Every design: sinks, what was learnt and how fast, and what its rows add up to where there is nothing to do."""
     cells = []
-    for name, count in record.values["by_variant"].items():
+    for name, count in in_order(record).items():
         each = count["each"]
         steps = [one["learnt"] for one in each if one["learnt"] is not None]
         cells.append(

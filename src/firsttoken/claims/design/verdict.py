@@ -6,6 +6,7 @@ from typing import Any
 
 from firsttoken.records import Record, Status, Verdict
 
+DESIGNS = ("softmax", "gate", "sink_logit", "off_by_one", "sigmoid")  # in the order of a reader
 LEAST_ROW = 0.1  # that a row must add up to, away from triggers, to rest anywhere
 LEAST_SINK = 0.3  # of what a row adds up to, on the first token away from triggers: a sink from there on
 
@@ -20,9 +21,14 @@ def removes(count: dict[str, Any]) -> bool:
     return count["learnt"] == count["seeds"] and not any(map(has_sink, count["each"]))
 
 
+def in_order(record: Record) -> dict[str, Any]:
+    """The counts of each design, plain softmax first."""
+    return {name: record.values["by_variant"][name] for name in DESIGNS}
+
+
 def judge(record: Record) -> Verdict:
     """How many of the designs remove the sink, if there is one to remove."""
-    counts = dict(record.values["by_variant"])
+    counts = in_order(record)
     plain = counts.pop("softmax")
     told = [
         f"{name.replace('_', ' ')}: {sum(map(has_sink, count['each']))} of {count['seeds']} seeds have a sink, "
