@@ -197,6 +197,19 @@ def test_seaborn_draws_the_estimates_and_not_its_own_statistics() -> None:
     plt.close()
 
 
+@pytest.mark.parametrize("models", [["gemma3-270m"], ["smollm2-135m", "gemma3-270m", "some-other-model"]])
+def test_points_stand_at_the_stored_values_of_one_model_or_of_many(models: list[str]) -> None:
+    records = [
+        Record("sink_rates", model, {}, {"always": {"mass": vars(Estimate(0.2 + n / 10, 0.1, 0.9, 5))}}, {})
+        for n, model in enumerate(models)
+    ]
+    _, ax = plt.subplots()
+    panels.points_by_model(ax, records, {"always.mass": "with BOS"}, legend=True)
+    drawn = sorted(float(x) for line in ax.lines if line.get_marker() == "o" for x in line.get_xdata())
+    assert drawn == pytest.approx([0.2 + n / 10 for n in range(len(models))])
+    plt.close()
+
+
 @pytest.mark.parametrize("theme", plots.BACKGROUNDS)
 @pytest.mark.parametrize("color", [*plots.MODELS, *plots.CATEGORIES, plots.NEUTRAL])
 def test_colours_are_visible_on_both_backgrounds(color: str, theme: str) -> None:

@@ -117,8 +117,8 @@ def points_by_model(ax: Axes, records: Sequence[Record], labels: Mapping[str, st
     colors = {record.model: model_color(record.model) for record in records}
     sns.pointplot(
         rows.assign(label=rows.path.map(labels)), x="at", y="label", hue="model", order=list(labels.values()),
-        palette=colors, ax=ax, linestyle="none", dodge=0.3, capsize=0.08, markersize=5, linewidth=1.5,
-        **_AS_RECORDED, **point,
+        palette=colors, ax=ax, linestyle="none", dodge=len(colors) > 1 and 0.3, capsize=0.08, markersize=5,
+        linewidth=1.5, **_AS_RECORDED, **point,
     )  # fmt: skip
 
 

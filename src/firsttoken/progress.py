@@ -92,6 +92,8 @@ def tracked(items: Collection[T]) -> Iterator[T]:
 
 
 def _bar(name: str) -> tqdm[None]:
+    # Its own lock is shared by processes and would outlive one that is ended from outside; here one thread draws.
+    tqdm.set_lock(threading.RLock())
     terminal = sys.stderr.isatty()
     return tqdm(
         desc=name or None,
