@@ -10,7 +10,7 @@ CLAIM = Claim(
         "from a figure)"
     ),
     headline="sink_rate_longest",
-    headline_name="share of heads that are sinks at ε = 0.3, longest context (budget lab: BOS fixed; else no BOS)",
+    headline_name="share of heads that are sinks at ε = 0.3, longest context (with BOS in lab only)",
     unit="texts of held-out code, seeds joined",
     rule=(
         "Without BOS: reproduced if the longest context surely has more sink heads (ε = 0.3) than the shortest; "
@@ -23,9 +23,8 @@ CLAIM = Claim(
     ),
     fixed=("2026-11-25, before the measurement; that for BOS fixed on 2026-11-27, before any of its runs"),
     shows_not=(
-        "That context length has no effect: on this budget hardly a sink forms without BOS, so there is little to "
-        "compare, and with BOS fixed the question is another one than the paper's. Models, contexts and training are "
-        "far smaller than the paper's, and the text is code."
+        "That context length has no effect: without BOS hardly a sink forms here, and with BOS fixed the question is "
+        "not the paper's. Models, contexts and training are far smaller."
     ),
     would_change=(
         "The same lengths on a budget at which sinks form without BOS: more tokens, longer contexts, several seeds."

@@ -25,8 +25,8 @@ CLAIM = Claim(
         "that look"
     ),
     shows_not=(
-        "Anything about a language model: one layer, one head, an alphabet of 64 symbols. It is a toy in which "
-        "everything can be seen, and its answer on text length is a toy's."
+        "Anything about a language model: one layer, one head, a small alphabet. It is a toy in which everything can "
+        "be seen, and its answer on text length is a toy's."
     ),
     would_change="The same count on another task with a head that is busy now and then, and with more than one layer.",
 )
