@@ -36,7 +36,7 @@ def slim(html: Path) -> None:
         if "vendor" not in sheet.relative_to(html).parts and sheet != html / _ICON_STYLES:
             sheet.write_text(used_rules(sheet.read_text(encoding="utf-8"), words), encoding="utf-8")
     for dropped in (
-        *html.glob("_static/scripts/*.map"),
+        *html.glob("_static/**/*.map"),
         html / _ICON_SCRIPT,
         *html.glob("_static/vendor/fontawesome/**/*.*"),
     ):
