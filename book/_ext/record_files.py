@@ -10,7 +10,6 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from firsttoken import claims
 from firsttoken.records import all_records
 from firsttoken.records.frame import table_of
 from firsttoken.records.store import as_json
@@ -19,13 +18,12 @@ from firsttoken.records.store import as_json
 def write_files(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.name != "html":
         return
-    for claim in claims.names():
-        folder = Path(app.outdir) / "_static" / "results" / claim
-        for record in all_records(claim):
-            folder.mkdir(parents=True, exist_ok=True)
-            file = folder / record.filename
-            file.write_text(as_json(record), encoding="utf-8")
-            table_of([record]).to_csv(file.with_suffix(".csv"), index=False)
+    # Those of single runs and of benchmarks too: chapters name them at their foot.
+    for record in all_records():
+        file = Path(app.outdir) / "_static" / "results" / record.claim / record.filename
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(as_json(record), encoding="utf-8")
+        table_of([record]).to_csv(file.with_suffix(".csv"), index=False)
 
 
 def point_at_files(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:

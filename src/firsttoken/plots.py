@@ -136,7 +136,7 @@ def figure(
     data = ""
     if cells:
         # "</" would end the script element early.
-        said = json.dumps([vars(of) for of in cells], separators=(",", ":"), ensure_ascii=False, default=str)
+        said = json.dumps([vars(of) for of in cells], separators=(",", ":"), ensure_ascii=False, default=list)
         data = f'<script type="application/json">{said.replace("</", "<" + chr(92) + "/")}</script>'
     text = " ".join((caption or alt).split())
     html = (
