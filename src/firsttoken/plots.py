@@ -140,7 +140,7 @@ def figure(
         data = f'<script type="application/json">{said.replace("</", "<" + chr(92) + "/")}</script>'
     text = " ".join((caption or alt).split())
     html = (
-        f'<figure class="drawn themed"><div class="figure-scroll">{inline(svg, alt)}</div>{data}'
+        f'<figure class="drawn themed"><div class="figure-scroll" tabindex="0">{inline(svg, alt)}</div>{data}'
         f"<figcaption>{escape(text if text.endswith('.') else text + '.')}</figcaption></figure>"
     )
     return Display(html, f"[figure] {alt}", {"image/png": base64.b64encode(png).decode()})
