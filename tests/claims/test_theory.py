@@ -297,5 +297,5 @@ def test_figures_of_a_model_without_a_bound() -> None:
     without = replace(record, values=record.values | {"bound": {"refused": "No derivation."}})
     assert "No derivation." in figures.bounds([without]).html
     assert "not compared" in figures.correlations([without]).html
-    assert "<img" in figures.bounds([without, record]).html
+    assert "<svg" in figures.bounds([without, record]).html
     assert record.model in figures.correlations([without, record]).html

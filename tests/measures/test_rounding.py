@@ -237,6 +237,9 @@ def test_verdicts_follow_from_the_numbers(share: float, clear: int, status: str)
     def estimate(value: float) -> dict[str, Any]:
         return asdict(Estimate(value, value - 0.01, value + 0.01, 16))
 
+    def setting(saved: float, more: float) -> dict[str, Any]:
+        return {"saved": estimate(saved), "none": estimate(3.0), "more_than_control": estimate(more)}
+
     assert set(verdict.CACHES) == {(grouping, bits) for grouping in quantisation.GROUPINGS for bits in (4, 3)}
     caches: dict[str, dict[str, Any]] = {"token": {}, "channel": {}}
     for number, (grouping, bits) in enumerate(verdict.CACHES):
@@ -246,5 +249,12 @@ def test_verdicts_follow_from_the_numbers(share: float, clear: int, status: str)
         "loss_saved": estimate(0.1),
         "loss_saved_control": estimate(0.0),
         "largest_at_first": estimate(share),
+        "activations": {
+            "token": {"8": setting(0.4, 0.3), "4": setting(9.0, 0.0)},
+            "tensor": {"8": setting(2.5, 2.0)},
+        },
     }
-    assert verdict.judge(Record("quantisation", "some-model", {}, values, {})).status == status
+    judged = verdict.judge(Record("quantisation", "some-model", {}, values, {}))
+    assert judged.status == status
+    # Not the largest number, but the largest that the first token saves surely more than another.
+    assert "at 8 bits and one scale a text: it saves 2.50" in judged.sentence
