@@ -34,12 +34,13 @@ from firsttoken.models.quiet import no_progress_bar
 _ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _OUTERMOST = re.compile(rf"^((?:module|{'|'.join(_ANYWHERE)})\.)+")
 # Modules are made one by one and tables row by row, so these are bounded before a model is made.
+# The first part that is in a key counts: `vocab_size_per_layer_input` is a size, not a number of layers.
 _LIMITS = {
+    "_size": 1 << 26,
     "layer": 10_000,
     "expert": 100_000,
     "position": 1 << 28,
     "head_dim": 1 << 16,
-    "_size": 1 << 26,
     "head": 1 << 16,
 }
 _LARGEST_BUFFERS = 1 << 30  # bytes
