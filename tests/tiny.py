@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 COMMON: dict[str, Any] = dict(
     vocab_size=97,
@@ -101,14 +101,20 @@ ARCHITECTURES: dict[str, Tiny] = {
         ),
     )
 }
+# Layers 0 and 2 are convolutions; it is no part of ARCHITECTURES, where every layer has attention.
+HYBRID = Tiny("lfm2", dict(layer_types=["conv", "full_attention"] * 2))
 OUTSIDE = ("gptj", "falcon", "bloom", "mpt", "gpt_neo", "codegen")
 
 
 def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
-    """A random model of an architecture in ARCHITECTURES, with weights large enough for uneven attention."""
+    """A random model of an architecture in ARCHITECTURES."""
     tiny = ARCHITECTURES[name]
+    return sharp_model(AutoConfig.for_model(tiny.model_type, **(tiny.base | tiny.extra)), seed)
+
+
+def sharp_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
+    """A random model with weights large enough for uneven attention."""
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(tiny.model_type, **(tiny.base | tiny.extra))
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for key, parameter in model.named_parameters():

@@ -24,7 +24,7 @@
   };
 
   const build = (root) => {
-    const { model, tokens, alpha, maps, strongest } = JSON.parse(root.querySelector("script").textContent);
+    const { model, tokens, alpha, maps, strongest, layers: numbers } = JSON.parse(root.querySelector("script").textContent);
     const [layers, heads, size] = [alpha.length, alpha[0].length, tokens.length];
     const status = element("p", { class: "head-map-status", "aria-live": "polite" });
     const canvas = element("canvas", { class: "head-map-canvas", role: "img" });
@@ -38,8 +38,8 @@
       const share = alpha[layer][head];
       const button = element("button", {
         type: "button", role: "gridcell", tabindex: "-1",
-        "aria-label": `layer ${layer}, head ${head}: ${percent(share)} of its attention on the first token`,
-        title: `layer ${layer}, head ${head}: ${percent(share)}`,
+        "aria-label": `layer ${numbers[layer]}, head ${head}: ${percent(share)} of its attention on the first token`,
+        title: `layer ${numbers[layer]}, head ${head}: ${percent(share)}`,
       });
       button.style.backgroundColor = colour(share);
       button.addEventListener("click", () => choose(layer, head));
@@ -93,7 +93,7 @@
       buttons[layer][head].setAttribute("aria-selected", "true");
       weight = unpack(maps[layer][head]);
       status.textContent =
-        `Layer ${layer}, head ${head}: ${percent(alpha[layer][head])} of its attention goes to the first token.`;
+        `Layer ${numbers[layer]}, head ${head}: ${percent(alpha[layer][head])} of its attention goes to the first token.`;
       canvas.setAttribute("aria-label", `Attention map of ${model}, ${status.textContent}`);
       paint();
     };
@@ -121,7 +121,7 @@
       element("div", { class: "head-map-right" }, canvas, hint));
     root.querySelector(".head-map-static").remove();
     root.classList.add("alive");
-    choose(strongest.layer, strongest.head);
+    choose(numbers.indexOf(strongest.layer), strongest.head);
     new ResizeObserver(paint).observe(root);
     new MutationObserver(paint).observe(document.documentElement, { attributeFilter: ["data-theme"] });
   };

@@ -27,7 +27,7 @@ import plotly.graph_objects as go
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.inline_svg import GRID, INK, inline
@@ -212,6 +212,16 @@ def band(ax: Axes, x: Sequence[float], estimates: Estimates, **line: Any) -> Non
     ax.plot(x, [e["value"] for e in estimates], **line)
     low, high = [e["low"] for e in estimates], [e["high"] for e in estimates]
     ax.fill_between(x, low, high, color=line["color"], alpha=0.2, linewidth=0)
+
+
+def numbering(numbers: Sequence[int]) -> FuncFormatter:
+    """Labels for an axis along the rows of a result: the number of the row's layer, nothing between rows."""
+
+    def label(at: float, _: object) -> str:
+        row = round(at)
+        return str(numbers[row]) if abs(at - row) < 1e-6 and 0 <= row < len(numbers) else ""
+
+    return FuncFormatter(label)
 
 
 def whole_numbers(ax: Axes) -> None:

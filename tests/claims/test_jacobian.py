@@ -22,7 +22,7 @@ from jacobian_exact import exact_jacobian
 from tiny import tiny_model
 
 LENGTH = 7
-ARCHITECTURES = ("llama", "gemma2-softcap", "gemma3_text", "qwen3", "gpt2")
+ARCHITECTURES = ("llama", "gemma2-softcap", "gemma3_text", "qwen3", "gpt2", "mixtral")
 IDS = torch.randint(3, 97, (LENGTH,), generator=torch.Generator().manual_seed(2))
 
 
@@ -34,6 +34,8 @@ def test_products_equal_the_exact_jacobian(name: str) -> None:
     push_forward(model, IDS[None], tangent, lambda layer, v, jv: seen.update({layer: jv}))
     assert sorted(seen) == [0, 1, 2, 3, 4]
     torch.testing.assert_close(seen[0], tangent)
+    if name == "mixtral":
+        model.set_experts_implementation("eager")  # the reference's doubles fit no fused kernel
     for layer in (1, 4):
         expected = torch.einsum("jaib,ib->ja", exact_jacobian(model, IDS[None], layer), tangent[0])
         # Norms go through float32 even in a model of doubles.
@@ -86,13 +88,15 @@ def test_gains_estimate_the_frobenius_norm(name: str, arm: Arm) -> None:
     torch.testing.assert_close(estimated.relative[0, -1, -1], expected, atol=1e-6, rtol=1e-4)
 
 
-def test_batching_changes_nothing_and_the_attention_implementation_comes_back() -> None:
-    lm = fake_lm(tiny_model("llama"))
-    before = lm.model.config._attn_implementation
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+def test_batching_changes_nothing_and_implementations_come_back(name: str) -> None:
+    lm = fake_lm(tiny_model(name))
+    before, experts = lm.model.config._attn_implementation, lm.model.get_experts_implementation()
     together = gains_.gains(lm, IDS, [1, 3], 3)
     alone = gains_.gains(lm, IDS, [1, 3], 3, batch_tokens=1)
     torch.testing.assert_close(together.squared, alone.squared, atol=1e-6, rtol=1e-4)
     assert lm.model.config._attn_implementation == before
+    assert lm.model.get_experts_implementation() == experts
 
 
 def test_bins_cover_every_distance_once() -> None:

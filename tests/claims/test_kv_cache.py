@@ -247,6 +247,49 @@ def test_summary_by_hand() -> None:
     assert values["perplexity_ratio"]["value"] == pytest.approx(math.exp(0.5))
 
 
+@pytest.mark.parametrize("bos", ["always", "never"])
+def test_a_window_computed_anew_is_a_text_of_its_own(bos: Any) -> None:
+    lm = fake_lm(tiny_model("llama"))
+    text = "".join(LETTERS[3 + (i * i) % 90] for i in range(400))
+    parameters = Parameters(windows=2, length=48, window=16, bos=bos, batch_tokens=50)
+    ids = texts.windows(lm, text, 48, 2, bos)
+    means = []
+    for row in ids.tolist():
+        losses = []
+        for query in range(16, 47, kv_cache.STRIDE):
+            newest = row[: query + 1][-15 if bos == "always" else -16 :]
+            seen = [1, *newest] if bos == "always" else newest
+            assert len(seen) == 16
+            with torch.no_grad():
+                losses.append(-float(lm.model(torch.tensor([seen])).logits[0, -1].log_softmax(-1)[row[query + 1]]))
+        means.append(sum(losses) / len(losses))
+    torch.testing.assert_close(
+        kv_cache.recomputed(lm, ids, parameters), torch.tensor(means).double(), atol=1e-5, rtol=0
+    )
+
+
+def test_models_whose_positions_cannot_be_renumbered_keep_them() -> None:
+    """gpt2 learns positions; the chapter runs on it, with first tokens where they were."""
+    lm = fake_lm(tiny_model("gpt2"))
+    assert "no rotary positions" in kv_cache.why_not_renumbered(lm)
+    assert not kv_cache.can_stream(lm)
+    policies = kv_cache.policies(lm, 16)
+    assert "sinks 4, original positions" not in policies
+    with torch.no_grad():
+        with probe(lm.model, hook=policies["sinks 4"]):
+            kept = lm.model(IDS, use_cache=False).logits
+        with probe(lm.model, hook=evicting(lm.model, Policy(16, "sinks", 4))):
+            expected = lm.model(IDS, use_cache=False).logits
+    assert torch.equal(kept, expected)
+
+
+def test_a_model_that_slides_in_every_layer_has_no_cache_to_bound() -> None:
+    lm = fake_lm(tiny_model("mistral-sliding"))
+    with pytest.raises(FirstTokenError, match="slides over 6 tokens of its own"):
+        kv_cache.policies(lm, 8)
+    assert not kv_cache.can_stream(lm)
+
+
 def test_repetition() -> None:
     assert kv_cache.repeated(list(range(100))) == 0
     assert kv_cache.repeated([1, 2, 3, 4] * 25) == pytest.approx(1 - 4 / 97, abs=1e-4)
@@ -260,6 +303,9 @@ def test_records_of_a_tiny_model(tmp_path: Any, monkeypatch: pytest.MonkeyPatch)
     assert values["tokens"] == [20, 40, 60]
     assert values["cached"] == [23, 23, 23]
     assert len(set(values["bytes"])) == 1
+    assert all(0 < surprise < 10 for surprise in values["surprise"])
+    assert values["window_only"]["cached"] == [23, 23, 23]
+    assert values["window_only"]["text"] != values["text"], "the control reads something else"
     again = kv_cache.STREAM.record(lm, Stream(stream=60, window=24), fresh=True).values
     assert again["text"] == values["text"], "the same seed"
 

@@ -9,10 +9,19 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fake import Letters, fake_lm
 from firsttoken import records
-from firsttoken.claims.no_op import figures
+from firsttoken.claims.no_op import figures, rules
 from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head
 from firsttoken.claims.no_op.measure import MEASUREMENT, Parameters, first_token_attention
-from firsttoken.claims.no_op.search import Discovery, discover, information, largest_by_chance, modes, targets, valley
+from firsttoken.claims.no_op.search import (
+    Discovery,
+    Rule,
+    discover,
+    information,
+    largest_by_chance,
+    modes,
+    targets,
+    valley,
+)
 from firsttoken.claims.no_op.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.attention_maps import attention_maps
@@ -229,7 +238,7 @@ def test_the_trigger_head_is_read_off_right() -> None:
     """Head 1 attends to apostrophes at apostrophes, not right after them: the paper's head it is not."""
     ids, lm = planted_texts(), fake_lm(planted_model(), Letters(STRINGS))
     attention = first_token_attention(lm, ids)
-    values = trigger_head(lm, ids, strings(ids), attention, Wanted(layer=0, head=1))
+    values = trigger_head(lm, ids, strings(ids), attention, Wanted(layer=0, head=1), layers=[0])
     maps = attention_maps(lm, ids, [(0, 1)])[:, 0]
     rows = (ids == APOSTROPHE).any(1).nonzero()[:, 0][:16]
     at = [(int(t), int(k)) for t in rows for k in (ids[t] == APOSTROPHE).nonzero()[:, 0] if k < LENGTH - 1]
@@ -238,6 +247,26 @@ def test_the_trigger_head_is_read_off_right() -> None:
     assert values["triggers"] == len(at)
     assert values["chosen"] == "given"
     assert not values["is_one"]
+
+
+def test_an_example_shows_the_rule_where_it_holds_best() -> None:
+    """Text 0 contradicts the rule everywhere, text 1 follows it but in one place, text 2 never meets the condition."""
+    holds = torch.zeros(1, 3, 120, dtype=torch.bool)
+    holds[0, 0, 10::5] = holds[0, 1, 60:80:5] = True
+    attention = torch.full((3, 1, 2, 120), 0.9)
+    attention[1, 0, 1][holds[0, 1]] = 0.1
+    attention[1, 0, 1, 70] = 0.9
+    rule = Rule(1, "five", True, 0.9, 0.0, 0.5, 0.5, 0.001, True)
+    words = [[f"{text}-{at}" for at in range(120)] for text in range(3)]
+    shown = rules.example(rule, 0.5, attention, words, Conditions(("five",), holds), [7])
+    assert (shown["layer"], shown["head"]) == (7, 1)
+    assert len(shown["tokens"]) == rules.SHOWN
+    assert all(token.startswith("1-") for token in shown["tokens"])
+    met = [weight for weight, framed in zip(shown["attention"], shown["holds"], strict=True) if framed]
+    assert len(met) >= rules.FEWEST_SHOWN
+    assert shown["follows"] >= 1 - 1 / rules.SHOWN
+    wrong = int(holds[0, 0, 8:].sum()) + 1
+    assert shown["follows_everywhere"] == pytest.approx(1 - wrong / (3 * 112))
 
 
 def test_clear_messages() -> None:

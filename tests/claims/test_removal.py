@@ -159,7 +159,7 @@ def test_clear_messages() -> None:
         Parameters(length=4)
     with pytest.raises(FirstTokenError, match="fewer than passages=100000"):
         removal.MEASUREMENT.record(lm, Parameters(passages=100000))
-    with pytest.raises(FirstTokenError, match="fewer than length=5000"):
+    with pytest.raises(FirstTokenError, match="fewer than the 5000"):
         removal.MEASUREMENT.record(lm, Parameters(passages=2, length=5000))
     with pytest.raises(FirstTokenError, match="between 0 and 1"):
         Parameters(epsilon=2)

@@ -148,5 +148,5 @@ def test_too_few_texts_and_too_short_ones() -> None:
     lm = fake_lm(tiny_model("llama"))
     with pytest.raises(FirstTokenError, match="fewer than passages=9999"):
         sink_position.MEASUREMENT.record(lm, sink_position.Parameters(passages=9999))
-    with pytest.raises(FirstTokenError, match="fewer than length"):
+    with pytest.raises(FirstTokenError, match="fewer than the"):
         sink_position.readings(lm, TEXTS, 200, seed=0)

@@ -173,7 +173,7 @@ def test_bad_parameters() -> None:
         first_token_summary.Parameters(epsilon=1.0)
     with pytest.raises(FirstTokenError, match="fewer than passages=100000"):
         sink_rates.MEASUREMENT.record(lm, first_token_summary.Parameters(passages=100000))
-    with pytest.raises(FirstTokenError, match="fewer than length=9000"):
+    with pytest.raises(FirstTokenError, match="fewer than the 9000"):
         sink_rates.MEASUREMENT.record(lm, first_token_summary.Parameters(passages=3, length=9000))
 
 

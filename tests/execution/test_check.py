@@ -14,6 +14,7 @@ from firsttoken import models
 from firsttoken.errors import FirstTokenError
 from firsttoken.execution import check
 from firsttoken.execution.by_layer import attention
+from firsttoken.measures.attention_maps import check_heads
 from firsttoken.measures.first_token_attention import alphas_of_prefixes
 from firsttoken.models.small_copy import random_model, small_copy
 from firsttoken.probe import attention_probe, probe
@@ -56,8 +57,13 @@ def test_a_hybrid_says_which_layers_its_rows_are(tmp_path: Path, execution: str)
     with torch.no_grad(), probe(lm.model) as p:
         lm.model(torch.arange(5, 13)[None])
     assert tuple(p.layers) == result.layers
-    with pytest.raises(FirstTokenError, match="Layer 0 of Lfm2ForCausalLM has no attention"):
-        attention(p, 1)
+    assert attention(p, 1) is None
+    assert attention(p, 2) is not None
+    assert check.layer_numbers(lm, 2, execution) == [1, 3]
+    assert check.layer_numbers(lm, 4, execution) == [0, 1, 2, 3], "all layers, as of a residual stream"
+    with pytest.raises(FirstTokenError, match=r"Layer 0 of .* has no attention to tokens; .* are 1, 3"):
+        check_heads(lm, [(0, 0)])
+    check_heads(lm, [(3, 0)])
 
 
 @pytest.mark.parametrize("kind", PREFIXES)

@@ -52,7 +52,7 @@ def test_bos_policy(bundled: Callable[[str], LanguageModel]) -> None:
 
 def test_short_texts_are_refused_with_what_to_do(bundled: Callable[[str], LanguageModel]) -> None:
     lm = bundled("smollm2-135m")
-    with pytest.raises(FirstTokenError, match=r"Text 2 of 2 .* fewer than length=64.* lower `length` to 3"):
+    with pytest.raises(FirstTokenError, match=r"Text 2 of 2 .* fewer than the 64.* `text_tokens`\) to 3"):
         texts.encode(lm, [texts.passages()[0].text, "Only three tokens"], 64)
     with pytest.raises(FirstTokenError, match="lower `length`"):
         texts.windows(lm, "a short text", 64, 2)

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firsttoken.errors import FirstTokenError
 from firsttoken.execution.choose import choose_for_one_process
 from firsttoken.execution.streaming import StreamedModel
 from firsttoken.files import cache_folder
@@ -74,20 +73,11 @@ def through_layers(
         return _resident(lm, batches, see, keys, entropy, renyi2, hook_of)
 
 
-def attention(p: Probe, layer: int, kind: str = "attention") -> Tensor:
-    """What the probe saw in the layer that put out the residual stream `layer` (from 1): attention to each key,
-    (row, head, query, key), or an entropy, (row, head, query).
-
-    Raises:
-        FirstTokenError: the layer has no attention, as some of a hybrid's.
-    """
-    seen = p.per_layer(kind)  # type: ignore[arg-type]
-    if layer - 1 not in seen:
-        raise FirstTokenError(
-            f"Layer {layer - 1} of {p.model_class} has no attention to tokens, and this measurement needs it in every "
-            "layer; choose a model without layers of another kind."
-        )
-    return seen[layer - 1]
+def attention(p: Probe, layer: int, kind: str = "attention") -> Tensor | None:
+    """What the probe saw in the layer that put out the residual stream `layer`: attention to each key, (row, head,
+    query, key), or an entropy, (row, head, query). None where no attention did, as before the first layer and after
+    some of a hybrid's; `check.layer_numbers` says which layers are left."""
+    return p.per_layer(kind).get(layer - 1)  # type: ignore[arg-type]
 
 
 def _resident(

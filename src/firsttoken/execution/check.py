@@ -86,6 +86,12 @@ def check(lm: LanguageModel, execution: str = "auto") -> Checked:
     return kept
 
 
+def layer_numbers(lm: LanguageModel, rows: int, execution: str = "auto") -> list[int]:
+    """The numbers of the layers that the `rows` of a result belong to: a hybrid's layers that have attention."""
+    layers = check(lm, execution).layers
+    return list(layers) if layers is not None and len(layers) == rows else list(range(rows))
+
+
 def answers_for_prefixes(lm: LanguageModel, length: int, execution: str = "auto") -> bool:
     """Whether the first rows of a text of `length` tokens are the rows of the same text cut short."""
     result = check(lm, execution)

@@ -14,6 +14,7 @@ from torch import Tensor
 from firsttoken.errors import FirstTokenError
 from firsttoken.execution.by_layer import attention, through_layers
 from firsttoken.models import LanguageModel
+from firsttoken.models.anatomy import attention_layers
 from firsttoken.probe import Probe, probe
 from firsttoken.probe.attention import AttentionCall, log_sum_exp, plain_scores
 from firsttoken.probe.forward import run_decoder
@@ -65,9 +66,15 @@ def check_heads(lm: LanguageModel, chosen: Sequence[tuple[int, int]]) -> None:
     """Raises `FirstTokenError` unless each (layer, head) exists in the model."""
     config = lm.config.get_text_config()
     layers, heads = config.num_hidden_layers, config.num_attention_heads
+    of_attention = attention_layers(lm.config)
     for layer, head in chosen:
         if not 0 <= layer < layers:
             raise FirstTokenError(f"{lm.name} has no layer {layer}; its layers are 0 to {layers - 1}.")
+        if of_attention is not None and layer not in of_attention:
+            raise FirstTokenError(
+                f"Layer {layer} of {lm.name} has no attention to tokens; its layers that have are "
+                f"{', '.join(map(str, of_attention))}."
+            )
         if not 0 <= head < heads:
             raise FirstTokenError(f"{lm.name} has no head {head}; its heads are 0 to {heads - 1} in each layer.")
 
@@ -80,11 +87,11 @@ def every_map(lm: LanguageModel, ids: Tensor, execution: str = "resident") -> Te
         execution: see `by_layer.through_layers`.
 
     Returns:
-        maps  # (layer, head, query, key), float32
+        maps  # (layer, head, query, key), float32; a hybrid's layers that have attention
     """
 
     def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor | None:
-        return attention(p, layer) if layer else None
+        return attention(p, layer)
 
     keys = range(ids.shape[1])
     by_layer = through_layers(lm, [ids], see, keys=keys, execution=execution, task="attention maps")

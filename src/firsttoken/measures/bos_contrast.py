@@ -47,7 +47,8 @@ def first_token_mass(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0, ex
     rows, _ = start(lm, ids, arm)
 
     def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor | None:
-        return attention(p, layer)[..., 0].mean(-1) if layer else None  # (row, head)
+        weights = attention(p, layer)
+        return None if weights is None else weights[..., 0].mean(-1)  # (row, head)
 
     by_layer = through_layers(lm, [rows], see, execution=execution, task="first-token mass")
     alpha = torch.stack([torch.cat(parts) for parts in by_layer.values()], dim=1)  # (text, layer, head)

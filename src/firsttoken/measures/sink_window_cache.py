@@ -58,7 +58,7 @@ def sink_window_cache(model: PreTrainedModel, window: int, sinks: int = 4) -> Ca
     """An empty cache for a model whose layers all see the whole text.
 
     Raises:
-        FirstTokenError: no room, no rotary positions, or layers with a sliding window.
+        FirstTokenError: no room, no rotary positions, or layers of another kind, as with a sliding window.
     """
     if not 0 <= sinks < window - 1:
         raise FirstTokenError(f"A cache of {window} tokens has no room for {sinks} sinks, a window and a new token.")
@@ -70,6 +70,11 @@ def sink_window_cache(model: PreTrainedModel, window: int, sinks: int = 4) -> Ca
             raise FirstTokenError(
                 f"Layers of {type(model).__name__} slide over {config.sliding_window} tokens of their own and count "
                 "positions from the beginning; a renumbered cache would confuse them. Use a model without such layers."
+            )
+        if kind not in ("full_attention", "attention"):
+            raise FirstTokenError(
+                f"Layer {number} of {type(model).__name__} is of the kind {kind}, which keeps a state and no tokens; "
+                "a bounded cache is for models whose layers all attend to tokens."
             )
         cos, sin = rotations(model, torch.ones(1, dtype=torch.long), number)
         layers.append(SinkWindowLayer(window, sinks, turning, (cos[0], sin[0])))

@@ -181,9 +181,12 @@ def rotation_length(config: Any) -> int | None:
 
 
 def layer_kinds(model: PreTrainedModel) -> list[str]:
-    """`full_attention` or `sliding_attention` for each layer, as transformers calls them."""
+    """`full_attention`, `sliding_attention` or another kind for each layer, as transformers calls them."""
     kinds: list[str] | None = config_value(model.config, "layer_types")
-    return kinds or ["full_attention"] * int(config_value(model.config, "num_hidden_layers") or 0)
+    window, switch = (config_value(model.config, name) for name in ("sliding_window", "use_sliding_window"))
+    # A window without kinds is that of every layer, unless it is switched off.
+    every = "sliding_attention" if window and switch is not False else "full_attention"
+    return kinds or [every] * int(config_value(model.config, "num_hidden_layers") or 0)
 
 
 def rotate_half(x: Tensor) -> Tensor:
@@ -202,8 +205,10 @@ def rotations(model: PreTrainedModel, positions: Tensor, layer: int) -> tuple[Te
     kind = type(model).__name__
     rotary = getattr(model.get_decoder(), "rotary_emb", None)
     if rotary is None:
-        raise FirstTokenError(f"{kind} has no rotary positions that could be renumbered; use positions='original'.")
-    refused = FirstTokenError(f"{kind} turns only a part of each head or scales it; use positions='original'.")
+        raise FirstTokenError(f"{kind} has no rotary positions, so they cannot be renumbered.")
+    refused = FirstTokenError(
+        f"{kind} turns only a part of each head, or scales it, so positions cannot be renumbered."
+    )
     kinds = config_value(model.config, "layer_types")
     probe_input = torch.zeros(1, device=model.device, dtype=torch.float32)
     arguments: tuple[Any, ...] = (probe_input, positions[None].to(model.device))

@@ -87,11 +87,19 @@ def push_forward(
         see(layer, primal, moved if moved is not None else torch.zeros_like(primal))
         return v if layer == 0 else None
 
-    before = model.config._attn_implementation
-    # Fused attention kernels have no forward-mode derivative.
-    model.set_attn_implementation("eager")
-    try:
-        with torch.no_grad(), forward_mode.dual_level(), watch(model, attach):
-            run_decoder(model, ids)
-    finally:
-        model.set_attn_implementation(before)
+    with _differentiable(model), torch.no_grad(), forward_mode.dual_level(), watch(model, attach):
+        run_decoder(model, ids)
+
+
+@contextmanager
+def _differentiable(model: PreTrainedModel) -> Iterator[None]:
+    """Inside the block, attention and experts are computed step by step; fused kernels have no forward-mode
+    derivative."""
+    attention, experts = model.config._attn_implementation, model.get_experts_implementation()
+    with ExitStack() as stack:
+        stack.callback(model.set_attn_implementation, attention)
+        model.set_attn_implementation("eager")
+        if any(name not in (None, "eager") for name in experts.values()):
+            stack.callback(model.set_experts_implementation, experts)
+            model.set_experts_implementation("eager")
+        yield

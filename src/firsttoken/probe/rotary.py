@@ -65,15 +65,17 @@ def _compared(model: PreTrainedModel) -> Rotary:
     rotations(model, torch.arange(2), 0)
     if rotation_length(model.config) is not None:
         raise FirstTokenError(
-            f"{kind} turns positions by angles that depend on the length of the text; use positions='original'."
+            f"{kind} turns positions by angles that depend on the length of the text, so they cannot be renumbered."
         )
     copied = small_copy(model.config)
     if copied is None:
         if any(parameter.is_meta for parameter in model.parameters()):
-            raise FirstTokenError(f"It is not known how {kind} turns its positions; use positions='original'.")
+            raise FirstTokenError(f"It is not known how {kind} turns its positions, so they cannot be renumbered.")
         copied = model
     before, after = (_keys(copied, place) for place in PLACES)
-    for interleaved in (False, True):
+    # Latent attention turns a part of each key that is wider than the head of the configuration.
+    whole = all(before[layer].shape[-1] == _angles(copied, layer)[0].shape[-1] for layer in before)
+    for interleaved in (False, True) if whole else ():
         candidate = Rotary(interleaved)
         if all(
             torch.allclose(candidate.turn(before[layer], *_angles(copied, layer)), after[layer], atol=TOLERANCE)
@@ -81,8 +83,7 @@ def _compared(model: PreTrainedModel) -> Rotary:
         ):
             return candidate
     raise FirstTokenError(
-        f"{kind} does not turn all its layers in planes of a known kind, so positions cannot be renumbered; use "
-        "positions='original'."
+        f"{kind} does not turn all its layers in planes of a known kind, so positions cannot be renumbered."
     )
 
 

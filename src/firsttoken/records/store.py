@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,6 +72,11 @@ class Record:
     def filename(self) -> str:
         return filename(self.model, self.variant)
 
+    def layer_numbers(self, rows: int) -> list[int]:
+        """The numbers of the layers that the `rows` of a value belong to: a hybrid's layers that have attention."""
+        known = (self.provenance.get("check") or {}).get("layers")
+        return list(known) if known and len(known) == rows else list(range(rows))
+
 
 def filename(model: str, variant: str = "") -> str:
     """The file of a record in its claim's folder; `model` is a slug."""
@@ -102,12 +108,31 @@ def write(record: Record, store: Path | None = None) -> Path:
     try:
         text = as_json(record)
     except ValueError as error:
+        where = [".".join(map(str, place)) for place in _not_finite(record.values)]
+        dtype = (record.provenance.get("model") or {}).get("dtype")
+        remedy = (
+            "Such a number is the ratio of two that are 0: the model does not react to what is compared here, and "
+            "more or longer texts may help."
+            if dtype == "float32"
+            else "Run it again in float32."
+        )
         raise FirstTokenError(
-            f"The measurement {record.claim} of {record.model} gave a value that is not a finite number; "
-            "it was not stored. Run it again in float32."
+            f"The measurement {record.claim} of {record.model} gave values that are not finite numbers "
+            f"({len(where)}: {', '.join(where[:3])}); it was not stored. {remedy}"
         ) from error
     write_atomically(path, text)
     return path
+
+
+def _not_finite(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The places of all numbers that are not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place
+    parts = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    )
+    for name, part in parts:
+        yield from _not_finite(part, (*place, name))
 
 
 def as_json(record: Record) -> str:

@@ -29,7 +29,8 @@ def encode(lm: LanguageModel, texts: Sequence[str], length: int, bos: BosPolicy 
         if len(ids) < length:
             raise FirstTokenError(
                 f"Text {number + 1} of {len(texts)} ({text[:30]!r}...) has {len(ids)} tokens for {lm.name}, fewer "
-                f"than length={length}; give longer texts or lower `length` to {len(ids)} or less."
+                f"than the {length} that are read; give longer texts, or lower their number (`length`, or "
+                f"`text_tokens`) to {len(ids)} or less."
             )
         rows.append(ids[:length])
     return _known(lm, torch.tensor(rows, dtype=torch.int64))

@@ -20,8 +20,7 @@ CLAIM = Claim(
     fixed="2026-11-25, before the measurement",
     shows_not=(
         "How a served model answers: perplexity and small retrieval tasks on one document are measured, and what has "
-        "left the window stays lost whatever is kept beside it. Not measured: a window whose tokens are computed anew "
-        "at every step, the usual baseline, and a stream without the first tokens."
+        "left the window stays lost whatever is kept beside it."
     ),
     would_change=(
         "Models without a sink, by gating or learned sink logits, that need the first tokens in the window all the "

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from firsttoken.estimates import interval
 from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
 from firsttoken.records import Record
@@ -20,6 +22,7 @@ LABELS = {
     "sinks 4, original positions": "the first 4, original positions",
     "random 4": "4 random early ones + the newest",
     "heavy hitters": "the most attended + the newest",
+    "recomputed": "no cache: the newest, computed anew",
     "window, sliding layers too": "the newest only, in sliding layers too",
     "sinks 4, sliding layers too": "the first 4 + the newest, in sliding layers too",
     "sliding layers see the first, original positions": "everything; sliding layers see the first too",
@@ -85,33 +88,51 @@ def retrieval(records: Sequence[Record]) -> Display:
 
 
 def streams(records: Sequence[Record]) -> Display:
-    """Time per token, tokens in the cache and repetition along a long generation."""
+    """Along a long generation, with four first tokens in the cache and with none: time per token, tokens in the cache,
+    surprise and repetition."""
     panels = (
         ("milliseconds", "milliseconds per token"),
         ("cached", "tokens in the cache"),
+        ("surprise", "-log p of sampled tokens (nats)"),
         ("repeated", "4-grams seen before"),
     )
 
     def draw(axes: Any) -> None:
-        for ax, (name, title) in zip(axes, panels, strict=True):
+        for ax, (name, title) in zip(np.ravel(axes), panels, strict=True):
             for record in records:
-                of = record.values
-                ax.plot(of["tokens"], of[name], color=model_color(record.model), marker=".", label=record.model)
+                color = model_color(record.model)
+                for of, style, what in (
+                    (record.values, "-", "the first 4 + the newest"),
+                    (record.values.get("window_only", {}), "--", "the newest only"),
+                ):
+                    if name in of:
+                        label = f"{record.model}: {what}"
+                        ax.plot(of["tokens"], of[name], style, color=color, marker=".", label=label)
             ax.set(title=title, xlabel="tokens generated", ylim=(0, None if name != "repeated" else 1))
-        axes[0].legend(frameon=False)
+        handles = np.ravel(axes)[0].get_legend_handles_labels()
+        np.ravel(axes)[0].figure.legend(*handles, loc="outside lower center", ncols=2)
 
-    alt = "Along a generation with a bounded cache: time per token, tokens in the cache, share of repeated 4-grams"
+    alt = (
+        "Along a generation with a bounded cache, with the first four tokens in it and without: time per token, "
+        "tokens in the cache, how unlikely the sampled tokens were, share of repeated 4-grams"
+    )
     ends = "; ".join(f"{r.model}: {max(r.values['cached']):.0f} tokens" for r in records)
-    caption = f"{alt}. The cache never holds more than its bound ({ends})."
-    return figure(draw, alt, caption, ncols=3, figsize=(9.6, 2.9))
+    caption = (
+        "A long generation with a bounded cache, with the first four tokens in it and with the newest alone. The "
+        f"cache never holds more than its bound ({ends})."
+    )
+    return figure(draw, alt, caption, nrows=2, ncols=2, figsize=(8.4, 5.6))
 
 
 def excerpt(record: Record) -> Display:
-    """The last words of a stream."""
-    text = record.values["text"]
+    """The last words of a stream, and of the one without first tokens."""
     total = record.values["tokens"][-1]
-    html = (
-        f'<div class="themed"><p>The last words of {total:,} tokens by {escape(record.model)}:</p>'
-        f"<blockquote><p>{escape(text)}</p></blockquote></div>"
+    of = {"with the first four kept": record.values["text"]}
+    if control := record.values.get("window_only"):
+        of["with the newest alone"] = control["text"]
+    quoted = "".join(
+        f"<p>The last words of {total:,} tokens by {escape(record.model)}, {what}:</p>"
+        f"<blockquote><p>{escape(text)}</p></blockquote>"
+        for what, text in of.items()
     )
-    return Display(html, text)
+    return Display(f'<div class="themed">{quoted}</div>', "\n\n".join(of.values()))

@@ -24,11 +24,12 @@ from firsttoken.measures.cache_masks import Kept, Policy, Positions, evicting
 from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.sink_window_cache import cache_bytes, sink_window_cache
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.models.anatomy import layer_kinds
+from firsttoken.models.anatomy import config_value, layer_kinds
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import Hook
-from firsttoken.probe.losses import logits_at, mean_losses
+from firsttoken.probe.losses import logits_at, mean_losses, predict
+from firsttoken.probe.rotary import rotary
 from firsttoken.progress import tracked
 from firsttoken.ranges import at_least
 
@@ -43,7 +44,7 @@ PROMPT = 16  # tokens of a passage that a stream begins with
 class Parameters:
     """What is asked of a cache that forgets."""
 
-    windows: int = 6  # texts of `length` tokens, cut from one long document
+    windows: int = 12  # texts of `length` tokens, cut from one long document
     length: int = 640
     window: int = 128  # tokens that the cache holds
     needle_length: int = 512  # tokens of the retrieval task
@@ -86,30 +87,54 @@ def full_layers(lm: LanguageModel) -> list[int]:
     return [layer for layer, kind in enumerate(layer_kinds(lm.model)) if kind != "sliding_attention"]
 
 
+def why_not_renumbered(lm: LanguageModel) -> str:
+    """Why positions of kept tokens cannot be those of a cache, in a sentence; empty where they can."""
+    try:
+        rotary(lm.model)
+    except FirstTokenError as error:
+        return str(error)
+    return ""
+
+
 def can_stream(lm: LanguageModel) -> bool:
-    """Whether all layers see the whole text, which the bounded cache needs."""
-    return len(full_layers(lm)) == lm.config.get_text_config().num_hidden_layers
+    """Whether `sink_window_cache` takes the model: its layers all see the whole text, by positions that turn."""
+    kinds = set(layer_kinds(lm.model))
+    return kinds <= {"full_attention", "attention"} and not why_not_renumbered(lm)
 
 
 def policies(lm: LanguageModel, window: int) -> dict[str, Hook | None]:
-    """Every policy of the chapter by name. Only those whose names say so touch layers with a sliding window."""
+    """Every policy of the chapter by name. Only those whose names say so touch layers with a sliding window.
+
+    First tokens that stay are renumbered where the model's positions allow it, and keep their own elsewhere.
+
+    Raises:
+        FirstTokenError: every layer has a sliding window of its own.
+    """
     layers = full_layers(lm)
+    if not layers:
+        raise FirstTokenError(
+            f"Every layer of {lm.name} slides over {config_value(lm.config, 'sliding_window')} tokens of its own, so "
+            "there is no cache of the whole text to bound; choose a model with layers that see all of it."
+        )
     depth = lm.config.get_text_config().num_hidden_layers
+    renumbered: Positions = "original" if why_not_renumbered(lm) else "cache"
+    both: tuple[Positions, ...] = get_args(Positions) if renumbered == "cache" else ("original",)
 
     def hook(*, kept: Kept, count: int = 0, positions: Positions = "original") -> Hook:
         return evicting(lm.model, Policy(window, kept, count, positions), layers)
 
     hooks: dict[str, Hook | None] = {"full": None, "window": hook(kept="none")}
     for count in SINKS:
-        hooks[f"sinks {count}"] = hook(kept="sinks", count=count, positions="cache")
-    hooks["sinks 4, original positions"] = hook(kept="sinks", count=4)
+        hooks[f"sinks {count}"] = hook(kept="sinks", count=count, positions=renumbered)
+    if renumbered == "cache":
+        hooks["sinks 4, original positions"] = hook(kept="sinks", count=4)
     hooks["random 4"] = hook(kept="random", count=4)
     hooks["heavy hitters"] = hook(kept="heavy")
     if len(layers) < depth:
         hooks["window, sliding layers too"] = evicting(lm.model, Policy(window))
-        hooks["sinks 4, sliding layers too"] = evicting(lm.model, Policy(window, "sinks", 4, "cache"))
+        hooks["sinks 4, sliding layers too"] = evicting(lm.model, Policy(window, "sinks", 4, renumbered))
         sliding = [layer for layer in range(depth) if layer not in layers]
-        for positions in get_args(Positions):
+        for positions in both:
             hooks[f"sliding layers see the first, {positions} positions"] = first_for_sliding(lm, sliding, positions)
     return hooks
 
@@ -130,16 +155,23 @@ def first_for_sliding(lm: LanguageModel, layers: Sequence[int], positions: Posit
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
     """`perplexity_ratio` (four sinks and a window / the full cache) with interval; `policies`, for each the loss past
     the window, its increase over the full cache and the perplexity; `recovered`, the share of the window's increase
-    that four sinks undo, and `recovered_random` by four random tokens; `retrieval`, the share of facts found.
+    that four sinks undo, and `recovered_random` by four random tokens; `retrieval`, the share of facts found;
+    `positions` of first tokens that stay, and `why_original` where they are not those of the cache.
+
+    Among the policies is `recomputed`, no cache at all: each query reads a text of its own that begins `window` tokens
+    earlier, first tokens included where the model has a prefix. It shows what the window's tokens are worth alone.
     """
     ids = texts.windows(lm, passages[0], parameters.length, parameters.windows, parameters.bos)
     # Made first: where its text is too short for the facts, nothing has been measured yet that would be lost.
     task = task_scores.needle(lm, parameters.bos, parameters.needle_length, count=QUESTION_TEXTS, seed=parameters.seed)
     hooks = policies(lm, parameters.window)
     loss = {name: losses(lm, ids, parameters, hook) for name, hook in tracked(hooks.items())}
+    loss["recomputed"] = recomputed(lm, ids, parameters)
     values = summary(loss, parameters.seed)
     names = ("full", "window", "sinks 4", "heavy hitters")
     values["retrieval"] = {name: retrieval(lm, task, hooks[name], parameters.seed) for name in tracked(names)}
+    reason = why_not_renumbered(lm)
+    values |= {"positions": "original" if reason else "cache", "why_original": reason}
     values["sliding_layers"] = lm.config.get_text_config().num_hidden_layers - len(full_layers(lm))
     return values
 
@@ -148,6 +180,21 @@ def losses(lm: LanguageModel, ids: Tensor, parameters: Parameters, hook: Hook | 
     """Mean loss of each text over the queries past the window, (text,), float64."""
     queries = torch.arange(parameters.window, ids.shape[1] - 1, STRIDE)
     return mean_losses(lm, ids, queries, parameters.batch_tokens, hook)
+
+
+def recomputed(lm: LanguageModel, ids: Tensor, parameters: Parameters) -> Tensor:
+    """The loss as in `losses`, (text,), where a query sees a text that begins with the window: its oldest tokens make
+    way for what the tokenizer puts in front of any text."""
+    prefix = lm.prefix(parameters.bos)
+    newest = parameters.window - len(prefix)
+    queries = torch.arange(parameters.window, ids.shape[1] - 1, STRIDE)
+    # One text for each query: prefix, window, and the token that is to be predicted.
+    cut = torch.stack([ids[:, query - newest + 1 : query + 2] for query in queries.tolist()], dim=1)
+    front = torch.tensor(prefix, dtype=ids.dtype).expand(*cut.shape[:2], -1)
+    rows = torch.cat([front, cut], dim=-1).flatten(0, 1)  # (text * query, window + 1)
+    batches = rows.split(max(1, parameters.batch_tokens // rows.shape[1]))
+    loss = torch.cat([predict(lm, batch, [parameters.window - 1], top=0).loss for batch in tracked(batches)])
+    return loss.view(len(ids), -1).double().mean(1)
 
 
 def summary(loss: dict[str, Tensor], seed: int = 0) -> JSON:
@@ -185,26 +232,35 @@ def retrieval(lm: LanguageModel, task: task_scores.Task, hook: Hook | None, seed
     return asdict(statistics.bootstrap(torch.tensor(shares, dtype=torch.float64), seed=seed)) | {"chance": task.chance}
 
 
-def run_stream(lm: LanguageModel, parameters: Stream, passages: Sequence[str], sinks: int = 4) -> JSON:
-    """Sample `stream` tokens after the first words of a passage, one at a time, with a cache that never grows.
+def run_stream(lm: LanguageModel, parameters: Stream, passages: Sequence[str]) -> JSON:
+    """Sample `stream` tokens after the first words of a passage, one at a time, with a cache that never grows: with
+    four first tokens in it and, as the control, under `window_only`, with none.
 
-    For every thousand tokens: `cached` tokens and `bytes` of the cache, `milliseconds` per token, and `repeated`, the
-    share of 4-grams that occurred before in the same thousand; `text`, the last words.
+    For every thousand tokens: `cached` tokens and `bytes` of the cache, `milliseconds` per token, `surprise`, the mean
+    of -log p of the sampled tokens in nats, and `repeated`, the share of 4-grams that occurred before in the same
+    thousand; `text`, the last words.
 
     Raises:
         FirstTokenError: the model has layers with a sliding window; see `can_stream`.
     """
+    return one_stream(lm, parameters, passages, 4) | {"window_only": one_stream(lm, parameters, passages, 0)}
+
+
+def one_stream(lm: LanguageModel, parameters: Stream, passages: Sequence[str], sinks: int) -> JSON:
+    """A stream with so many first tokens in the cache; see `run_stream`."""
     prompt = texts.encode(lm, passages, PROMPT, parameters.bos).to(lm.model.device)
     cache = sink_window_cache(lm.model, parameters.window, sinks)
     generator = torch.Generator().manual_seed(parameters.seed)
-    values: JSON = {name: [] for name in ("tokens", "cached", "bytes", "milliseconds", "repeated")}
+    values: JSON = {name: [] for name in ("tokens", "cached", "bytes", "milliseconds", "surprise", "repeated")}
     made: list[int] = []
+    surprise = 0.0
     token = prompt
     begun = time.perf_counter()
     with torch.inference_mode():
         for number in tracked(range(1, parameters.stream + 1)):
             logits = lm.model(token, past_key_values=cache, use_cache=True).logits[0, -1].float().cpu()
             drawn = int(torch.multinomial(logits.softmax(-1), 1, generator=generator))
+            surprise -= float(logits.log_softmax(-1)[drawn]) / MARK
             made.append(drawn)
             token = torch.tensor([[drawn]], device=lm.model.device)
             if number % MARK == 0:
@@ -213,8 +269,9 @@ def run_stream(lm: LanguageModel, parameters: Stream, passages: Sequence[str], s
                 values["cached"].append(cache.get_seq_length())
                 values["bytes"].append(cache_bytes(cache))
                 values["milliseconds"].append(round(1000 * (now - begun) / MARK, 2))
+                values["surprise"].append(round(surprise, 4))
                 values["repeated"].append(repeated(made[-MARK:]))
-                begun = time.perf_counter()
+                begun, surprise = time.perf_counter(), 0.0
     values["text"] = lm.tokenizer.decode(made[-64:])
     return values
 
@@ -226,7 +283,12 @@ def repeated(tokens: Sequence[int], n: int = 4) -> float:
 
 
 MEASUREMENT = Measurement(
-    claim="kv_cache", parameters=Parameters, passages=lambda _: [texts.long_text()], run=run, judge=judge
+    claim="kv_cache",
+    parameters=Parameters,
+    passages=lambda _: [texts.long_text()],
+    run=run,
+    judge=judge,
+    version=2,  # 2: a window computed anew at every token; models whose positions cannot be renumbered
 )
 STREAM = Measurement(
     claim="kv_cache",
@@ -235,6 +297,7 @@ STREAM = Measurement(
     run=run_stream,
     variant="stream",
     on_demand="stream",
+    version=2,  # 2: the control without first tokens
     repeatable=False,  # one token drawn otherwise, and all that follows is another text
 )
 MEASUREMENTS = (MEASUREMENT, STREAM)

@@ -21,6 +21,10 @@ def judge(record: Record) -> Verdict:
         f"{interval(recovered, '.0%')} of that, four random ones {interval(control, '.0%')}; the perplexity is then "
         f"{interval(values['perplexity_ratio'])} times that of the full cache."
     )
+    if again := values["policies"].get("recomputed"):
+        sentence += f" The same window computed anew at every token costs {interval(again['increase'], '.2f')} nats."
+    if values.get("positions") == "original":
+        sentence += " First tokens keep their own positions here, which this model's do not allow to change."
     if values["sliding_layers"]:
         sentence += f" {values['sliding_layers']} sliding layers keep the window they were trained with."
     if harm["low"] <= 0:

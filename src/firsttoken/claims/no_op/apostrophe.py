@@ -4,6 +4,7 @@ without it, the head that comes nearest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -44,12 +45,18 @@ def trigger_head(
     seed: int = 0,
     batch_tokens: int = 2048,
     execution: str = "resident",
+    *,
+    layers: Sequence[int],
 ) -> JSON:
     """One head under the paper's lens: does it attend to the trigger right after it, and to the first token
     everywhere else, and how large are the two values?
 
     Without a layer and a head, the paper's head is taken in the paper's model; elsewhere the head that comes nearest:
     the one with the largest minimum of the two attentions.
+
+    Args:
+        attention: to the first token, (text, layer, head, query).
+        layers: the numbers of the layers that its rows belong to.
     """
     where = containing(tokens, wanted.trigger)
     where[:, 0] = where[:, -1] = False  # a trigger needs a token before and a query after it
@@ -74,14 +81,16 @@ def trigger_head(
         how, layer, head = "paper", theirs["layer"], theirs["head"]
     else:
         how = "nearest"
-        layer, head = divmod(int(nearness.argmax()), nearness.shape[1])
+        row, head = divmod(int(nearness.argmax()), nearness.shape[1])
+        layer = layers[row]
+    row = list(layers).index(layer)
     group = head * norms.shape[2] // attention.shape[2]
-    norm = norms[:, layer, group].double()  # (text, token)
+    norm = norms[:, row, group].double()  # (text, token)
     here = where[rows]
     others = ~here
     others[:, 0] = False
-    ratio = torch.stack([after[:, layer, head], counts], dim=1)
-    liveliest = int(attention[rows][:, layer, head].var(1).argmax())
+    ratio = torch.stack([after[:, row, head], counts], dim=1)
+    liveliest = int(attention[rows][:, row, head].var(1).argmax())
     # The stretch shown has the text's first trigger in it, a quarter of the way in.
     begin = max(1, min(int(here[liveliest].nonzero()[0]) - SHOWN // 4, here.shape[1] - SHOWN))
     stretch = slice(begin, begin + SHOWN)
@@ -92,16 +101,16 @@ def trigger_head(
         "chosen": how,
         "triggers": int(counts.sum()),
         "attention_to_trigger": asdict(statistics.ratio_of_sums(ratio, seed)),
-        "first_elsewhere": statistics.mean_where(attention[:, layer, head].double(), elsewhere, seed),
-        "first_after": statistics.mean_where(attention[:, layer, head].double(), follows, seed),
+        "first_elsewhere": statistics.mean_where(attention[:, row, head].double(), elsewhere, seed),
+        "first_after": statistics.mean_where(attention[:, row, head].double(), follows, seed),
         "value_first": asdict(statistics.bootstrap(norm[:, 0], seed=seed)),
         "value_trigger": statistics.mean_where(norm, here, seed),
         "value_others": statistics.mean_where(norm, others, seed),
-        "is_one": bool(nearness[layer, head] > 0.5),
+        "is_one": bool(nearness[row, head] > 0.5),
         "heads_of_that_kind": int((nearness > 0.5).sum()),
         "example": {
             "tokens": tokens[int(rows[liveliest])][stretch],
-            "attention": statistics.rounded(attention[rows[liveliest], layer, head, stretch]),
+            "attention": statistics.rounded(attention[rows[liveliest], row, head, stretch]),
             "value_norm": statistics.rounded(norm[liveliest, stretch]),
             "value_norm_first": float(norm[liveliest, 0]),
         },

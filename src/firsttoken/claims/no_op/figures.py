@@ -36,11 +36,11 @@ def norms(records: Sequence[Record]) -> Display:
             }
             for ax, name in zip(axes, ("value", "key"), strict=False):
                 first, others = np.array(layer[f"{name}_first"]), np.array(layer[f"{name}_others"])
-                ax.plot(first / others, label=record.model, **look)
-            axes[2].plot(layer["massive_first"], label=f"{record.model}, first token", **look)
-            axes[2].plot(
-                layer["massive_others"], linestyle=":", markerfacecolor="none", label=f"{record.model}, others", **look
-            )
+                ax.plot(record.layer_numbers(len(first)), first / others, label=record.model, **look)
+            depth = record.layer_numbers(len(layer["massive_first"]))
+            axes[2].plot(depth, layer["massive_first"], label=f"{record.model}, first token", **look)
+            label = f"{record.model}, others"
+            axes[2].plot(depth, layer["massive_others"], linestyle=":", markerfacecolor="none", label=label, **look)
         for ax, name in zip(axes, ("value norm", "key norm"), strict=False):
             ax.axhline(1, color=NEUTRAL, linewidth=1)
             ax.set(title=f"{name}: first token / others", ylabel="ratio of mean norms", ylim=(0, None))
@@ -221,6 +221,11 @@ def tokens(example: JSON, model: str) -> Display:
         what = f"{rule_name(example)}; framed: the condition holds"
     else:
         what = f"framed: the trigger {example['trigger']}"
+    if "follows" in example:
+        what += (
+            f". It follows the rule at {example['follows']:.0%} of the tokens shown, the stretch chosen because it "
+            f"shows the rule best, and at {example['follows_everywhere']:.0%} of all"
+        )
     head = f"{model}, layer {example['layer']}, head {example['head']}: {what}"
     html = (
         f'<div class="themed token-strip" role="group" aria-label="{escape(head)}">'

@@ -23,6 +23,7 @@ from firsttoken.claims.no_op.search import FEWEST_QUERIES, FEWEST_TEXTS, Discove
 from firsttoken.claims.no_op.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
+from firsttoken.execution.check import layer_numbers
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures import attention_maps, head_norms
 from firsttoken.measures.measurement import Measurement
@@ -100,11 +101,14 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     classes = conditions(tokens)
     discovery = Discovery(seed=parameters.seed)
     two, rules = search.discover(attention, classes, discovery)
+    layers = layer_numbers(lm, attention.shape[1], parameters.execution)
     named = [rule for rule in rules if rule.named]
     return {
         **norm_summary(traces, parameters.seed),
-        "search": search_summary(attention, two, rules, discovery),
-        "examples": [example(rule, attention, tokens, classes) for rule in named[:3]],
+        "search": search_summary(attention, two, rules, discovery, layers),
+        "examples": [
+            example(rule, float(two.threshold[rule.head]), attention, tokens, classes, layers) for rule in named[:3]
+        ],
         "tests": [
             rule_effect(
                 lm,
@@ -115,6 +119,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
                 parameters.seed,
                 parameters.batch_tokens,
                 parameters.execution,
+                layers=layers,
             )
             for rule in named[: parameters.tested]
         ],
@@ -127,6 +132,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
             parameters.seed,
             parameters.batch_tokens,
             parameters.execution,
+            layers=layers,
         ),
     }
 
@@ -189,7 +195,7 @@ MEASUREMENT = Measurement(
     passages=lambda parameters: texts.exactly(parameters.text_source, parameters.passages),
     run=run,
     judge=judge,
-    version=3,
+    version=4,  # 4: examples that show the rule; layers of hybrids by their number
     fit=of_this_model,
 )
 MEASUREMENTS = (MEASUREMENT,)

@@ -26,16 +26,26 @@ from firsttoken.probe.losses import predict
 from firsttoken.texts.token_classes import Conditions
 
 SHOWN = 40  # tokens of an example
+FEWEST_SHOWN = 2  # of them where the rule says off, and where it says on
 STRIDE = 2  # the loss is taken at every other query, because logits cost as much as the rest of a small model
 
 
-def search_summary(attention: Tensor, two: Modes, rules: Sequence[Rule], discovery: Discovery) -> JSON:
-    """What the search looked at and what it found, the most informative rules first."""
+LISTED = 20  # rules in a record, at least; every named one is there
+
+
+def search_summary(
+    attention: Tensor, two: Modes, rules: Sequence[Rule], discovery: Discovery, layers: Sequence[int]
+) -> JSON:
+    """What the search looked at and what it found, the most informative rules first.
+
+    Args:
+        layers: the numbers of the layers that the rows of `attention`, (text, layer, head, query), belong to.
+    """
     heads_per_layer = attention.shape[2]
     shown = [
         {
             **{k: v for k, v in asdict(rule).items() if k != "head"},
-            **_place(rule.head, heads_per_layer),
+            **_place(rule.head, heads_per_layer, layers),
             "share_off": float(two.share_off[rule.head]),
             "mean_off": float(two.mean_off[rule.head]),
             "mean_on": float(two.mean_on[rule.head]),
@@ -43,7 +53,8 @@ def search_summary(attention: Tensor, two: Modes, rules: Sequence[Rule], discove
             "bimodal": bool(two.bimodal[rule.head]),
             "histogram": _histogram(attention, rule.head, heads_per_layer, discovery.first_query),
         }
-        for rule in rules[:20]
+        for number, rule in enumerate(rules)
+        if rule.named or number < LISTED
     ]
     return {
         "heads": int(two.bimodal.numel()),
@@ -56,33 +67,59 @@ def search_summary(attention: Tensor, two: Modes, rules: Sequence[Rule], discove
     }
 
 
-def _place(head: int, heads_per_layer: int) -> dict[str, int]:
-    return {"layer": head // heads_per_layer, "head": head % heads_per_layer}
+def _place(head: int, heads_per_layer: int, layers: Sequence[int]) -> dict[str, int]:
+    return {"layer": layers[head // heads_per_layer], "head": head % heads_per_layer}
 
 
 def _histogram(attention: Tensor, head: int, per_layer: int, start: int) -> list[float]:
-    place = _place(head, per_layer)
-    values = attention[:, place["layer"], place["head"], start:]
+    row, of_layer = divmod(head, per_layer)
+    values = attention[:, row, of_layer, start:]
     counts = torch.histc(values, bins=20, min=0, max=1)
     return statistics.rounded(counts / counts.sum())
 
 
-def example(rule: Rule, attention: Tensor, tokens: list[list[str]], classes: Conditions) -> JSON:
-    """A stretch of the text in which the head both rests and leaves most evenly."""
-    place = _place(rule.head, attention.shape[2])
-    rows = attention[:, place["layer"], place["head"]]
+def example(
+    rule: Rule,
+    threshold: float,
+    attention: Tensor,
+    tokens: list[list[str]],
+    classes: Conditions,
+    layers: Sequence[int],
+) -> JSON:
+    """The stretch of a text that shows a rule best: the head is off the first token where the rule says so, and on it
+    elsewhere, as often as in no other stretch; both sides count alike, and both occur at least twice.
+
+    Args:
+        threshold: attention to the first token above which the head is on it.
+
+    Returns:
+        besides the stretch, `follows`: the share of its queries that follow the rule, and `follows_everywhere`, of
+        all queries of all texts
+    """
+    row, head = divmod(rule.head, attention.shape[2])
+    weights = attention[:, row, head]  # (text, query)
     holds = classes.holds[classes.names.index(rule.condition)]
-    start = 8
-    end = min(start + SHOWN, rows.shape[1])
-    spread = rows[:, start:end].var(1)
-    text = int(spread.argmax())
+    says_off = holds if rule.off_when_true else ~holds
+    follows = (weights <= threshold) == says_off
+    start = Discovery().first_query
+    size = min(SHOWN, weights.shape[1] - start)
+    off, right = (x[:, start:].unfold(1, size, 1) for x in (says_off, follows))  # (text, stretch, query)
+    of_side = [(right & side).sum(-1) / side.sum(-1).clamp_min(1) for side in (off, ~off)]
+    both = (off.sum(-1) >= FEWEST_SHOWN) & ((~off).sum(-1) >= FEWEST_SHOWN)
+    # Among equals the one that has most to show, so that it is not one lucky token.
+    score = (of_side[0] + of_side[1]) / 2 + 1e-3 * off.sum(-1).clamp_max(size // 2) / size
+    score = torch.where(both, score, score - 2)
+    text, at = divmod(int(score.argmax()), score.shape[1])
+    stretch = slice(start + at, start + at + size)
     return {
-        **place,
+        **_place(rule.head, attention.shape[2], layers),
         "condition": rule.condition,
         "off_when_true": rule.off_when_true,
-        "tokens": tokens[text][start:end],
-        "attention": statistics.rounded(rows[text, start:end]),
-        "holds": holds[text, start:end].tolist(),
+        "tokens": tokens[text][stretch],
+        "attention": statistics.rounded(weights[text, stretch]),
+        "holds": holds[text, stretch].tolist(),
+        "follows": float(follows[text, stretch].double().mean()),
+        "follows_everywhere": float(follows[:, start:].double().mean()),
     }
 
 
@@ -95,18 +132,21 @@ def rule_effect(
     seed: int = 0,
     batch_tokens: int = 2048,
     execution: str = "resident",
+    *,
+    layers: Sequence[int],
 ) -> JSON:
     """Does the rule matter? The head is held on the sink, or kept off it, and the losses are compared.
 
     Args:
         ids: (text, token), the first of the texts of `classes`.
         threshold: attention to the first token above which the head is on the sink.
+        layers: the numbers of the layers that have attention.
 
     Returns:
         change of the loss in nats at the queries where the rule says "off the sink", and at the others, for both
         interventions; and where the head looks when it is off
     """
-    place = _place(rule.head, lm.config.get_text_config().num_attention_heads)
+    place = _place(rule.head, lm.config.get_text_config().num_attention_heads, layers)
     layer, head = place["layer"], place["head"]
     start = Discovery().first_query
     queries = torch.arange(start, ids.shape[1] - 1, STRIDE)

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from firsttoken.measures.attention_maps import unpack
-from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, figure, model_color
+from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, figure, model_color, numbering
 from firsttoken.records import Record
 
 
@@ -22,7 +22,10 @@ def head_map(record: Record) -> Display:
     """
     values = record.values
     static = all_heads(record)
-    data = {name: values[name] for name in ("tokens", "alpha", "maps", "strongest")} | {"model": record.model}
+    data = {name: values[name] for name in ("tokens", "alpha", "maps", "strongest")} | {
+        "model": record.model,
+        "layers": record.layer_numbers(len(values["alpha"])),
+    }
     # "</" would end the script element early.
     embedded = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
     label = f"Attention of every head of {record.model} to the first token"
@@ -36,10 +39,12 @@ def head_map(record: Record) -> Display:
 def all_heads(record: Record) -> Display:
     """The grid of layers x heads as a still picture."""
     alpha = np.array(record.values["alpha"])  # (layer, head)
+    layers = record.layer_numbers(len(alpha))
 
     def draw(ax: Axes) -> None:
         image = ax.imshow(alpha.T, cmap=COLORMAP, vmin=0, vmax=1, aspect="auto", origin="lower")
         ax.set(xlabel="layer", ylabel="head", title=record.model)
+        ax.xaxis.set_major_formatter(numbering(layers))
         ax.figure.colorbar(image, ax=ax, label="mean attention to the first token")
 
     strongest = record.values["strongest"]
@@ -50,7 +55,7 @@ def all_heads(record: Record) -> Display:
     layer, head = strongest["layer"], strongest["head"]
     caption = (
         f"Attention of every head of {record.model} to the first token of one text. The strongest, layer {layer}, "
-        f"head {head}, gives it {alpha[layer, head]:.0%}; all together {alpha.mean():.0%}."
+        f"head {head}, gives it {alpha.max():.0%}; all together {alpha.mean():.0%}."
     )
     return figure(draw, alt, caption, figsize=(8, 2.6))
 
@@ -63,6 +68,7 @@ def picture(records: Sequence[Record]) -> Display:
             alpha = np.array(record.values["alpha"])
             image = ax.imshow(alpha.T, cmap=COLORMAP, vmin=0, vmax=1, aspect="equal", origin="lower")
             ax.set(xlabel="layer", ylabel="head", title=record.model)
+            ax.xaxis.set_major_formatter(numbering(record.layer_numbers(len(alpha))))
         image.axes.figure.colorbar(image, ax=axes, label="attention to the first token", shrink=0.7)
 
     names = " and ".join(record.model for record in records)
@@ -71,15 +77,16 @@ def picture(records: Sequence[Record]) -> Display:
 
 
 def reader(record: Record) -> tuple[int, int, float]:
-    """Layer and head that read most by content, and how much: the mean over queries of the most attention on one key.
+    """Row of the maps and head that read most by content, and how much: the mean over queries of the most attention on
+    one key.
 
     Keys that need no reading do not count: the first token, the query itself and the token before it. From what is
     left, the most that a fixed distance or a fixed key gets is taken off, because a head that always looks as far back
     reads a position, and one that always looks at the same token rests there.
     """
     scores = {
-        (layer, head): _read(unpack(packed).numpy())
-        for layer, heads in enumerate(record.values["maps"])
+        (row, head): _read(unpack(packed).numpy())
+        for row, heads in enumerate(record.values["maps"])
         for head, packed in enumerate(heads)
     }
     best = max(scores, key=lambda place: scores[place][0])
@@ -101,10 +108,11 @@ def sink_and_reader(record: Record) -> Display:
     """Two maps, one above the other: the head that attends most to the first token, and the one that reads most."""
     alpha = np.array(record.values["alpha"])
     sink = np.unravel_index(alpha.argmax(), alpha.shape)
-    layer, head, most = reader(record)
+    row, head, most = reader(record)
+    layers = record.layer_numbers(len(alpha))
     tokens = [token.strip() or repr(token)[1:-1] for token in record.values["tokens"]]
-    maps = [unpack(record.values["maps"][at][which]).numpy() for at, which in (sink, (layer, head))]
-    titles = (f"rests: layer {sink[0]}, head {sink[1]}", f"reads: layer {layer}, head {head}")
+    maps = [unpack(record.values["maps"][at][which]).numpy() for at, which in (sink, (row, head))]
+    titles = (f"rests: layer {layers[sink[0]]}, head {sink[1]}", f"reads: layer {layers[row]}, head {head}")
 
     def draw(axes: Any) -> None:
         for ax, weights, title in zip(axes, maps, titles, strict=True):

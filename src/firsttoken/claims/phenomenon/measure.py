@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from firsttoken import texts
 from firsttoken.claims.phenomenon.verdict import judge
 from firsttoken.estimates import JSON
+from firsttoken.execution.check import layer_numbers
 from firsttoken.measures import sinks
 from firsttoken.measures.attention_maps import every_map, pack
 from firsttoken.measures.measurement import Measurement
@@ -46,7 +47,8 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     ids = texts.encode(lm, passages, parameters.length, parameters.bos)
     maps = every_map(lm, ids, parameters.execution)
     alpha = maps[..., 0].mean(-1)
-    layer, head = divmod(int(alpha.argmax()), alpha.shape[1])
+    row, head = divmod(int(alpha.argmax()), alpha.shape[1])
+    layer = layer_numbers(lm, len(alpha), parameters.execution)[row]
     return {
         "tokens": [lm.tokenizer.decode([token]) for token in ids[0].tolist()],
         "alpha": [[round(value, 4) for value in row] for row in alpha.tolist()],

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from firsttoken.claims.sink_position.measure import MEANING, READINGS
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, model_color, reach, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, model_color, numbering, reach, table
 from firsttoken.records import Record
 
 DASHES = {"as it is": "-", "without BOS": "--", "with BOS": ":"}
@@ -110,6 +110,7 @@ def secondary(measured: Sequence[Record]) -> Display:
             ax.bar(layers + 0.21, values["by_layer"], 0.42, color=NEUTRAL, hatch="//", label="at some other position")
             ax.set(title=record.model, xlabel="layer", ylim=(0, 1.02))
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.xaxis.set_major_formatter(numbering(record.layer_numbers(len(layers))))
         axes[0, 0].set_ylabel("share of heads with α > ε")
         # The bars of position 0 differ in colour between the panels, so the legend is drawn in the ink of the page.
         ink = mpl.rcParams["text.color"]

@@ -13,7 +13,7 @@ from firsttoken.claims.sink_rates.verdict import judge
 from firsttoken.estimates import interval
 from firsttoken.measures import sinks
 from firsttoken.panels import lines_by_model, points_by_model
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, model_color, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, model_color, numbering, table
 from firsttoken.records import Record, paper_numbers
 from firsttoken.records.numbers import NOT_RUN
 from firsttoken.records.paper_numbers import PAPER_EPSILON
@@ -43,8 +43,8 @@ def by_layer(records: Sequence[Record]) -> Display:
 
     def draw(axes: Any) -> None:
         for ax, record in zip(np.atleast_1d(axes), records, strict=True):
-            layers = np.arange(record.values["layers"])
             values = record.values["by_layer"]
+            layers = np.arange(len(values["mass"]))
             epsilon = record.parameters["epsilon"]
             width = 0.42
             ax.bar(layers - width / 2, values["sink_rate_0.3"], width, color=CATEGORIES[2], label="heads above 0.3")
@@ -55,6 +55,7 @@ def by_layer(records: Sequence[Record]) -> Display:
             ax.plot(layers, values["mass"], color=NEUTRAL, marker=".", label="attention mass on the first token")
             ax.set(title=record.model, xlabel="layer", ylim=(0, 1.02), xlim=(-0.8, len(layers) - 0.2))
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.xaxis.set_major_formatter(numbering(record.layer_numbers(len(layers))))
         np.atleast_1d(axes)[0].set_ylabel("share")
         np.atleast_1d(axes)[-1].figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
@@ -65,7 +66,7 @@ def by_layer(records: Sequence[Record]) -> Display:
         "Share of heads that are sinks, and attention mass on the first token, in each layer. The most sink heads "
         "above 0.3 are in "
         + ", ".join(
-            f"layer {int(np.argmax(rates))} of {record.model} ({max(rates):.0%})"
+            f"layer {record.layer_numbers(len(rates))[int(np.argmax(rates))]} of {record.model} ({max(rates):.0%})"
             for record in records
             for rates in [record.values["by_layer"]["sink_rate_0.3"]]
         )
@@ -84,16 +85,16 @@ def layers_without(records: Sequence[Record]) -> Display:
     rows = []
     for record in records:
         rates = record.values["by_layer"]["sink_rate_0.3"]
-        never = [layer for layer, rate in enumerate(rates) if rate < NEVER]
-        least = min(range(len(rates)), key=lambda layer: rates[layer])
+        of_layer = dict(zip(record.layer_numbers(len(rates)), rates, strict=True))
+        never = [layer for layer, rate in of_layer.items() if rate < NEVER]
+        least = min(of_layer, key=lambda layer: of_layer[layer])
         rows.append(
             (
                 record.model,
                 str(len(rates)),
                 ", ".join(map(str, never)) or "none",
-                f"{rates[0]:.1%}",
-                f"{rates[1]:.1%}" if len(rates) > 1 else "–",
-                f"{rates[least]:.1%} (layer {least})",
+                *(f"{of_layer[layer]:.1%}" if layer in of_layer else "–" for layer in (0, 1)),
+                f"{of_layer[least]:.1%} (layer {least})",
             )
         )
     columns = ("model", "layers", "never sink", "layer 0", "layer 1", "least of all layers")

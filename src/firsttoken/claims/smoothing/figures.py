@@ -15,7 +15,7 @@ from firsttoken.estimates import interval
 from firsttoken.measures.attention_maps import unpack
 from firsttoken.measures.bos_arms import ARMS, LABELS
 from firsttoken.panels import ARM_COLORS, by_arm, draw_arms
-from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, figure, table, whole_numbers
+from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, figure, numbering, table, whole_numbers
 from firsttoken.records import Record
 
 MEASURES = {
@@ -33,7 +33,7 @@ def by_layer(records: Sequence[Record]) -> Display:
         for row, record in zip(grid, records, strict=True):
             for ax, name in zip(row, ("effective_tokens", "effective_tokens_rest"), strict=True):
                 of_arm = {arm: record.values["by_layer"][arm][name] for arm in ARMS}
-                draw_arms(ax, range(len(of_arm["with_bos"])), of_arm, LABELS)
+                draw_arms(ax, record.layer_numbers(len(of_arm["with_bos"])), of_arm, LABELS)
                 ax.set_title(f"{record.model}: {MEASURES[name]}", fontsize=9)
                 ax.set(xlabel="layer", ylim=0)
                 whole_numbers(ax)
@@ -80,6 +80,7 @@ def heads(records: Sequence[Record]) -> Display:
             ax.set(title=record.model, xlabel="head")
             ax.set_xticks(range(times.shape[1]))
             ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.yaxis.set_major_formatter(numbering(record.layer_numbers(len(times))))
         panels[0].set_ylabel("layer")
         ticks = range(-int(top), int(top) + 1)
         bar = panels[0].figure.colorbar(image, ax=panels, label="without / with BOS", ticks=list(ticks))
@@ -91,10 +92,10 @@ def heads(records: Sequence[Record]) -> Display:
             y="layer",
             value="times as many tokens:",
             columns=range(times.shape[1]),
-            rows=range(len(times) - 1, -1, -1),
+            rows=record.layer_numbers(len(times))[::-1],
             texts=[[f"{value:.2f}" for value in row] for row in times[::-1]],
         )
-        for times in growth
+        for record, times in zip(records, growth, strict=True)
     ]
     alt = (
         "Layers by heads, coloured by how many times as many tokens, in effect, a row attends to without BOS as with "

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from firsttoken.claims.smoothing.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.by_layer import attention, through_layers
+from firsttoken.execution.check import layer_numbers
 from firsttoken.measures.attention_maps import every_map, pack
 from firsttoken.measures.bos_arms import ARMS, Arm
 from firsttoken.measures.bos_contrast import first_token_mass, start
@@ -66,12 +68,12 @@ def rows(
     """
     inputs, first = start(lm, ids, arm)
     batches = in_batches(inputs, batch_tokens)
-    kinds = ("entropy", "renyi2") if renyi2 else ("entropy",)
+    kinds: tuple[Literal["entropy", "renyi2"], ...] = ("entropy", "renyi2") if renyi2 else ("entropy",)
 
     def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor | None:
-        if not layer:
+        if (weights := attention(p, layer)) is None:
             return None
-        kept = [*(attention(p, layer, kind) for kind in kinds), attention(p, layer)[..., 0]]
+        kept = [*(p.per_layer(kind)[layer - 1] for kind in kinds), weights[..., 0]]
         return torch.stack([part[..., first + 1 :].float() for part in kept], dim=1)  # (row, statistic, head, query)
 
     task = f"statistics of rows {kinds}, {arm}"
@@ -164,7 +166,8 @@ def shown(lm: LanguageModel, ids: Tensor, growth: Tensor, parameters: Parameters
     """
     strongest = growth.flatten().argsort(descending=True)[: parameters.maps].tolist()
     heads = [divmod(number, growth.shape[1]) for number in strongest]
-    values: JSON = {"heads": [{"layer": layer, "head": head} for layer, head in heads]}
+    numbers = layer_numbers(lm, len(growth), parameters.execution)
+    values: JSON = {"heads": [{"layer": numbers[row], "head": head} for row, head in heads]}
     values["tokens"] = [lm.tokenizer.decode([token]) for token in ids.tolist()]
     for arm in ARMS:
         row, first = start(lm, ids[None], arm)
@@ -173,7 +176,7 @@ def shown(lm: LanguageModel, ids: Tensor, growth: Tensor, parameters: Parameters
         # How fast maps of this arm lose rank: the values as shares of the largest, averaged over all heads.
         mean = (singular / singular[..., :1]).mean((0, 1))
         values[arm] = {
-            "maps": [pack(maps[layer, head]) for layer, head in heads],
+            "maps": [pack(maps[row, head]) for row, head in heads],
             "offset": first,
             "spectrum": statistics.rounded(mean),
             "effective_rank": [round(value, 3) for value in effective_rank(singular).mean(1).tolist()],

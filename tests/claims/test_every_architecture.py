@@ -1,0 +1,119 @@
+"""Every chapter on every kind of architecture: it measures finite numbers of the right layers, or says why not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoConfig
+
+from firsttoken import claims, models
+from firsttoken.claims.kv_cache import measure as kv_cache
+from firsttoken.errors import FirstTokenError
+from firsttoken.models import LanguageModel
+from tiny import ARCHITECTURES, HYBRID, Tiny, sharp_model
+
+# One of each kind: what a chapter may stumble over.
+KINDS: dict[str, Tiny] = {
+    "layers without attention": HYBRID,
+    "experts": ARCHITECTURES["mixtral"],
+    "learned positions": ARCHITECTURES["gpt2"],
+    "latent attention": ARCHITECTURES["deepseek_v3-latent"],
+    "some layers slide": ARCHITECTURES["gemma3_text"],
+    "all layers slide": ARCHITECTURES["mistral-sliding"],
+    "sink logits": ARCHITECTURES["gpt_oss-sinks"],
+    "rotation of a part": ARCHITECTURES["gpt_neox"],
+    "attention beside the MLP": Tiny("cohere", {"logit_scale": 1.0}),
+}
+SMALL: dict[str, Any] = dict(
+    passages=6, norm_passages=3, length=64, text_tokens=32, edits=6, edits_per_text=1, calibration_passages=3,
+    candidates=2, tested=1, windows=2, window=32, needle_length=256, repeats=16, bounded=2, maps=1, longest=128,
+    stream=40, batch_tokens=1024,
+)  # fmt: skip
+OWN: dict[str, dict[str, Any]] = {
+    "no_op": {"passages": 8, "trigger": ","},
+    "kv_cache": {"length": 96},
+    "robustness": {"text_tokens": 64},
+}
+# What a chapter cannot measure on a kind, and says so.
+REFUSED = {
+    ("layers without attention", "kv_cache", "stream"): "keeps a state and no tokens",
+    ("learned positions", "kv_cache", "stream"): "no rotary positions",
+    ("latent attention", "kv_cache", "stream"): "planes of a known kind",
+    ("some layers slide", "kv_cache", "stream"): "slide over 6 tokens of their own",
+    ("all layers slide", "kv_cache", "stream"): "slide over 6 tokens of their own",
+    ("all layers slide", "kv_cache", ""): "slides over 6 tokens of its own",
+    ("sink logits", "kv_cache", "stream"): "or scales it",
+    ("rotation of a part", "kv_cache", "stream"): "turns only a part of each head",
+}
+CHAPTERS = [measurement for claim in claims.names() for measurement in claims.measurements(claim)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return models.load("smollm2-135m").tokenizer
+
+
+def model_of(kind: str, tokenizer: Any) -> LanguageModel:
+    tiny = KINDS[kind]
+    longer = {name: 4096 for name in ("max_position_embeddings", "n_positions") if name in tiny.base}
+    config = AutoConfig.for_model(
+        tiny.model_type, **(tiny.base | tiny.extra | longer | {"vocab_size": len(tokenizer)})
+    )
+    lm = LanguageModel(f"tiny-{tiny.model_type}", "folder", ".", None, "0" * 16, "none", "float32", "cpu")
+    vars(lm).update(model=sharp_model(config), config=config, tokenizer=tokenizer)
+    return lm
+
+
+def numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, dict):
+        for part in value.values():
+            yield from numbers(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from numbers(part)
+    elif isinstance(value, float):
+        yield value
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_measures_or_refuses(
+    kind: str, tokenizer: Any, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_cache, "MARK", 20)
+    lm = model_of(kind, tokenizer)
+    layers = set(range(4)) if kind != "layers without attention" else {1, 3}
+    refused: dict[tuple[str, str, str], str] = {}
+    for measurement in CHAPTERS:
+        what = (kind, measurement.claim, measurement.variant)
+        known = {field.name for field in fields(measurement.parameters)}
+        chosen = {name: v for name, v in (SMALL | OWN.get(measurement.claim, {})).items() if name in known}
+        parameters = measurement.parameters(**chosen)
+        try:
+            record = measurement.record(lm, parameters, fresh=True, store=tmp_path)
+        except FirstTokenError as error:
+            refused[what] = str(error)
+            continue
+        assert all(math.isfinite(number) for number in numbers(record.values)), what
+        named = set(_layers(record.values))
+        assert named <= layers, f"{what} names layers {named}"
+        if measurement.judge is not None and not measurement.variant:
+            assert measurement.judge(record) is not None
+    expected = {what: sentence for what, sentence in REFUSED.items() if what[0] == kind}
+    assert refused.keys() == expected.keys(), refused
+    assert all(sentence in refused[what] for what, sentence in expected.items()), refused
+
+
+def _layers(value: Any) -> Iterator[int]:
+    """Every layer that a record names beside a head."""
+    if isinstance(value, dict):
+        if "layer" in value and "head" in value:
+            yield value["layer"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _layers(part)
