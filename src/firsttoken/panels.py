@@ -11,7 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Estimates, band, figure, model_color, whole_numbers
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Estimates, Panels, band, figure, model_color, whole_numbers
 from firsttoken.records import Record
 from firsttoken.records.frame import COLUMNS, table_of
 
@@ -61,8 +61,7 @@ def by_arm(
         draw,
         f"{alt}. One panel for each model: {_names(records)}",
         caption,
-        ncols=len(records),
-        figsize=_size(records),
+        panels=Panels(count=len(records), width=4.7, height=3.5),
     )
 
 
@@ -124,7 +123,3 @@ def points_by_model(ax: Axes, records: Sequence[Record], labels: Mapping[str, st
 
 def _names(records: Sequence[Record]) -> str:
     return ", ".join(record.model for record in records)
-
-
-def _size(records: Sequence[Record]) -> tuple[float, float]:
-    return 4.7 * len(records), 3.5

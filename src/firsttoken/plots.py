@@ -44,12 +44,17 @@ BACKGROUNDS = {"light": "#ffffff", "dark": "#121212"}
 # Matplotlib and plotly both know it; it is monotonic in lightness, so it also works in grey.
 COLORMAP = "viridis"
 
-_FIXED = {"smollm2-135m": MODELS[0], "gemma3-270m": MODELS[1]}
+_FIXED = {
+    "smollm2-135m": MODELS[0],
+    "gemma3-270m": MODELS[1],
+    "qwen2-5-coder-0-5b": MODELS[2],
+    "qwen2-5-coder-1-5b": MODELS[4],
+}
 
 
 def model_color(slug: str) -> str:
     """The colour of a model, the same in every figure of the book and in every run."""
-    others = MODELS[len(_FIXED) :]
+    others = MODELS[2:]
     return _FIXED.get(slug, others[zlib.crc32(slug.encode()) % len(others)])
 
 
@@ -110,8 +115,28 @@ class Cells:
     texts: Sequence[Sequence[str]]  # (row, column)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Panels:
+    """Panels of one size, such as one for each model, at most two beside each other."""
+
+    count: int
+    width: float  # of each, in inches
+    height: float
+
+    def subplots(self) -> dict[str, Any]:
+        """How they lie, for `plt.subplots`."""
+        ncols = min(self.count, 2)
+        nrows = -(-self.count // ncols)
+        return {"ncols": ncols, "nrows": nrows, "squeeze": False, "figsize": (self.width * ncols, self.height * nrows)}
+
+
 def figure(
-    draw: Callable[[Any], object], alt: str, caption: str = "", cells: Sequence[Cells] = (), **subplots: Any
+    draw: Callable[[Any], object],
+    alt: str,
+    caption: str = "",
+    cells: Sequence[Cells] = (),
+    panels: Panels | None = None,
+    **subplots: Any,
 ) -> Display:
     """Draw a static figure with a numbered caption below it.
 
@@ -120,16 +145,21 @@ def figure(
             background colours, and must draw the same thing each time.
         alt: what the figure shows, for those who cannot see it; required.
         caption: what it shows and the one thing to take away, its numbers from the record; `alt` if none is given.
+        panels: draw on so many axes, given as an array; in place of `nrows`, `ncols` and `figsize`.
         cells: of each heat map (`imshow`) in the order of drawing, what is shown where the reader points.
         **subplots: passed to `plt.subplots`, for example `nrows`, `figsize`, `sharex`.
     """
     alt = _required(alt)
     with mpl.rc_context(_rc()):
-        fig, axes = plt.subplots(**{"layout": "constrained", **subplots})
+        laid_out = subplots if panels is None else {**subplots, **panels.subplots()}
+        fig, axes = plt.subplots(**{"layout": "constrained", **laid_out})
         if WIDEST < fig.get_figwidth() <= 1.25 * WIDEST:
             fig.set_figwidth(WIDEST)
         try:
-            draw(axes)
+            if panels is None:
+                draw(axes)
+            else:
+                _draw_panels(draw, axes, panels.count)
             svg, png = _save(fig, "svg").decode(), _save(fig, "png", dpi=150, facecolor="white")
         finally:
             plt.close(fig)
@@ -144,6 +174,15 @@ def figure(
         f"<figcaption>{escape(text if text.endswith('.') else text + '.')}</figcaption></figure>"
     )
     return Display(html, f"[figure] {alt}", {"image/png": base64.b64encode(png).decode()})
+
+
+def _draw_panels(draw: Callable[[Any], object], grid: Any, count: int) -> None:
+    """Draw on the first `count` axes; the left end of each row is labelled as that of the first is."""
+    for ax in grid.ravel()[count:]:
+        ax.set_axis_off()
+    draw(grid.ravel()[:count])
+    for row in grid[1:]:
+        row[0].set_ylabel(grid[0, 0].get_ylabel())
 
 
 def interactive(fig: go.Figure, alt: str, height: int = 420) -> Display:

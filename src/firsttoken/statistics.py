@@ -49,6 +49,26 @@ def bootstrap(
     return Estimate(float(value), low, high, n)
 
 
+def over_both(samples: Tensor, seed: int = 0) -> Estimate:
+    """The mean of a table, (draw, text), with an interval over both: rows and columns are resampled independently.
+
+    For a contrast with something drawn at random, which another draw would change as another text would.
+
+    Raises:
+        FirstTokenError: fewer than two rows or columns, from which no interval can be had.
+    """
+    rows, columns = samples.shape
+    if min(rows, columns) < 2:
+        raise FirstTokenError("An interval needs at least two random draws and two texts; raise their numbers.")
+    generator = torch.Generator().manual_seed(seed)
+    row = torch.randint(rows, (RESAMPLES, rows), generator=generator)
+    column = torch.randint(columns, (RESAMPLES, columns), generator=generator)
+    samples = samples.detach().cpu().double()
+    means = samples[row[:, :, None], column[:, None, :]].mean((1, 2))
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Estimate(float(samples.mean()), low, high, columns)
+
+
 def ratio_of_sums(pairs: Tensor, seed: int = 0) -> Estimate:
     """Sum of the first numbers over sum of the second, with a bootstrap interval over the first dimension.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from firsttoken import claims
 from firsttoken.book import chapters
 from firsttoken.book.notebook import Notebook
+from firsttoken.claims.sink_rates import measure as sink_rates
+from firsttoken.files import slug
+from firsttoken.models.family import FAMILY
 from firsttoken.parameters import FORMER
 
 
@@ -62,3 +65,20 @@ def test_every_parameter_of_a_measurement_can_be_chosen_in_its_chapter(name: str
         # `scale` reports the two thresholds that papers use, whatever epsilon is.
         asked -= {"epsilon"} if name == "scale" else set()
         assert asked <= set(declared), f"{measurement.variant or 'main'}: {sorted(asked - set(declared))}"
+
+
+def test_the_published_book_shows_optional_models_beside_those_it_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their committed records, and only where the chapter's own question is asked."""
+    declared = {name: one.value for name, one in chapters.parameters("sink_rates").items()}
+    chapter = Notebook("sink_rates", declared)
+    asked = {lm.slug for lm in chapter.models}
+    shown = chapter.records(sink_rates.MEASUREMENT)
+    beside = [record for record in shown if record.model not in asked]
+    assert [record.model for record in chapter.own(shown)] == [lm.slug for lm in chapter.models]
+    assert [record.model for record in beside] == [slug(name) for name in FAMILY]
+    assert all(record.provenance["bos_native"] is False for record in beside)
+    other = Notebook("sink_rates", declared | {"length": 32})
+    assert not other.asks_as_published
+    assert Notebook("sink_rates", declared | {"dtype": "bfloat16", "batch_tokens": 64}).asks_as_published
+    old = replace(sink_rates.MEASUREMENT, version=sink_rates.MEASUREMENT.version + 1)
+    assert chapter.beside(old) == []

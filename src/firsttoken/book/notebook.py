@@ -17,15 +17,20 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from firsttoken import claims, models
-from firsttoken.book import page
+from firsttoken.book import chapters, page
+from firsttoken.errors import FirstTokenError
+from firsttoken.files import slug
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
+from firsttoken.models.family import FAMILY
 from firsttoken.parameters import FORMER, renamed
 from firsttoken.plots import Display
-from firsttoken.records import Record
+from firsttoken.records import Record, store
 
 P = TypeVar("P")
 _LOADING = ("dtype", "device", "device_map", "trust_remote_code")
+# What may differ from a chapter's defaults without asking another question.
+_FREE = frozenset({*_LOADING, "fresh", "batch_tokens", "execution"})
 
 
 @dataclass(frozen=True)
@@ -78,17 +83,41 @@ class Notebook:
         known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
         return kind(**{name: value for name, value in self.asked.items() if name in known})
 
+    @cached_property
+    def asks_as_published(self) -> bool:
+        """Whether the parameters are the chapter's own, those of the published book."""
+        try:
+            declared = chapters.parameters(self.chapter)
+        except (FirstTokenError, OSError):
+            return False  # a notebook of another folder
+        return all(self.asked.get(name) == one.value for name, one in declared.items() if name not in _FREE)
+
     def records(self, measurement: Measurement[Any], *, only: Iterable[LanguageModel] | None = None) -> list[Record]:
-        """One record for each model: an existing one that answers the parameters, else measured now.
+        """One record for each model: an existing one that answers the parameters, else measured now; in the published
+        book, the committed ones of the optional models (`models.family`) behind them.
 
         Args:
             only: these models instead of all.
         """
         parameters = self.parameters(measurement.parameters)
-        return [
+        measured = [
             measurement.record(lm, parameters, fresh=self.fresh, quick=self.quick)
             for lm in (self.models if only is None else only)
         ]
+        return measured + (self.beside(measurement) if only is None and self.asks_as_published else [])
+
+    def own(self, measured: Iterable[Record]) -> list[Record]:
+        """The records of the models that the chapter asks for, without the optional ones; for what is shown once for
+        each model and is large."""
+        asked = {lm.slug for lm in self.models}
+        return [record for record in measured if record.model in asked]
+
+    def beside(self, measurement: Measurement[Any]) -> list[Record]:
+        """The committed records of optional models that the chapter did not ask for; their models are not needed."""
+        asked = {lm.slug for lm in self.models}
+        slugs = [slug(name) for name in FAMILY if slug(name) not in asked]
+        there = [store.find(measurement.claim, name, measurement.variant) for name in slugs]
+        return [record for record in there if record is not None and record.version == measurement.version]
 
     def verdicts(self, judged: Iterable[Record]) -> Display:
         """A box for each record, and the rule that decided them."""

@@ -11,6 +11,7 @@ from typing import Any
 from firsttoken import claims
 from firsttoken.book.addresses import shown
 from firsttoken.claims.base import SIGNS
+from firsttoken.measures.measurement import BOS_IS_NATIVE
 from firsttoken.plots import Display, table
 from firsttoken.records import Record, Status
 from firsttoken.records.numbers import NOT_RUN
@@ -118,6 +119,7 @@ def _origin(record: Record) -> list[tuple[str, str]]:
         "python": origin.get("python"),
         "checked": _check(origin.get("check"), model.get("weights")),
         "first tokens read": " ".join(map(repr, origin["first_tokens"])) if origin.get("first_tokens") else None,
+        "BOS": _bos(origin.get(BOS_IS_NATIVE)),
         "passages (hash)": origin.get("texts_hash"),
         "passages (n)": _count(record),
         "seed": record.parameters.get("seed"),
@@ -128,6 +130,12 @@ def _origin(record: Record) -> list[tuple[str, str]]:
         "extent": "a first look: fewer and shorter texts" if origin.get(QUICK) else None,
     }
     return [(name, _text(value)) for name, value in facts.items() if value is not None]
+
+
+def _bos(native: bool | None) -> str | None:
+    if native is None:
+        return None
+    return "put first by the tokenizer" if native else "where there is one here, it was added; it is not native"
 
 
 def _check(outputs: Mapping[str, Any] | None, weights: Mapping[str, Any] | None) -> str:

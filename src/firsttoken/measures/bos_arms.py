@@ -24,12 +24,20 @@ def sink_survives(mass: Mapping[str, Any]) -> bool:
 
 
 def mass_sentence(mass: Mapping[str, Any]) -> str:
-    """The attention on the first token in both arms, and what it means for a comparison of the two."""
+    """The attention on the first token in both arms, and what it means for a comparison of the two.
+
+    A model that was trained without BOS may treat one as a stranger: the arm with BOS is then the one without a sink.
+    """
     sentence = (
         f"The first token gets {mass['with_bos']['value']:.0%} of the attention with BOS and "
         f"{mass['without_bos']['value']:.0%} without."
     )
-    if sink_survives(mass):
+    if mass["with_bos"]["value"] < 0.5 * mass["without_bos"]["value"]:
+        sentence += (
+            " Here BOS takes the sink away: put in front of a text, it draws less than the text's own first token "
+            "does without it. A sink was compared with a strange first token, which gives no verdict on the claim."
+        )
+    elif sink_survives(mass):
         sentence += (
             " The sink outlives BOS: it moves to the first token of the text, so this model cannot show what happens "
             "without a sink."

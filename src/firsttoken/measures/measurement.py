@@ -36,6 +36,9 @@ def as_it_is(lm: LanguageModel, parameters: P) -> P:
     return parameters
 
 
+BOS_IS_NATIVE = "bos_native"  # in the provenance: whether the tokenizer puts something first by itself
+
+
 def about(lm: LanguageModel, parameters: P, passages: Sequence[str]) -> JSON:
     """What is made sure of before a model is measured: that the probe sees what the model computes (`check`), and
     which tokens it reads first (`first_tokens`, three of the first text, under the parameters' BOS policy if they have
@@ -49,7 +52,7 @@ def about(lm: LanguageModel, parameters: P, passages: Sequence[str]) -> JSON:
     bos = named.get(getattr(parameters, "bos", ""), "auto")
     ids = texts.encode(lm, passages[:1], 3, bos)
     result = checked(lm, getattr(parameters, "execution", "auto"))
-    return {"check": result.to_json(), "first_tokens": texts.first_tokens(lm, ids)}
+    return {"check": result.to_json(), "first_tokens": texts.first_tokens(lm, ids), BOS_IS_NATIVE: lm.prepends_bos}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from firsttoken.estimates import JSON, interval
 from firsttoken.measures.ablations import MEANING, Arm
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, model_color, reach, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, model_color, reach, table
 from firsttoken.records import Record
 
 # Shape and colour both name the arm, so that neither is needed alone.
@@ -114,8 +114,7 @@ def by_position(records: Sequence[Record]) -> Display:
         draw,
         "Loss against the position in the text, one line for each way of taking the first token away, one panel for "
         "each model: " + ", ".join(record.model for record in records),
-        ncols=len(records),
-        figsize=(4.8 * len(records), 4.2),
+        panels=Panels(count=len(records), width=4.8, height=4.2),
         sharey=True,
     )
 
@@ -145,8 +144,7 @@ def tasks(records: Sequence[Record]) -> Display:
         "Share of right answers in five tasks for each way of taking the first token away, with intervals and a "
         "dotted line where guessing would be; one panel for each model: "
         + ", ".join(record.model for record in records),
-        ncols=len(records),
-        figsize=(5.4 * len(records), 4.6),
+        panels=Panels(count=len(records), width=5.4, height=4.6),
         sharey=True,
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 from firsttoken.claims.robustness.attacks import MEANING
 from firsttoken.claims.robustness.measure import ARMS, KINDS
 from firsttoken.estimates import interval
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, model_color, reach, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, reach, table
 from firsttoken.records import Record
 
 LOOK = {"weakened": (CATEGORIES[3], "D"), "forbidden": (CATEGORIES[2], "v"), "no sink": (CATEGORIES[1], "X")}
@@ -50,9 +50,8 @@ def sensitivity(records: Sequence[Record]) -> Display:
         "Points with intervals: how far predictions move after a typo, a swap, a synonym and noise, relative to the "
         "intact model, with the first token's attention weakened, forbidden, and without a sink; right of one means "
         "more sensitive; one panel for each of " + _models(records),
-        ncols=len(records),
         sharey=True,
-        figsize=(2.4 + 3.6 * len(records), 4.4),
+        panels=Panels(count=len(records), width=4.8, height=4.4),
     )
 
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from firsttoken.claims.sink_position.measure import MEANING, READINGS
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, model_color, numbering, reach, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, numbering, reach, table
 from firsttoken.records import Record
 
 DASHES = {"as it is": "-", "without BOS": "--", "with BOS": ":"}
@@ -27,7 +27,7 @@ def readings(measured: Sequence[Record]) -> Display:
 
     def draw(axes: Any) -> None:
         names = [name for name in READINGS if any(name in record.values["readings"] for record in measured)]
-        for ax, record in zip(axes[0], measured, strict=True):
+        for ax, record in zip(axes, measured, strict=True):
             color = model_color(record.model)
             for place, name in enumerate(names):
                 reading = record.values["readings"].get(name)
@@ -55,20 +55,18 @@ def readings(measured: Sequence[Record]) -> Display:
                 markerfacecolor=CATEGORIES[3],
                 label="the middle of the text, where something was put there",
             )
-            ax.set(title=record.model, xlabel="attention mass (share, mean over heads and queries)", xlim=(0, 1))
-        axes[0, 0].set_yticks(range(len(names)), [f"{name}\n({MEANING[name]})" for name in names], fontsize=8)
-        axes[0, 0].invert_yaxis()
-        axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+            ax.set(title=record.model, xlabel="attention mass (share of all)", xlim=(0, 1))
+        axes[0].set_yticks(range(len(names)), [f"{name}\n({MEANING[name]})" for name in names], fontsize=8)
+        axes[0].invert_yaxis()
+        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
     return figure(
         draw,
         "Bars with intervals: attention mass on position 0 in each reading of the same passages; diamonds: attention "
         "to the middle of the text where the first token or BOS was put there; one panel for each model: "
         + _models(measured),
-        ncols=len(measured),
-        squeeze=False,
         sharey=True,
-        figsize=(3.2 + 3.9 * len(measured), 5.2),
+        panels=Panels(count=len(measured), width=5.5, height=5.2),
     )
 
 
@@ -101,7 +99,7 @@ def secondary(measured: Sequence[Record]) -> Display:
     """Layer by layer: heads with a sink at position 0, and heads with one somewhere else."""
 
     def draw(axes: Any) -> None:
-        for ax, record in zip(axes[0], measured, strict=True):
+        for ax, record in zip(axes, measured, strict=True):
             values = record.values["secondary"]
             layers = np.arange(len(values["by_layer"]))
             ax.bar(
@@ -111,20 +109,18 @@ def secondary(measured: Sequence[Record]) -> Display:
             ax.set(title=record.model, xlabel="layer", ylim=(0, 1.02))
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.xaxis.set_major_formatter(numbering(record.layer_numbers(len(layers))))
-        axes[0, 0].set_ylabel("share of heads with α > ε")
+        axes[0].set_ylabel("share of heads with α > ε")
         # The bars of position 0 differ in colour between the panels, so the legend is drawn in the ink of the page.
         ink = mpl.rcParams["text.color"]
         keys = [Patch(facecolor=ink, label="at position 0"), Patch(facecolor=NEUTRAL, hatch="//", label="elsewhere")]
-        axes[0, 0].figure.legend(handles=keys, loc="outside lower center", ncols=2)
+        axes[0].figure.legend(handles=keys, loc="outside lower center", ncols=2)
 
     return figure(
         draw,
         "Bars for every layer: share of heads that have a sink at position 0, and share of heads that have one at "
         "some other position of a passage; one panel for each model: " + _models(measured),
-        ncols=len(measured),
-        squeeze=False,
         sharey=True,
-        figsize=(4.9 * len(measured), 3.4),
+        panels=Panels(count=len(measured), width=4.9, height=3.4),
     )
 
 

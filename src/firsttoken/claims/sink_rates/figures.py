@@ -13,7 +13,7 @@ from firsttoken.claims.sink_rates.verdict import judge
 from firsttoken.estimates import interval
 from firsttoken.measures import sinks
 from firsttoken.panels import lines_by_model, points_by_model
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, model_color, numbering, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, model_color, numbering, table
 from firsttoken.records import Record, paper_numbers
 from firsttoken.records.numbers import NOT_RUN
 from firsttoken.records.paper_numbers import PAPER_EPSILON
@@ -71,8 +71,7 @@ def by_layer(records: Sequence[Record]) -> Display:
             for rates in [record.values["by_layer"]["sink_rate_0.3"]]
         )
         + ".",
-        ncols=len(records),
-        figsize=(4.6 * len(records), 3.4),
+        panels=Panels(count=len(records), width=4.6, height=3.4),
         sharey=True,
     )
 
@@ -120,7 +119,7 @@ def by_epsilon(records: Sequence[Record]) -> Display:
             )
         ax.set(xlabel="threshold ε", ylabel="share of heads with α > ε", ylim=(0, 1.02), xlim=(0.05, 1.12))
         ax.set_xticks(np.arange(0.1, 1.0, 0.1))
-        ax.legend(frameon=False, loc="upper right", bbox_to_anchor=(1.0, 1.02), fontsize=8)
+        ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
     return figure(
         draw,
@@ -181,9 +180,11 @@ def by_bos(records: Sequence[Record]) -> Display:
         names = {"sink_rate_0.3": "share of heads with α > 0.3", "mass": "attention mass on the first token"}
         words = {"always": "with BOS", "never": "without BOS"}
         for ax, (name, label) in zip(axes, names.items(), strict=True):
-            points_by_model(ax, records, {f"{bos}.{name}": word for bos, word in words.items()}, legend=ax is axes[1])
+            points_by_model(ax, records, {f"{bos}.{name}": word for bos, word in words.items()}, legend=True)
+            handles = ax.get_legend_handles_labels()
+            ax.get_legend().remove()
             ax.set(xlabel=label, ylabel="", xlim=(-0.02, 1))
-        axes[1].get_legend().set(title="", frame_on=False)
+        axes[0].figure.legend(*handles, loc="outside lower center", ncols=min(4, len(records)))
 
     return figure(
         draw,

@@ -15,7 +15,7 @@ from firsttoken.estimates import interval
 from firsttoken.measures.attention_maps import unpack
 from firsttoken.measures.bos_arms import ARMS, LABELS
 from firsttoken.panels import ARM_COLORS, by_arm, draw_arms
-from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, figure, numbering, table, whole_numbers
+from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, Panels, figure, numbering, table, whole_numbers
 from firsttoken.records import Record
 
 MEASURES = {
@@ -109,8 +109,7 @@ def heads(records: Sequence[Record]) -> Display:
         "How many times as many tokens, in effect, each head attends to without BOS as with it. "
         f"More than with it: {shares}."
     )
-    size = (1.4 + 4 * len(records), 4.2)
-    return figure(draw, alt, caption, cells, ncols=len(records), figsize=size, squeeze=False)
+    return figure(draw, alt, caption, cells, panels=Panels(count=len(records), width=4.7, height=4.2))
 
 
 def maps(record: Record) -> Display:
@@ -151,7 +150,7 @@ def spectrum(records: Sequence[Record]) -> Display:
         np.atleast_1d(axes)[0].legend(frameon=False)
 
     alt = "Singular values of attention maps with BOS and without, as shares of the largest, on one passage"
-    return figure(draw, alt, ncols=len(records), figsize=(4.7 * len(records), 3.3), sharey=True)
+    return figure(draw, alt, panels=Panels(count=len(records), width=4.7, height=3.3), sharey=True)
 
 
 def by_length(records: Sequence[Record]) -> Display:

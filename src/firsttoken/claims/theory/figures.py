@@ -12,7 +12,7 @@ from firsttoken.claims.theory.linear_model import Sweep
 from firsttoken.estimates import interval
 from firsttoken.measures.bos_arms import ARMS, LABELS
 from firsttoken.panels import by_arm, draw_arms
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, table, whole_numbers
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, table, whole_numbers
 from firsttoken.records import Record
 
 _NAMES = {"sink": "sink strength s", "depth": "layers L", "heads": "heads H", "length": "tokens T"}
@@ -64,7 +64,7 @@ def bounds(records: Sequence[Record]) -> Display:
     alt = (
         "Upper bounds and measured Jacobian after each layer; the bounds grow by orders of magnitude with every layer"
     )
-    return figure(draw, alt, ncols=len(compared), figsize=(4.7 * len(compared), 3.6), sharey=True)
+    return figure(draw, alt, panels=Panels(count=len(compared), width=4.7, height=3.6), sharey=True)
 
 
 def correlations(records: Sequence[Record]) -> Display:

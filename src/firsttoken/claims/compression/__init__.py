@@ -1,0 +1,31 @@
+"""May the heads that rest on the first token be given less than others?"""
+
+from firsttoken.claims.base import Claim
+
+CLAIM = Claim(
+    id="compression",
+    statement=(
+        "A head that rests on the first token can be removed, shortened or stored coarsely at less loss than another, "
+        "and a coarse cache keeps most by keeping that token exact."
+    ),
+    paper="discussed there as a consequence, not measured; heads: arXiv 2601.06787",
+    headline="removal_saving",
+    headline_name="loss saved by removing heads at rest, not random ones",
+    format=".2f",
+    practice=True,
+    unit="windows of one document",
+    rule=(
+        "Four parts, by the paired difference of the loss, its interval over windows and random draws. Removing, "
+        "shortening or coarsening the fifth of the heads most at rest must surely cost less than the same to random "
+        "heads and to random heads of their layers; at two bits, a cache with the first token exact must surely cost "
+        "less than one with another exact. Reproduced where all four hold; not reproduced where one is surely the "
+        "other way and none holds; inconclusive where none is sure; else partly."
+    ),
+    fixed="2026-11-28, before the measurement",
+    shows_not=(
+        "Time or memory of any kernel: work and bytes are counted, rounding is simulated. Loss on one document stands "
+        "in for tasks, and nothing is trained again after a change, which would win back a part of every loss."
+    ),
+    would_change="A model in which heads at rest cost more than others of their layers, at the same share.",
+    quick={"windows": 4, "length": 128, "draws": 2},
+)

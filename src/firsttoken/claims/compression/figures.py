@@ -1,0 +1,145 @@
+"""Figures of the chapter `compression`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from firsttoken.claims.compression.verdict import PARTS
+from firsttoken.estimates import interval
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, model_color, reach, table
+from firsttoken.records import Record
+
+LOOK = {
+    "most at rest": (CATEGORIES[0], "o", "-"),
+    "least at rest": (CATEGORIES[1], "s", "-"),
+    "random": (NEUTRAL, "^", "--"),
+    "random, same layers": (NEUTRAL, "v", ":"),
+}
+WHAT = {"remove": "removed", "shorten": "first token and a window", "coarsen": "output matrix at two bits"}
+
+
+def _of(record: Record, treatment: str, choice: str) -> list[dict[str, Any]]:
+    heads = record.values["heads"]
+    return sorted(
+        (one for one in heads if (one["treatment"], one["choice"]) == (treatment, choice)),
+        key=lambda one: one["share"],
+    )
+
+
+def heads(records: Sequence[Record]) -> Display:
+    """Increase of the loss against the share of heads that lose something, by how they were chosen."""
+
+    def draw(axes: Any) -> None:
+        for row, record in zip(axes, records, strict=True):
+            for ax, (treatment, what) in zip(row, WHAT.items(), strict=True):
+                for choice, (color, marker, style) in LOOK.items():
+                    points = _of(record, treatment, choice)
+                    x = [one["share"] for one in points]
+                    band(
+                        ax, x, [one["increase"] for one in points],
+                        color=color, marker=marker, markersize=5, linestyle=style, label=choice,
+                    )  # fmt: skip
+                ax.set_yscale("symlog", linthresh=0.1)
+                ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
+                ax.set_title(f"{record.model}: {what}", fontsize=9)
+                ax.set_xscale("log", base=2)
+                ax.set_xticks(x, [f"{share:.0%}" for share in x])
+                ax.minorticks_off()
+                ax.set_xlabel("share of all heads")
+            row[0].set_ylabel("increase of the loss (nats)")
+        axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+
+    savings = "; ".join(f"{record.model} {interval(record.values['removal_saving'])} nats" for record in records)
+    return figure(
+        draw,
+        "Increase of the loss against the share of heads that are removed, read less, or are stored coarsely; one "
+        "line for the heads most at rest on the first token, one for those least, two for random ones; for each of "
+        + ", ".join(record.model for record in records),
+        "What it costs to take something from heads, by how they are chosen, with 95 % intervals over windows. "
+        f"Removing a fifth of all heads, choosing those most at rest instead of random ones saves: {savings}.",
+        nrows=len(records),
+        ncols=3,
+        squeeze=False,
+        figsize=(10.0, 0.6 + 2.9 * len(records)),
+    )
+
+
+def deciding(records: Sequence[Record]) -> Display:
+    """The differences that decide, in nats: below zero, choosing by rest is the better choice."""
+    rows = []
+    for record in records:
+        values = record.values["deciding"]
+        for name, word in PARTS.items():
+            both = values[name]
+            rows.append(
+                (record.model, word, interval(both["random"], "+.3f"), interval(both["random, same layers"], "+.3f"))
+            )
+        exact = interval(values["first_exact"], "+.2f")
+        rows.append((record.model, f"first token exact in a cache of {values['bits']} bits", exact, "–"))
+    columns = ("model", "what is done", "against random", "against random of the same layers")
+    return table(rows, columns, "Loss with heads at rest less that with others, in nats [95 % interval]")
+
+
+def work(records: Sequence[Record]) -> Display:
+    """How many scores are left where heads at rest read less, and what that costs."""
+    rows = []
+    for record in records:
+        for one in _of(record, "shorten", "most at rest"):
+            rows.append(
+                (record.model, f"{one['share']:.0%}", f"{one['scores_left']:.0%}", interval(one["increase"], "+.3f"))
+            )
+    columns = ("model", "heads shortened", "scores left", "increase of the loss (nats)")
+    return table(rows, columns, "Heads most at rest that read only the first token and a window")
+
+
+def cache(records: Sequence[Record]) -> Display:
+    """Every cache policy: bytes a token against the increase of the loss."""
+
+    def draw(axes: Any) -> None:
+        for ax, record in zip(np.ravel(axes), records, strict=True):
+            for one in record.values["cache"]:
+                first = "the first" in one["policy"]
+                ax.errorbar(
+                    one["bytes"],
+                    one["increase"]["value"],
+                    yerr=reach(one["increase"]),
+                    color=model_color(record.model) if first else NEUTRAL,
+                    marker="s" if "newest" in one["policy"] else "o",
+                    markerfacecolor=None if first else "none",
+                    capsize=3,
+                    linestyle="none",
+                )
+            ax.set(xscale="log", title=record.model, xlabel="bytes a token (logarithmic)")
+            ax.set_yscale("symlog", linthresh=0.05)
+        np.ravel(axes)[0].set_ylabel("increase of the loss (nats)")
+        panel = np.ravel(axes)[0]
+        for marker, face, name in (
+            ("o", None, "rounded, the first token exact"),
+            ("o", "none", "rounded, no or another token exact"),
+            ("s", None, "the first and the newest"),
+            ("s", "none", "the newest"),
+        ):
+            panel.plot([], [], marker=marker, color=NEUTRAL, markerfacecolor=face, linestyle="none", label=name)
+        panel.figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+
+    return figure(
+        draw,
+        "Increase of the loss against the bytes that a cache needs for each token, one point for each policy; filled "
+        "points keep the first token exact; one panel for each of " + ", ".join(record.model for record in records),
+        "Memory of a cache against its cost, with 95 % intervals over windows. Filled: the first token stays exact.",
+        panels=Panels(count=len(records), width=4.7, height=3.8),
+    )
+
+
+def cache_table(records: Sequence[Record]) -> Display:
+    """The same in numbers."""
+    rows = [
+        (record.model, one["policy"], f"{one['bytes']:.0f}", interval(one["increase"], "+.3f"))
+        for record in records
+        for one in record.values["cache"]
+    ]
+    columns = ("model", "what the cache holds", "bytes a token", "increase of the loss (nats)")
+    return table(rows, columns, "Cache policies, the few bytes of scales left out")

@@ -1,0 +1,225 @@
+"""What heads at rest, and the first token in a cache, are worth in loss and in bytes.
+
+Literature: heads with much attention on the first token are reported to be redundant (arXiv 2601.06787). Here the same
+share of heads loses one of three things, chosen by their rest or at random, and caches of a few bits keep the first
+token exact or another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firsttoken import statistics, texts
+from firsttoken.claims.compression.choices import CHOICES, RANDOM, Choice, choose
+from firsttoken.claims.compression.treatments import Chosen, Treatment, coarsened, removed, scores_left, shortened
+from firsttoken.claims.compression.verdict import judge
+from firsttoken.errors import FirstTokenError
+from firsttoken.estimates import JSON
+from firsttoken.execution.check import layer_numbers
+from firsttoken.measures import sinks
+from firsttoken.measures.cache_masks import Policy, evicting
+from firsttoken.measures.measurement import Measurement
+from firsttoken.measures.rounding import rounded_cache
+from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.models.anatomy import layer_kinds
+from firsttoken.probe import probe
+from firsttoken.probe.attention import AttentionCall
+from firsttoken.probe.forward import in_batches, run_decoder
+from firsttoken.probe.interventions import Hook
+from firsttoken.probe.losses import mean_losses
+from firsttoken.progress import tracked
+from firsttoken.ranges import at_least
+
+SHARES = (0.05, 0.1, 0.2, 0.4)  # of all heads
+DECIDING = 0.2
+TREATMENTS: tuple[Treatment, ...] = ("remove", "shorten", "coarsen")
+COARSE = 2  # bits of an output matrix
+BITS = (8, 4, 3, 2)  # of the cache
+WHOLE = 16  # bits of a number in a cache that is not rounded
+STRIDE = 4  # the loss is taken at every fourth query
+FIRST_QUERY = 8
+CALIBRATION = 24  # passages that tell which heads rest, none of them measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked of a model that is given less."""
+
+    windows: int = 12  # texts of `length` tokens, cut from one long document
+    length: int = 256
+    window: int = 32  # tokens that a shortened head reads beside the first, and newest tokens of a bounded cache
+    draws: int = 8  # random choices of heads where the verdict falls; elsewhere two at most
+    bos: BosPolicy = "auto"
+    seed: int = 0
+    batch_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed)
+        at_least(1, batch_tokens=self.batch_tokens)
+        at_least(2, draws=self.draws)
+        if self.windows < 2 or self.window < 8 or self.length < 2 * self.window:
+            raise FirstTokenError(
+                "Give at least two windows, a window of at least 8 tokens and a length of at least twice that, not "
+                f"{self.windows}, {self.window} and {self.length}."
+            )
+
+
+def rest(lm: LanguageModel, bos: BosPolicy, batch_tokens: int) -> Tensor:
+    """Attention of every head to the first token, (layer, head), on passages that are not measured."""
+    passages = [passage.text for passage in texts.passages()[-CALIBRATION:]]
+    ids = texts.encode(lm, passages, 64, bos)
+    parts = []
+    with torch.inference_mode():
+        for batch in in_batches(ids, batch_tokens):
+            with probe(lm.model, keys=[0]) as p:
+                run_decoder(lm.model, batch)
+            parts.append(sinks.first_token_attention(p.attention).cpu())
+    return torch.cat(parts).mean(0)
+
+
+def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
+    """`heads` (one entry for each treatment, share and choice: loss increase, share of scores left), `cache` (one for
+    each policy: loss increase, bytes a token), `deciding` (the differences that the rule asks for, those to random
+    heads with intervals over windows and draws), `removal_saving` (what choosing by rest saves when heads are
+    removed), `loss` of the model as it is, `mass` (layer, head).
+    """
+    ids = texts.windows(lm, passages[0], parameters.length, parameters.windows, parameters.bos)
+    mass = rest(lm, parameters.bos, parameters.batch_tokens)
+    numbers = layer_numbers(lm, len(mass))
+    plain = losses(lm, ids, parameters)
+    of_heads = heads_losses(lm, ids, mass, numbers, parameters)
+    of_cache = {name: losses(lm, ids, parameters, hook) for name, hook in tracked(policies(lm, parameters).items())}
+
+    def estimate(loss: Tensor) -> JSON:
+        return asdict(statistics.bootstrap(loss, seed=parameters.seed))
+
+    def against(difference: Tensor) -> JSON:
+        return asdict(statistics.over_both(difference, seed=parameters.seed))
+
+    deciding: JSON = {
+        name: {
+            other: against(of_heads[name, DECIDING, "most at rest"][0] - of_heads[name, DECIDING, other][0])
+            for other in RANDOM
+        }
+        for name in TREATMENTS
+    }
+    least = min(BITS)
+    exact = of_cache[f"{least} bits, the first exact"] - of_cache[f"{least} bits, another exact"]
+    deciding |= {"share": DECIDING, "bits": least, "first_exact": estimate(exact)}
+    return {
+        "loss": estimate(plain),
+        "heads": [
+            {
+                "treatment": name,
+                "share": share,
+                "choice": choice,
+                "increase": estimate((loss - plain).mean(0)),
+                "scores_left": left,
+            }
+            for (name, share, choice), (loss, left) in of_heads.items()
+        ],
+        "cache": [
+            {"policy": name, "increase": estimate(loss - plain), "bytes": bytes_a_token(lm, name, parameters)}
+            for name, loss in of_cache.items()
+        ],
+        "deciding": deciding,
+        "removal_saving": against(
+            of_heads["remove", DECIDING, "random"][0] - of_heads["remove", DECIDING, "most at rest"][0]
+        ),
+        "mass": [[round(x, 4) for x in row] for row in mass.tolist()],
+        "layers": numbers,
+    }
+
+
+def losses(lm: LanguageModel, ids: Tensor, parameters: Parameters, hook: Hook | None = None) -> Tensor:
+    """Mean loss of each text, (text,), float64."""
+    return mean_losses(lm, ids, torch.arange(FIRST_QUERY, ids.shape[1] - 1, STRIDE), parameters.batch_tokens, hook)
+
+
+# -- heads --------------------------------------------------------------------------------------------------
+
+
+def heads_losses(
+    lm: LanguageModel, ids: Tensor, mass: Tensor, numbers: Sequence[int], parameters: Parameters
+) -> dict[tuple[Treatment, float, Choice], tuple[Tensor, float]]:
+    """Mean loss of each text, (draw, text), and the share of scores left, for every treatment, share and choice; a
+    choice that is not random has one draw."""
+    asked = [(name, share, choice) for name in TREATMENTS for share in SHARES for choice in CHOICES]
+    of_heads: dict[tuple[Treatment, float, Choice], tuple[Tensor, float]] = {}
+    for name, share, choice in tracked(asked):
+        most = parameters.draws if share == DECIDING else min(2, parameters.draws)
+        draws = range(most if choice in RANDOM else 1)
+        chosen = [choose(mass, share, choice, numbers, parameters.seed + draw) for draw in draws]
+        loss = torch.stack([treated(lm, ids, name, heads, parameters) for heads in chosen])
+        left = 1.0
+        if name == "shorten":
+            left = scores_left(chosen[0], parameters.window, ids.shape[1], mass.numel())
+        of_heads[name, share, choice] = loss, left
+    return of_heads
+
+
+def treated(lm: LanguageModel, ids: Tensor, name: Treatment, chosen: Chosen, parameters: Parameters) -> Tensor:
+    """Mean loss of each text, (text,), where the chosen heads lose what the treatment takes."""
+    hook = {"remove": removed(chosen), "shorten": shortened(chosen, parameters.window), "coarsen": None}[name]
+    with coarsened(lm.model, chosen, COARSE) if name == "coarsen" else nullcontext():
+        return losses(lm, ids, parameters, hook)
+
+
+# -- the cache ----------------------------------------------------------------------------------------------
+
+
+def policies(lm: LanguageModel, parameters: Parameters) -> dict[str, Hook]:
+    """Caches by name: rounded to a few bits whole, with one token exact (the first, or the one at half the window),
+    and bounded to the newest tokens with and without the first, at full precision and at four bits."""
+    full = [layer for layer, kind in enumerate(layer_kinds(lm.model)) if kind != "sliding_attention"]
+    another = parameters.window // 2
+    hooks: dict[str, Hook] = {}
+    for bits in BITS:
+        hooks[f"{bits} bits"] = rounded_cache(bits, "token")
+        hooks[f"{bits} bits, the first exact"] = rounded_cache(bits, "token", [0])
+        hooks[f"{bits} bits, another exact"] = rounded_cache(bits, "token", [another])
+    bound = parameters.window + 1
+    for kept, name in ((0, "the newest"), (1, "the first and the newest")):
+        evict = evicting(lm.model, Policy(bound, "sinks", kept), full)
+        hooks[name] = evict
+        hooks[f"{name}, 4 bits"] = both(rounded_cache(4, "token", [0] if kept else []), evict)
+    return hooks
+
+
+def both(first: Hook, second: Hook) -> Hook:
+    """One change after the other."""
+
+    def hook(module: Any, call: AttentionCall) -> AttentionCall:
+        return second(module, first(module, call))
+
+    return hook
+
+
+def bytes_a_token(lm: LanguageModel, policy: str, parameters: Parameters) -> float:
+    """Bytes of keys and values for each token of a text of `length`, without the few of scales; sliding layers are
+    counted like the others."""
+    config = lm.config.get_text_config()
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    numbers = 2 * config.num_hidden_layers * groups * size
+    length, bound = parameters.length, parameters.window + 1
+    bits = next((b for b in BITS if f"{b} bits" in policy), WHOLE)
+    held = min(length, bound) if "newest" in policy else length
+    exact = 1 if "exact" in policy or (policy.startswith("the first") and bits < WHOLE) else 0
+    return numbers * ((held - exact) * bits + exact * WHOLE) / 8 / length
+
+
+MEASUREMENT = Measurement(
+    claim="compression",
+    parameters=Parameters,
+    passages=lambda _: [texts.long_text()],
+    run=run,
+    judge=judge,
+)
+MEASUREMENTS = (MEASUREMENT,)
