@@ -1,4 +1,5 @@
-"""The directive `{claim-summary} <claim>`: what a chapter is about and what came out, under its title.
+"""The directive `{claim-summary} <claim>`: what a chapter is about and what came out, under its title; and the same
+for search engines and for previews of links.
 
 On a page of another model, `book/models/<slug>/...`, it shows the records of that model alone.
 """
@@ -26,10 +27,22 @@ class ClaimSummary(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         try:
-            return [self.summary(self.arguments[0])]
+            return [*self.tags(self.arguments[0]), self.summary(self.arguments[0])]
         except FirstTokenError as error:
             logger.warning("%s", error, location=self.get_location(), type="result")
             return []
+
+    def tags(self, name: str) -> list[nodes.Node]:
+        """What search engines, previews of links and the book's own search read."""
+        claim = claims.claim(name)
+        title = next((heading.astext() for heading in self.state.document.findall(nodes.title)), claim.statement)
+        return [
+            nodes.meta("", name="description", content=claim.statement),
+            nodes.meta("", name="keywords", content=", ".join(claim.keywords)),
+            nodes.meta("", property="og:type", content="article"),
+            nodes.meta("", property="og:title", content=title),
+            nodes.meta("", property="og:description", content=claim.statement),
+        ]
 
     def summary(self, name: str) -> nodes.container:
         claim = claims.claim(name)

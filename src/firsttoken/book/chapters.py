@@ -23,8 +23,9 @@ import nbformat
 from firsttoken import claims
 from firsttoken.book.addresses import address, hide_folders, refuse_shared_addresses, shown, title
 from firsttoken.book.ahead import Ahead
+from firsttoken.book.prose import leave_out_other_models
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import ROOT, write_atomically
+from firsttoken.files import ROOT, slug, write_atomically
 from firsttoken.parameters import Parameter, renamed
 
 
@@ -233,6 +234,10 @@ def write_index(model: str, folder: Path) -> None:
         write_atomically(folder / "index.md", f"# {name}\n\n{text}\n\n{lines}\n")
 
 
+def _has_default_models(chapter: str, model: str, root: Path) -> bool:
+    return bool(parameters(chapter, root)["model"].value == model)
+
+
 def _keep_aside(partial: Path, failed: Path) -> None:
     if partial.exists():
         failed.parent.mkdir(exist_ok=True)
@@ -253,6 +258,8 @@ def _remove_partials(out: Path) -> None:
 def _without_paths(executed: Path, notebook: Path, values: Mapping[str, Any], root: Path) -> str:
     """The executed notebook as text; where its files lie on this machine is nobody's business."""
     content = nbformat.read(executed, as_version=4)
+    if "model" in values and not _has_default_models(notebook.stem, values["model"], root):
+        leave_out_other_models(content, [slug(name.strip()) for name in str(values["model"]).split(",")])
     content.metadata.papermill.update(
         input_path=notebook.relative_to(root).as_posix(), output_path=None, environment_variables={}
     )

@@ -12,6 +12,7 @@ from firsttoken import claims
 from firsttoken.book.addresses import shown
 from firsttoken.claims.base import SIGNS
 from firsttoken.measures.measurement import BOS_IS_NATIVE
+from firsttoken.model_names import model_name
 from firsttoken.plots import Display, table
 from firsttoken.records import Record, Status
 from firsttoken.records.numbers import NOT_RUN
@@ -30,7 +31,7 @@ def verdict(record: Record | None) -> Display:
     judged = None if record is None else claims.verdict(record)
     status: Status = "inconclusive"
     if record is not None and record.provenance.get(QUICK):
-        title = f"none, a first look ({record.model})"
+        title = f"none, a first look ({_name(record)})"
         sentence = "Fewer and shorter texts than the claim asks for; run the chapter without `quick` for a verdict."
     elif record is None or judged is None:
         title, sentence = (
@@ -39,13 +40,18 @@ def verdict(record: Record | None) -> Display:
         )
     else:
         status = judged.status
-        title, sentence = f"{judged.status} ({record.model})", judged.sentence
+        title, sentence = f"{judged.status} ({_name(record)})", judged.sentence
     sign = SIGNS[status]
     html = (
         f'<div class="admonition {_BOXES[status]} verdict-box themed"><p class="admonition-title">'
         f'<span aria-hidden="true">{sign}</span> Verdict: {escape(title)}</p><p>{escape(sentence)}</p></div>'
     )
     return Display(html, f"{sign} Verdict: {title}. {sentence}")
+
+
+def _name(record: Record) -> str:
+    own = (record.provenance.get("model") or {}).get("name", "")
+    return model_name(record.model, shown(own) if own else "").name
 
 
 def verdicts(chapter: str, records: Iterable[Record]) -> Display:

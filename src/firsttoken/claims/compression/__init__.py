@@ -27,5 +27,6 @@ CLAIM = Claim(
         "in for tasks, and nothing is trained again after a change, which would win back a part of every loss."
     ),
     would_change="A model in which heads at rest cost more than others of their layers, at the same share.",
+    keywords=("pruning", "sparsity", "quantization", "GQA", "head-importance", "efficiency"),
     quick={"windows": 4, "length": 128, "draws": 2},
 )

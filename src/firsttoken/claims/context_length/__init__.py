@@ -29,4 +29,5 @@ CLAIM = Claim(
     would_change=(
         "The same lengths on a budget at which sinks form without BOS: more tokens, longer contexts, several seeds."
     ),
+    keywords=("pretraining", "window", "length", "scaling"),
 )

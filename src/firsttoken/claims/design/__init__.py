@@ -27,4 +27,5 @@ CLAIM = Claim(
         "nothing has been run."
     ),
     would_change="The same designs in models trained on text, with their loss at equal tokens beside the sink.",
+    keywords=("softmax1", "gated", "gpt-oss", "off-by-one", "register", "alternatives"),
 )

@@ -27,5 +27,6 @@ CLAIM = Claim(
         "Models and passages on which weakening the sink surely does more, or surely no more, than matched noise on "
         "the other scores."
     ),
+    keywords=("causal", "intervention", "steering", "temperature"),
     quick={"passages": 4, "calibration_passages": 3, "edits_per_text": 1},
 )

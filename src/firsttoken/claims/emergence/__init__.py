@@ -20,4 +20,5 @@ CLAIM = Claim(
         "When sinks appear in models of useful size. A short training on code has its own schedule, and what is "
         "changed is changed one at a time."
     ),
+    keywords=("optimizer", "learning-rate", "weight-decay", "training-dynamics"),
 )

@@ -26,5 +26,6 @@ CLAIM = Claim(
     would_change=(
         "A sink moved by its strength alone, with the text unchanged, that leaves the sensitivity where it was."
     ),
+    keywords=("gradient", "over-squashing", "sensitivity"),
     quick={"passages": 4},
 )

@@ -26,5 +26,6 @@ CLAIM = Claim(
         "Models without a sink, by gating or learned sink logits, that need the first tokens in the window all the "
         "same."
     ),
+    keywords=("StreamingLLM", "eviction", "H2O", "kvpress", "sliding-window", "key-value"),
     quick={"windows": 2, "length": 320, "needle_length": 256},
 )

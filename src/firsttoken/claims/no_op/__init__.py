@@ -29,5 +29,6 @@ CLAIM = Claim(
         "The paper's own head in Gemma 7B, run with the same search, or heads that rest on the first token and still "
         "add as much as elsewhere."
     ),
+    keywords=("dormant", "inactive", "if-else", "gating", "value"),
     quick={"passages": 12, "norm_passages": 4, "tested": 1},
 )

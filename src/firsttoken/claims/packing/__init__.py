@@ -32,4 +32,5 @@ CLAIM = Claim(
         "The paper's combinations on its number of tokens, with several seeds: above all, whether models without BOS "
         "form a sink then."
     ),
+    keywords=("document-masking", "intra-document", "concatenation", "pretraining"),
 )

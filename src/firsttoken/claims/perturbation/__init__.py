@@ -29,5 +29,6 @@ CLAIM = Claim(
         "A larger model that keeps its sink under such an edit and spreads it as far as without one, or the same "
         "spread after a change that leaves the sink alone and disturbs as much."
     ),
+    keywords=("over-mixing", "oversmoothing", "robustness", "sensitivity"),
     quick={"edits": 24},
 )

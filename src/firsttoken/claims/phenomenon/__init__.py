@@ -19,4 +19,5 @@ CLAIM = Claim(
         "What the sink is for, or that other texts look alike: it is one short passage without an interval. The count "
         "of heads depends on the threshold."
     ),
+    keywords=("BOS", "heatmap", "visualization", "heads"),
 )

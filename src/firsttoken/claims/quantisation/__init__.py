@@ -23,5 +23,6 @@ CLAIM = Claim(
     would_change=(
         "The same comparison on unquantised weights, in several families, with the cache rounded in earnest."
     ),
+    keywords=("quantization", "KIVI", "int8", "outliers", "massive-activations", "IntactKV", "KVSink"),
     quick={"passages": 4},
 )

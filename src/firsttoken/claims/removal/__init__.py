@@ -32,5 +32,6 @@ CLAIM = Claim(
     would_change=(
         "The paper's tasks on Gemma 7B, with an arm that keeps the beginning of the text and takes only the sink away."
     ),
+    keywords=("ablation", "knockout", "zero-shot", "tokenizer"),
     quick={"passages": 6, "needle_length": 256},
 )

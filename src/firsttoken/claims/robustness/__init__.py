@@ -29,5 +29,6 @@ CLAIM = Claim(
         "A control that harms the loss as much and leaves the sink: if it moves predictions as far, the sink is not "
         "what protects."
     ),
+    keywords=("adversarial", "typos", "attack", "jailbreak", "repeated-token"),
     quick={"passages": 6, "candidates": 6},
 )

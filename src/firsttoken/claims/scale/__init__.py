@@ -20,5 +20,6 @@ CLAIM = Claim(
         "BOS as well as in size, and none is near the paper's."
     ),
     would_change=("One pass over LLaMa 3.1 405B, or a family of models that differ in size alone."),
+    keywords=("Llama", "size", "parameters", "405B"),
     quick={"passages": 24},
 )

@@ -26,5 +26,6 @@ CLAIM = Claim(
         "A model trained with BOS fixed that keeps its sink under another first token, or one trained without that "
         "loses it there."
     ),
+    keywords=("token-identity", "rotary", "RoPE", "position"),
     quick={"passages": 6},
 )

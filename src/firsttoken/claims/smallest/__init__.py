@@ -29,4 +29,5 @@ CLAIM = Claim(
         "be seen, and its answer on text length is a toy's."
     ),
     would_change="The same count on another task with a head that is busy now and then, and with more than one layer.",
+    keywords=("toy", "backcopy", "bigram", "trigger"),
 )

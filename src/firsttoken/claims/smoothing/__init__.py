@@ -21,5 +21,6 @@ CLAIM = Claim(
         "and what is left of a row without its first entry becomes more uneven, not less."
     ),
     would_change=("The maps of Gemma 7B itself, and one measure of smoothness named by the paper."),
+    keywords=("entropy", "oversmoothing", "Rényi", "rank"),
     quick={"passages": 8},
 )

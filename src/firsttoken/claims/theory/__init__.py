@@ -30,5 +30,6 @@ CLAIM = Claim(
     would_change=(
         "A bound close enough to the measured Jacobian that a change of the sink predicts a change of the sensitivity."
     ),
+    keywords=("over-squashing", "rank-collapse", "bound", "proof"),
     quick={"passages": 4, "bounded": 1, "repeats": 64},
 )
