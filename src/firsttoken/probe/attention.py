@@ -14,6 +14,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 CHUNK = 1024  # queries at a time, wherever scores or an additive mask must exist for a moment
 
@@ -118,14 +119,19 @@ def log_sum_exp(logits: Tensor, sink_logits: Tensor | None) -> Tensor:
     return torch.logsumexp(logits, dim=-1)
 
 
-def attend(call: AttentionCall) -> tuple[Tensor, Tensor]:
+def attend(call: AttentionCall, plain: bool = False) -> tuple[Tensor, Tensor]:
     """Attention output and log-sum-exp by the fastest exact way there is for this call.
+
+    Args:
+        plain: by plain tensor operations, which have every derivative: fused kernels have no second one and none in
+            forward mode. Inside a level of forward mode, it is so in any case.
 
     Returns:
         output  # (batch, head, query, value_dim), dtype of the query
         lse     # (batch, head, query), float32; -inf where a row may attend to nothing
     """
-    if call.softcap is None and call.sink_logits is None and _is_boolean(call.mask):
+    plain = plain or forward_ad._current_level >= 0
+    if not plain and call.softcap is None and call.sink_logits is None and _is_boolean(call.mask):
         backend = _backend(call.query.device.type, call.query.dtype, call.mask is None, call.query.shape[-1])
         if backend is not None:
             return backend(call)

@@ -57,6 +57,7 @@ class Probe:
     _unreadable: dict[int, str] = field(default_factory=dict)  # layer -> why its numbers would be wrong
     _passes: Passes = field(default_factory=Passes)
     _pass: int = -1  # the one that the numbers are from
+    _eager: bool = False  # whether the model computes attention by plain operations without the probe
     _seen_now: set[int] = field(default_factory=set)  # layers of this pass
 
     @property
@@ -150,7 +151,7 @@ class Probe:
         call = _as_call(module, query, key, value, attention_mask, scaling, is_causal, kwargs, held)
         if self.hook is not None:
             call = self.hook(module, call)
-        output, lse = attend(call)
+        output, lse = attend(call, plain=self._eager and torch.is_grad_enabled())
         if layer is not None and not getattr(module, "is_cross_attention", False):
             with torch.no_grad():
                 self._note(layer, call, lse.detach(), key.shape[2], held)
@@ -234,6 +235,7 @@ def probe(
             "probe cannot see it; choose a model that uses it, such as Llama, Qwen, Gemma, GPT-2, OPT or Pythia."
         )
     new_probe = Probe(torch.as_tensor(keys), entropy, renyi2, hook, kind)
+    new_probe._eager = model.config._attn_implementation == "eager"
     with new_probe._passes.watch(model), attention_function(model, new_probe._see):
         yield new_probe
 
