@@ -78,9 +78,11 @@ def write_gguf(
     pre: str = "llama-bpe",
     keys: Sequence[Callable[[GGUFWriter], None]] = (),
     kind: GGMLQuantizationType = GGMLQuantizationType.F32,
+    blocks: dict[str, np.ndarray] | None = None,
 ) -> Path:
     """
     Args:
+        blocks: the bytes of the matrices, for kinds that the `gguf` package reads and does not write.
         kind: of the matrices; vectors are float32 in any case, as llama.cpp has them.
         keys: called with the writer, to add what a test is about.
     """
@@ -109,7 +111,7 @@ def write_gguf(
         if kind == GGMLQuantizationType.F32 or plain.ndim == 1:
             writer.add_tensor(name, plain)
         else:
-            writer.add_tensor(name, quants.quantize(plain, kind), raw_dtype=kind)
+            writer.add_tensor(name, quants.quantize(plain, kind) if blocks is None else blocks[name], raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter, quants
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, quants
 from transformers import PreTrainedModel
 
 from firsttoken import models
@@ -95,6 +95,35 @@ def test_every_quantisation_is_dequantised_as_the_format_says(tmp_path: Path, ki
         np.testing.assert_array_equal(loaded[name], expected, err_msg=name)
         changed += not np.array_equal(expected, array)
     assert (changed == 0) == (kind == "F32")
+    assert kind in lm.quantisation
+
+
+# Kinds that the `gguf` package turns into numbers and does not make; their blocks are of 256 numbers.
+READ_ONLY = (
+    "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S",
+    "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", READ_ONLY)
+def test_every_quantisation_of_llama_cpp_is_read_as_the_format_says(tmp_path: Path, kind: str) -> None:
+    """Blocks of random bytes, small enough that every half-precision scale in them is a number."""
+    type_ = GGMLQuantizationType[kind]
+    size, bytes_ = GGML_QUANT_SIZES[type_]
+    model = small_llama(hidden_size=256, intermediate_size=256, head_dim=64, num_key_value_heads=4)
+    generator = np.random.default_rng(0)
+    blocks = {
+        name: generator.integers(0, 0x3C, (array.shape[0], array.shape[1] // size * bytes_), dtype=np.uint8)
+        for name, array in tensors_of(model).items()
+        if array.ndim > 1
+    }
+    lm = models.load(str(write_gguf(tmp_path / "a.gguf", model, kind=type_, blocks=blocks)))
+    loaded = tensors_of(lm.model)
+    for name, block in blocks.items():
+        expected = quants.dequantize(block, type_)
+        assert np.isfinite(expected).all()
+        assert len(np.unique(expected)) > 8
+        np.testing.assert_array_equal(loaded[name], expected, err_msg=name)
     assert kind in lm.quantisation
 
 
