@@ -79,9 +79,13 @@ def write_gguf(
     keys: Sequence[Callable[[GGUFWriter], None]] = (),
     kind: GGMLQuantizationType = GGMLQuantizationType.F32,
     blocks: dict[str, np.ndarray] | None = None,
+    vocabulary: Sequence[str] = VOCABULARY,
+    merges: Sequence[str] = MERGES,
+    tokenizer: Callable[[GGUFWriter], None] | None = None,
 ) -> Path:
     """
     Args:
+        tokenizer: writes the keys of another kind of tokenizer.
         blocks: the bytes of the matrices, for kinds that the `gguf` package reads and does not write.
         kind: of the matrices; vectors are float32 in any case, as llama.cpp has them.
         keys: called with the writer, to add what a test is about.
@@ -97,13 +101,16 @@ def write_gguf(
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(VOCABULARY)
-    writer.add_token_types([3, 3] + [1] * (len(VOCABULARY) - 2))
-    writer.add_token_merges(MERGES)
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
+    if tokenizer is not None:
+        tokenizer(writer)
+    else:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(pre)
+        writer.add_token_list(vocabulary)
+        writer.add_token_types([3, 3] + [1] * (len(vocabulary) - 2))
+        writer.add_token_merges(merges)
+        writer.add_bos_token_id(0)
+        writer.add_eos_token_id(1)
     for add in keys:
         add(writer)
     for name, array in (tensors_of(model) if tensors is None else tensors).items():

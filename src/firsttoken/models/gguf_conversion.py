@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from firsttoken.files import cache_folder
 from firsttoken.models.gguf_header import GgufHeader, read_gguf_header
+from firsttoken.models.gguf_split import split_of
 from firsttoken.models.quiet import no_progress_bar
 from firsttoken.models.rope_factors import rope_parameters
 from firsttoken.models.weight_check import refuse_incomplete
@@ -44,7 +45,7 @@ _WHOLE_WORDS_AND_BOS = frozenset(
 _BOS_ONLY = frozenset({"chameleon"})
 _BOS_BY_MODEL = {"llama": True, "bert": True, "t5": False, "rwkv": False}
 # Raised when a folder made before would now be made otherwise.
-RULES = "2-"
+RULES = "3-"
 
 
 def adds_bos(header: GgufHeader) -> bool | None:
@@ -56,18 +57,17 @@ def adds_bos(header: GgufHeader) -> bool | None:
     return _BOS_BY_MODEL.get(str(header.keys.get("tokenizer.ggml.model")))
 
 
-def dequantised_folder(name: str, file: Path, fingerprint: str, rules: str = RULES) -> Path:
+def dequantised_folder(name: str, file: Path, fingerprint: str) -> Path:
     """The folder for a GGUF file, made at the first call.
 
     Args:
         name: the model's name, for sentences.
         fingerprint: the file's sha256.
-        rules: empty for a file that none of the rules above has anything to say about.
 
     Raises:
         FirstTokenError: the file is damaged, a part of a model, or lacks parameters. Nothing stays in the cache.
     """
-    folder = cache_folder() / f"{fingerprint[:16]}-float32-{rules}transformers-{transformers.__version__}"
+    folder = cache_folder() / f"{fingerprint[:16]}-float32-{RULES}transformers-{transformers.__version__}"
     if (folder / "config.json").exists():
         return folder
     header = read_gguf_header(file)
@@ -93,10 +93,14 @@ def dequantised_folder(name: str, file: Path, fingerprint: str, rules: str = RUL
 def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
     told: dict[str, Any] = {"gguf_file": "model.gguf"}
     prepends = adds_bos(header)
+    byte_level = header.keys.get("tokenizer.ggml.model") == "gpt2"
+    split = split_of(header.keys.get("tokenizer.ggml.pre"), name) if byte_level else None
     # The reader keeps this setting where the file has no key for it.
     bos: dict[str, Any] = {} if prepends is None else {"add_bos_token": prepends}
     with no_progress_bar():
         tokenizer = AutoTokenizer.from_pretrained(source, **told, **bos)
+        if split is not None:
+            tokenizer.backend_tokenizer.pre_tokenizer = split
         if header.keys.get("tokenizer.ggml.pre") in _WHOLE_WORDS_AND_BOS:
             tokenizer.backend_tokenizer.model.ignore_merges = True
         tokenizer.save_pretrained(target)

@@ -27,7 +27,7 @@ from firsttoken.models import family, gguf_parts
 from firsttoken.models.bundled import BUNDLED, gguf_file
 from firsttoken.models.checkpoint import open_checkpoint
 from firsttoken.models.fingerprints import file_sha256, folder_fingerprint
-from firsttoken.models.gguf_conversion import RULES, dequantised_folder
+from firsttoken.models.gguf_conversion import dequantised_folder
 from firsttoken.models.gguf_header import read_gguf_header
 from firsttoken.models.loading_errors import explain_loading
 from firsttoken.models.out_of_memory import explain_out_of_memory
@@ -345,5 +345,4 @@ def _weights_folder(lm: LanguageModel) -> str:
     if lm.gguf is None:
         return lm.path
     with explain_loading(lm.name):
-        rules = "" if lm.source == "bundled" else RULES
-        return str(dequantised_folder(lm.name, Path(lm.path, lm.gguf), lm.fingerprint, rules))
+        return str(dequantised_folder(lm.name, Path(lm.path, lm.gguf), lm.fingerprint))

@@ -1,0 +1,102 @@
+"""Tokenizers out of GGUF files, against what they were made from."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+from gguf import GGUFWriter
+from tokenizers.pre_tokenizers import ByteLevel
+
+from firsttoken import models, texts
+from firsttoken.errors import FirstTokenError
+from firsttoken.models.gguf_split import _KIND_OF, _PATTERNS, split_of
+from small_gguf import small_llama, tensors_of, write_gguf
+
+TEXT = "In 12345 days I'LL pay  3€\n\nDr. Ōsaka's naïve CamelCase: x_1==22"
+# The pieces by the models' own tokenizer.json; a space belongs to the word behind it.
+PIECES = {
+    "gpt-2": "In| 12345| days| I|'|LL| pay| | 3|€|\n|\n|Dr|.| Ōsaka|'s| naïve| CamelCase|:| x|_|1|==|22",
+    "smollm": "In| |1|2|3|4|5| days| I|'|LL| pay|  |3|€|\n|\n|Dr|.| Ōsaka|'s| naïve| CamelCase|:| x|_|1|==|2|2",
+    "llama-bpe": "In| |123|45| days| I|'LL| pay| | |3|€\n\n|Dr|.| Ōsaka|'s| naïve| CamelCase|:| x|_|1|==|22",
+    "qwen2": "In| |1|2|3|4|5| days| I|'LL| pay| | |3|€\n\n|Dr|.| Ōsaka|'s| naïve| CamelCase|:| x|_|1|==|2|2",
+    "tekken": "In| |1|2|3|4|5| days| I|'LL| pay| | |3|€\n\n|Dr|.| Ōsaka|'s| naïve| Camel|Case|:| x|_|1|==|2|2",
+    "gpt-4o": "In| |123|45| days| I'LL| pay| | |3|€\n\n|Dr|.| Ōsaka's| naïve| Camel|Case|:| x|_|1|==|22",
+}
+
+
+@pytest.mark.parametrize("pre", PIECES)
+def test_text_is_cut_as_the_file_asks(pre: str) -> None:
+    cut = split_of(pre, "a model").pre_tokenize_str(TEXT)
+    assert "".join(TEXT[start:end] for _, (start, end) in cut) == TEXT
+    assert "|".join(TEXT[start:end] for _, (start, end) in cut) == PIECES[pre]
+
+
+def test_patterns_are_those_of_transformers() -> None:
+    mapping: Any = pytest.importorskip("transformers.integrations.gguf.gguf_tokenizer_mapping")
+    known = mapping.GGUF_PRE_TOKENIZER_SPLITS
+    assert len(known) > 20
+    for name, pattern in known.items():
+        assert _PATTERNS[_KIND_OF[name]] == pattern, name
+
+
+def test_merges_do_not_cross_the_cuts(tmp_path: Path) -> None:
+    """A vocabulary that would merge five digits into one token."""
+    numbers = ["12", "123", "1234", "12345"]
+    merges = ["1 2", "12 3", "123 4", "1234 5"]
+    expected = {"gpt-2": ["12345"], "llama-bpe": ["123", "4", "5"], "starcoder": list("12345"), "qwen2": list("12345")}
+    for pre, tokens in expected.items():
+        model = small_llama(vocab_size=265)
+        vocabulary = ["<|begin|>", "<|end|>", *sorted(ByteLevel.alphabet()), "th", "the", *numbers, "<|pad|>"]
+        lm = models.load(
+            str(write_gguf(tmp_path / f"{pre}.gguf", model, pre=pre, vocabulary=vocabulary, merges=merges))
+        )
+        ids = lm.tokenizer("12345", add_special_tokens=False).input_ids
+        assert lm.tokenizer.convert_ids_to_tokens(ids) == tokens, pre
+
+
+def test_an_unknown_cut_is_refused(tmp_path: Path) -> None:
+    lm = models.load(str(write_gguf(tmp_path / "a.gguf", small_llama(), pre="bloom")))
+    with pytest.raises(FirstTokenError, match="wants its text cut as 'bloom' does, which is not known here"):
+        _ = lm.tokenizer
+
+
+def test_a_bundled_model_reads_line_breaks_before_digits_as_its_vocabulary_does() -> None:
+    """smollm2-135m cuts digits off first, so that two line breaks before one stay together; GPT-2's way parts them."""
+    tokenizer = models.load("smollm2-135m").tokenizer
+    assert tokenizer.tokenize("step.\n\n12 of\n  3") == ["step", ".", "ĊĊ", "1", "2", "Ġof", "ĊĠĠ", "3"]
+    assert tokenizer.tokenize("step.\n\nTwo") == ["step", ".", "Ċ", "Ċ", "Two"]
+
+
+def test_a_sentencepiece_vocabulary_gives_the_tokens_of_sentencepiece(tmp_path: Path) -> None:
+    passages = [passage.text for passage in texts.passages()]
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(passages[:80]), model_writer=trained, model_type="bpe", vocab_size=800,
+        byte_fallback=True, unk_id=0, bos_id=1, eos_id=2, normalization_rule_name="identity",
+        remove_extra_whitespaces=False, minloglevel=2,
+    )  # fmt: skip
+    processor = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
+    size = processor.get_piece_size()
+    kinds = [
+        2 if processor.is_unknown(i) else 3 if processor.is_control(i) else 6 if processor.is_byte(i) else 1
+        for i in range(size)
+    ]
+
+    def vocabulary(writer: GGUFWriter) -> None:
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list([processor.id_to_piece(i) for i in range(size)])
+        writer.add_token_scores([processor.get_score(i) for i in range(size)])
+        writer.add_token_types(kinds)
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_unk_token_id(0)
+
+    model = small_llama(vocab_size=size, bos_token_id=1, eos_token_id=2)
+    lm = models.load(str(write_gguf(tmp_path / "a.gguf", model, tensors_of(model), tokenizer=vocabulary)))
+    for text in [*passages[80:], "Two\n\nlines,  two spaces and 東京 🙂", "ünïcödé 12345"]:
+        assert lm.tokenizer(text, add_special_tokens=False).input_ids == processor.encode(text), text
+    assert lm.prefix("auto") == [1], "llama.cpp puts BOS first where the file does not say otherwise"
