@@ -157,3 +157,16 @@ def test_generated_language_is_a_corpus_that_is_the_same_everywhere() -> None:
     assert sum(map(len, texts[:-1])) < 300_000 <= sum(map(len, texts))
     # Text, tokenizer and tokens; a new version of `tokenizers` that moves it makes another corpus.
     assert corpus.hash == "d776d4a99fc6efed"
+
+
+def test_files_in_another_encoding_are_decoded_or_refused(folder: Path) -> None:
+    """UTF-16 with its mark is text; Latin-1 is not taken for UTF-8 with holes."""
+    (folder / "wide.txt").write_text("Wide: naïve ⟨bos⟩, " * 20, encoding="utf-16")
+    corpus = open_corpus(CorpusSpec(str(folder), vocabulary=400))
+    tokenizer = corpus.tokenizer(with_bos=False)
+    documents = [tokenizer.decode(corpus.document(n).tolist()) for n in range(len(corpus.ends))]
+    assert any(text.startswith("Wide: naïve ⟨bos⟩") for text in documents)
+    open_corpus.cache_clear()
+    (folder / "old.txt").write_bytes("na\xefve ".encode("latin-1") * 40)
+    with pytest.raises(FirstTokenError, match=r"old\.txt is no text in UTF-8 \(byte 2\); save it as UTF-8"):
+        open_corpus(CorpusSpec(str(folder), vocabulary=400))

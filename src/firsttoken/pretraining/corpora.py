@@ -32,6 +32,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.files import cache_folder
 from firsttoken.pretraining import generated_language
 from firsttoken.texts import hub
+from firsttoken.texts.reading import read_text
 
 BOS, EOS = 0, 1
 VALIDATION = 20  # one document in so many is held out
@@ -146,7 +147,7 @@ def _text(spec: CorpusSpec) -> tuple[Iterator[str], str]:
             files = [path] if path.is_file() else [f for f in path.rglob("*") if f.suffix in (".txt", ".md", ".py")]
         contents = _by_content(files)
         digest = hashlib.sha256(b"".join(bytes.fromhex(name) for name in contents)).hexdigest()
-        texts = _read(contents)
+        texts = _read_installed(contents) if spec.source in _INSTALLED else map(read_text, contents.values())
         if spec.source == "python-functions":
             texts = (part for text in texts for part in functions(text))
         return _first(texts, limit), _key(spec, digest)
@@ -180,7 +181,8 @@ def _by_content(files: list[Path]) -> dict[str, Path]:
     return dict(sorted(by_hash.items()))
 
 
-def _read(contents: dict[str, Path]) -> Iterator[str]:
+def _read_installed(contents: dict[str, Path]) -> Iterator[str]:
+    """Files that nobody here wrote: a few of them, made to test other encodings, are no UTF-8."""
     for file in contents.values():
         yield file.read_text(encoding="utf-8", errors="replace")
 
