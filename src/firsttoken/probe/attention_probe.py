@@ -98,12 +98,12 @@ class Probe:
     def _stack(self, by_layer: dict[int, Tensor], missing: str | None = None) -> Tensor:
         if missing:
             raise FirstTokenError(f"The probe was not asked for this: call probe(model, {missing}).")
+        self._check_readable()
         if not by_layer:
             raise FirstTokenError(
                 f"The probe saw no attention in {self.model_class}: run the model inside the `with` block; if you "
                 "did, this model has no attention layers or computes attention outside transformers' interface."
             )
-        self._check_readable()
         tensors = [by_layer[layer] for layer in sorted(by_layer)]
         for what, axis in (("heads", 1), ("queries", 2)):
             if len(sizes := [t.shape[axis] for t in tensors]) != sizes.count(sizes[0]):
@@ -170,19 +170,24 @@ class Probe:
             if self._passes.whole:
                 for store in (*stores, self._unreadable):
                     store.clear()
+        other_keys = held is None and self._passes.tokens not in (None, keys)
         if layer in self._seen_now:
             # Two calls with one map, as differential attention makes them for two halves of the values, are one.
-            before = self._columns[layer]
-            self._measure(layer, call, lse)
-            if before.shape != self._columns[layer].shape or not torch.equal(before, self._columns[layer]):
+            before, same = self._columns.get(layer), False
+            if before is not None and not other_keys:
+                self._measure(layer, call, lse)
+                same = before.shape == self._columns[layer].shape and torch.equal(before, self._columns[layer])
+            if not same:
                 self._unreadable[layer] = (
                     "attends more than once in a pass (a shared block, a loop, or cross-attention)"
                 )
             return
         self._seen_now.add(layer)
         self._unreadable.pop(layer, None)
-        if held is None and self._passes.tokens not in (None, keys):
+        if other_keys:
+            # Other keys than the text's tokens, such as patches of bytes, which may be fewer than were asked for.
             self._unreadable[layer] = f"attends to {keys} keys in a text of {self._passes.tokens} tokens"
+            return
         self._measure(layer, call, lse)
 
     def _check_readable(self) -> None:
