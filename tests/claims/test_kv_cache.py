@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import AutoConfig, DynamicCache
 
 from fake import LETTERS, fake_lm
 from firsttoken import models, texts
@@ -24,7 +24,7 @@ from firsttoken.models.anatomy import rotate_half, rotations
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, plain_scores
 from firsttoken.records import Record
-from tiny import tiny_model
+from tiny import ARCHITECTURES, sharp_model, tiny_model
 
 LENGTH = 40
 IDS = torch.randint(3, 97, (2, LENGTH), generator=torch.Generator().manual_seed(0))
@@ -155,6 +155,26 @@ def test_throwing_away_equals_masks(name: str, sinks: int, prefill: int) -> None
         assert (original - expected).abs().max() > 1e-3, "positions matter"
     else:
         torch.testing.assert_close(original, expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma", "cohere", "helium", "olmo"])
+def test_renumbered_keys_are_those_of_a_text_of_its_own(name: str) -> None:
+    """In one layer a key depends on its token and place alone, so the cache is a fresh text of the tokens it holds.
+
+    Cohere and Helium turn neighbouring components of a head, the others its halves.
+    """
+    tiny = ARCHITECTURES[name]
+    model = sharp_model(AutoConfig.for_model(tiny.model_type, **(tiny.base | tiny.extra | {"num_hidden_layers": 1})))
+    sinks, window = 2, 8
+    with torch.no_grad():
+        with probe(model, hook=evicting(model, Policy(window, "sinks", sinks, "cache"))):
+            masked = model(IDS, use_cache=False).logits
+        thrown = stream(model, IDS, window, sinks, 5)
+        for query in range(window, LENGTH):
+            held = torch.cat([IDS[:, :sinks], IDS[:, query - (window - sinks) + 1 : query + 1]], dim=1)
+            expected = model(held, use_cache=False).logits[:, -1]
+            torch.testing.assert_close(masked[:, query], expected, atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(thrown[:, query], expected, atol=1e-4, rtol=1e-3)
 
 
 def test_throwing_away_equals_masks_in_a_real_model() -> None:

@@ -90,7 +90,9 @@ def test_refuses_models_that_read_later_tokens(tmp_path: Path, kind: str) -> Non
 
 def test_says_by_how_much_logits_change(monkeypatch: pytest.MonkeyPatch) -> None:
     original = attention_probe.attend
-    monkeypatch.setattr(attention_probe, "attend", lambda call: original(replace(call, scale=2 * call.scale)))
+    monkeypatch.setattr(
+        attention_probe, "attend", lambda call, plain=False: original(replace(call, scale=2 * call.scale))
+    )
     with pytest.raises(FirstTokenError, match=r"logits change by \d\.\d+ of the largest one"):
         check.examine(tiny_model("llama"), "a model")
 
