@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from firsttoken import estimates, files, models, records
-from firsttoken.claims.scale import families, figures, verdict
+from firsttoken.claims.scale import families, figures, pairs, verdict
 from firsttoken.claims.scale import measure as scale
 from firsttoken.measures import first_token_summary
 from firsttoken.measures.first_token_summary import Parameters
@@ -94,3 +94,26 @@ def test_figures_can_be_drawn_for_one_model_and_for_many() -> None:
     for measured in ([record("m-1b", 1e9)], [record(f"m-{i}b", i * 1e9, 0.1 * i) for i in range(1, 6)]):
         for display in (figures.by_size(measured), figures.by_shape(measured), figures.along_depth(measured)):
             assert "<svg" in display.html
+
+
+def test_pairs_of_a_family_are_compared_passage_by_passage() -> None:
+    """Against differences by hand; models of another family, or on other texts, make no pair."""
+
+    def sized(name: str, size: int, shift: float, texts: str = "t") -> Record:
+        mass = [0.3 + 0.01 * n + shift * (2 if n == 1 else 1) for n in range(4)]
+        values = {
+            "parameters": size,
+            "domains": ["fiction", "code", "news", "code"],
+            "by_passage": {measure: mass for measure in pairs.MEASURES},
+        }
+        return Record("scale", name, {}, values, {"texts_hash": texts, "model": {"name": name}})
+
+    records = [sized("org/a-1b", 10, 0.1), sized("org/a-100m", 1, 0.0), sized("org/b-2b", 20, 0.5)]
+    made = pairs.differences(records)
+    assert {(pair.larger.model, pair.smaller.model) for pair in made} == {("org/a-1b", "org/a-100m")}
+    by_text = {pair.texts: pair.difference for pair in made if pair.measure == "mass_first"}
+    assert by_text["prose"].value == pytest.approx(0.1, abs=1e-6)
+    assert by_text["code"].value == pytest.approx(0.15, abs=1e-6)
+    assert (by_text["code"].low, by_text["code"].high) == pytest.approx((0.1, 0.2), abs=1e-6)
+    assert by_text["code"].n == 2
+    assert pairs.differences([sized("org/a-1b", 10, 0.1, "other"), records[1]]) == []

@@ -54,7 +54,8 @@ def summary(alpha: Tensor, epsilon: float, seed: int = 0) -> JSON:
     """All that a record says about alpha, (passage, layer, head).
 
     `sink_rate` (threshold first, at epsilon) and `sink_rate_average_first`, `mass` (mean attention to the first
-    token), `by_epsilon`, `by_layer`, `by_passage`, and `alpha`, (layer, head), averaged over passages.
+    token), `by_epsilon`, `by_layer`, `by_passage` (the sink rate; beside it `by_passage_mass`, `by_passage_0.3`), and
+    `alpha`, (layer, head), averaged over passages.
     """
     by_epsilon: JSON = {"epsilon": list(EPSILONS)}
     for order in ("threshold_first", "average_first"):
@@ -70,6 +71,8 @@ def summary(alpha: Tensor, epsilon: float, seed: int = 0) -> JSON:
             "mass": _rounded(alpha.mean((0, 2))),
         },
         "by_passage": _rounded((alpha > epsilon).double().mean((1, 2))),
+        "by_passage_0.3": _rounded((alpha > 0.3).double().mean((1, 2))),
+        "by_passage_mass": _rounded(alpha.mean((1, 2))),
         "alpha": [_rounded(layer) for layer in alpha.mean(0)],
         "layers": alpha.shape[1],
         "heads": alpha.shape[2],

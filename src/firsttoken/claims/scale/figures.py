@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from firsttoken.claims.scale.families import by_family
 from firsttoken.claims.scale.measure import PAPER_SHAPES, paper_config
 from firsttoken.claims.scale.measure import size as size_of
+from firsttoken.claims.scale.pairs import Pair
 from firsttoken.claims.scale.verdict import PAPER_MODEL, in_words
 from firsttoken.estimates import interval
 from firsttoken.execution import cost
@@ -99,6 +101,43 @@ def by_shape(records: Sequence[Record], measure: str = "mass_first") -> Display:
         figsize=(11, 3.6),
         sharey=True,
     )
+
+
+def pair_table(pairs: Sequence[Pair]) -> Display:
+    """The larger model less the smaller one on the same passages, with what else differs between them."""
+    if not pairs:
+        return table([(NOT_RUN,)], ("pairs of one family",), "No two sizes of one family on the same passages")
+    rows = []
+    for pair in pairs:
+        rows.append(
+            (
+                f"{pair.larger.model} − {pair.smaller.model}",
+                pair.texts,
+                _MEASURES[pair.measure],
+                interval(asdict(pair.difference), "+.1%"),
+                str(pair.difference.n),
+            )
+        )
+    columns = ("one pair", "texts", "measure", "difference [95 % interval over passages]", "passages")
+    return table(rows, columns, "The larger model less the smaller, passage by passage")
+
+
+def pair_confounders(pairs: Sequence[Pair]) -> Display:
+    """What differs between the models of a pair besides size."""
+    models = {record.model: record for pair in pairs for record in (pair.smaller, pair.larger)}
+    rows = [
+        (
+            name,
+            in_words(record.values["parameters"]),
+            str(record.values["layers"]),
+            str(record.values["heads"]),
+            str(record.values["width"] // record.values["heads"]),
+            str(record.provenance["model"].get("quantisation") or "none"),
+        )
+        for name, record in models.items()
+    ]
+    columns = ("model", "parameters", "layers", "heads in each", "width over heads", "weights")
+    return table(rows, columns, "What else differs within a pair")
 
 
 def along_depth(records: Sequence[Record]) -> Display:

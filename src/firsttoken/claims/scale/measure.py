@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from transformers import LlamaConfig, PreTrainedConfig
 
+from firsttoken import texts
 from firsttoken.claims.scale.verdict import judge
 from firsttoken.estimates import JSON
 from firsttoken.execution import cost
@@ -29,8 +30,9 @@ PAPER_SHAPES = {
 
 
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str], counted: Record) -> JSON:
-    """`mass_first`, `sink_rate` at the paper's epsilon and `sink_rate_0.3`, two of them by layer, and the size of the
-    model in parameters, layers, width and heads.
+    """`mass_first`, `sink_rate` at the paper's epsilon and `sink_rate_0.3`, two of them by layer, all three passage by
+    passage (`by_passage`, with the `domains` of the project's own), and the size of the model in parameters, layers,
+    width and heads.
 
     Args:
         counted: the record `sink_rates/<model>.json` for the same parameters, which has looked at the attention.
@@ -42,8 +44,26 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str], coun
         "sink_rate": at[PAPER_EPSILON],
         "sink_rate_0.3": at[0.3],
         "by_layer": {name: counted.values["by_layer"][name] for name in ("mass", "sink_rate_0.3")},
+        **_by_passage(counted, parameters),
         **size(lm.config),
     }
+
+
+def _by_passage(counted: Record, parameters: Parameters) -> JSON:
+    """What `pairs` compares; nothing where the counted record does not say it at the paper's epsilon."""
+    values = counted.values
+    if "by_passage_mass" not in values or parameters.epsilon != PAPER_EPSILON:
+        return {}
+    parts: JSON = {
+        "by_passage": {
+            "mass_first": values["by_passage_mass"],
+            "sink_rate_0.3": values["by_passage_0.3"],
+            "sink_rate": values["by_passage"],
+        }
+    }
+    if parameters.text_source == "passages":
+        parts["domains"] = [passage.domain for passage in texts.passages()[: len(values["by_passage"])]]
+    return parts
 
 
 def size(config: PreTrainedConfig) -> JSON:
