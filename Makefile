@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: book test oldest family install browser slurm lint pages verify picture clean
+.PHONY: book test oldest family install browser slurm lint pages verify picture clean pdf
 
 # Chapters that `make book` measures on this machine; the others show the committed records. `all` takes much longer.
 MEASURE ?= phenomenon sink_rates
@@ -13,6 +13,9 @@ book: $(INSTALLED)  ## measure the bundled models on this machine and build the 
 	FIRSTTOKEN_MEASURE_HERE=1 $(BIN)/firsttoken run $(if $(filter all,$(MEASURE)),--all,$(MEASURE))
 	$(BIN)/firsttoken run --all
 	$(BIN)/firsttoken build --quiet
+
+pdf: $(INSTALLED)  ## print the book, whose chapters `make book` has executed, into one PDF (needs `make browser`)
+	$(BIN)/firsttoken build --quiet --pdf
 
 # `make test LOAD=2` keeps two processes busy beside the suite: what it tests must hold on a machine that others use too.
 LOAD ?= 0

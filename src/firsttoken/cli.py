@@ -43,7 +43,7 @@ def command_build(args: argparse.Namespace) -> None:
     """Build the static book and say where it is."""
     from firsttoken.book import build
 
-    print(f"Open {build.build(quiet=args.quiet)}")
+    print(f"Open {build.print_book(quiet=args.quiet) if args.pdf else build.build(quiet=args.quiet)}")
 
 
 def command_report(args: argparse.Namespace) -> None:
@@ -221,6 +221,7 @@ def parser() -> argparse.ArgumentParser:
 
     build = add("build", command_build, in_checkout=True)
     build.add_argument("-q", "--quiet", action="store_true", help="only warnings")
+    build.add_argument("--pdf", action="store_true", help="print the whole book into one PDF instead")
 
     report = add("report", command_report, in_checkout=True)
     report.add_argument("model", metavar="MODEL", help="hub id, folder, .gguf file or bundled name")

@@ -26,14 +26,50 @@ def build(root: Path = ROOT, quiet: bool = False) -> Path:
     check_chapters(root)
     shutil.rmtree(root / "_build" / "html", ignore_errors=True)
     vendor(root / "book" / "_static" / "vendor", (root / "book").rglob("*.ipynb"))
-    contents = root / "_build" / "toc.yml"
-    write_atomically(contents, yaml.safe_dump(table_of_contents(root), sort_keys=False))
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
-    options = ["--toc", str(contents), "--all", "-W", "--keep-going", "-n", *(["-q"] if quiet else [])]
-    if subprocess.run([*command, *options], cwd=root).returncode:
+    if _jupyter_book(root, "-W", "--keep-going", "-n", *(["-q"] if quiet else [])):
         raise FirstTokenError("The book was not built: jupyter-book's warnings above count as errors.")
     slim(root / "_build" / "html")
     return root / "_build" / "html" / "index.html"
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def print_book(root: Path = ROOT, quiet: bool = False) -> Path:
+    """Print the whole book into one PDF: jupyter-book puts it on a single page, and a browser prints that.
+
+    Raises:
+        FirstTokenError: chapters are missing, or there is no Chromium.
+    """
+    check_chapters(root)
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if browser is None:
+        raise FirstTokenError(f"Printing needs a browser, one of {', '.join(BROWSERS)}; `make browser` installs one.")
+    folder = root / "_build" / "singlehtml"
+    shutil.rmtree(folder, ignore_errors=True)
+    if _jupyter_book(root, "--builder", "singlehtml", *(["-q"] if quiet else [])):
+        raise FirstTokenError("The book was not put on one page; see the lines above.")
+    # The root of the contents has given the page its name.
+    page = max(folder.rglob("*.html"), key=lambda file: file.stat().st_size)
+    file = root / "_build" / "book.pdf"
+    file.unlink(missing_ok=True)
+    told = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer",
+         "--virtual-time-budget=60000", f"--print-to-pdf={file}", page.as_uri()],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if not file.is_file():
+        raise FirstTokenError(
+            f"The browser printed nothing: {(told.stderr.strip().splitlines() or ['it is silent'])[-1]}"
+        )
+    return file
+
+
+def _jupyter_book(root: Path, *options: str) -> int:
+    contents = root / "_build" / "toc.yml"
+    write_atomically(contents, yaml.safe_dump(table_of_contents(root), sort_keys=False))
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
+    return subprocess.run([*command, "--toc", str(contents), "--all", *options], cwd=root).returncode
 
 
 def check_chapters(root: Path = ROOT) -> None:
