@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from firsttoken import claims
 from firsttoken.files import ROOT
+from firsttoken.processes import end_with_parent
 
 
 class Ahead:
@@ -68,6 +69,7 @@ class Ahead:
 
 
 def _serve(line: Connection, root: Path) -> None:
+    end_with_parent()
     # Ctrl-C reaches the whole process group; this part of it has nothing to say about it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with contextlib.suppress(EOFError):

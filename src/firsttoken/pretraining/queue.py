@@ -17,6 +17,7 @@ import torch
 from firsttoken.errors import FirstTokenError
 from firsttoken.pretraining import train
 from firsttoken.pretraining.run_spec import Training
+from firsttoken.processes import end_with_parent
 
 
 def run(
@@ -72,6 +73,7 @@ def run(
 
 
 def _train(training: Training) -> None:
+    end_with_parent()
     torch.set_num_threads(1)
     try:
         train.measure(training)
