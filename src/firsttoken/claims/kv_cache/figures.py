@@ -88,10 +88,9 @@ def retrieval(records: Sequence[Record]) -> Display:
 
 
 def streams(records: Sequence[Record]) -> Display:
-    """Along a long generation, with four first tokens in the cache and with none: time per token, tokens in the cache,
-    surprise and repetition."""
+    """Along a long generation, with four first tokens in the cache and with none: tokens in the cache, surprise and
+    repetition."""
     panels = (
-        ("milliseconds", "milliseconds per token"),
         ("cached", "tokens in the cache"),
         ("surprise", "-log p of sampled tokens (nats)"),
         ("repeated", "4-grams seen before"),
@@ -113,15 +112,15 @@ def streams(records: Sequence[Record]) -> Display:
         np.ravel(axes)[0].figure.legend(*handles, loc="outside lower center", ncols=2)
 
     alt = (
-        "Along a generation with a bounded cache, with the first four tokens in it and without: time per token, "
-        "tokens in the cache, how unlikely the sampled tokens were, share of repeated 4-grams"
+        "Along a generation with a bounded cache, with the first four tokens in it and without: tokens in the cache, "
+        "how unlikely the sampled tokens were, share of repeated 4-grams"
     )
     ends = "; ".join(f"{r.model}: {max(r.values['cached']):.0f} tokens" for r in records)
     caption = (
         "A long generation with a bounded cache, with the first four tokens in it and with the newest alone. The "
         f"cache never holds more than its bound ({ends})."
     )
-    return figure(draw, alt, caption, nrows=2, ncols=2, figsize=(8.4, 5.6))
+    return figure(draw, alt, caption, ncols=3, figsize=(9.6, 3.4))
 
 
 def excerpt(record: Record) -> Display:
