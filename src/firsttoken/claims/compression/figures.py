@@ -44,7 +44,7 @@ def heads(records: Sequence[Record]) -> Display:
                     )  # fmt: skip
                 ax.set_yscale("symlog", linthresh=0.1)
                 ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
-                ax.set_title(f"{record.model}: {what}", fontsize=9)
+                ax.set_title(f"{record.model}\n{what}", fontsize=9)
                 ax.set_xscale("log", base=2)
                 ax.set_xticks(x, [f"{share:.0%}" for share in x])
                 ax.minorticks_off()

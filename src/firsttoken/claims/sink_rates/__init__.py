@@ -22,7 +22,7 @@ CLAIM = Claim(
         "in `scale` (they had been partly reproduced)"
     ),
     shows_not=(
-        "Anything about LLaMa 3.1, none of which was run. Two small models from two families cannot show a trend with "
+        "Anything about LLaMa 3.1, none of which was run. A few small models of several families cannot show a trend with "
         "size, and a count of heads says nothing about what the sink is for."
     ),
     would_change=(
