@@ -49,8 +49,9 @@ def print_book(root: Path = ROOT, quiet: bool = False) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     if _jupyter_book(root, "--builder", "singlehtml", *(["-q"] if quiet else [])):
         raise FirstTokenError("The book was not put on one page; see the lines above.")
-    # The root of the contents has given the page its name.
-    page = max(folder.rglob("*.html"), key=lambda file: file.stat().st_size)
+    # It is named and placed after the first page of the book, but asks for its styles as from the folder itself.
+    page = folder / "whole.html"
+    max(folder.rglob("*.html"), key=lambda file: file.stat().st_size).rename(page)
     file = root / "_build" / "book.pdf"
     file.unlink(missing_ok=True)
     told = subprocess.run(

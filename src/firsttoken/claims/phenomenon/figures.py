@@ -107,9 +107,11 @@ def _read(weights: np.ndarray) -> tuple[float, float]:
 def sink_and_reader(record: Record) -> Display:
     """Two maps, one above the other: the head that attends most to the first token, and the one that reads most."""
     alpha = np.array(record.values["alpha"])
-    sink = np.unravel_index(alpha.argmax(), alpha.shape)
-    row, head, most = reader(record)
     layers = record.layer_numbers(len(alpha))
+    # Rounded, several heads may be the strongest; the record says which is.
+    strongest = record.values["strongest"]
+    sink = (layers.index(strongest["layer"]), strongest["head"])
+    row, head, most = reader(record)
     tokens = [token.strip() or repr(token)[1:-1] for token in record.values["tokens"]]
     maps = [unpack(record.values["maps"][at][which]).numpy() for at, which in (sink, (row, head))]
     titles = (f"rests: layer {layers[sink[0]]}, head {sink[1]}", f"reads: layer {layers[row]}, head {head}")

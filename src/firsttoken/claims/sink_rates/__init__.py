@@ -22,8 +22,8 @@ CLAIM = Claim(
         "in `scale` (they had been partly reproduced)"
     ),
     shows_not=(
-        "Anything about LLaMa 3.1, none of which was run. A few small models of several families cannot show a trend with "
-        "size, and a count of heads says nothing about what the sink is for."
+        "Anything about LLaMa 3.1, none of which was run. A few small models of several families cannot show a trend "
+        "with size, and a count of heads says nothing about what the sink is for."
     ),
     would_change=(
         "The count on LLaMa 3.1 8B, 70B and 405B with the paper's number of passages: the table stands or falls with "
