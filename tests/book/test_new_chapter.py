@@ -70,7 +70,12 @@ def test_the_guides_chapter_runs_and_builds(tmp_path: Path) -> None:
     firsttoken("run", NAME)
     firsttoken("build", "--quiet")
     page = (root / "_build" / "html" / "book" / "chapters" / f"{NAME}.html").read_text(encoding="utf-8")
-    assert "Verdict: reproduced (smollm2-135m)" in page
+    assert "Verdict: reproduced (SmolLM2-135M-Instruct)" in page
     assert f"firsttoken run {NAME} -p model smollm2-135m" in page
     board = (root / "_build" / "html" / "book" / "intro.html").read_text(encoding="utf-8")
     assert "share of attention on the second token" in board
+
+    firsttoken("build", "--quiet", "--pdf")
+    printed = (root / "_build" / "book.pdf").read_bytes()
+    assert printed.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page[^s]", printed)) >= 2
