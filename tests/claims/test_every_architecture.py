@@ -13,6 +13,8 @@ from transformers import AutoConfig
 
 from firsttoken import claims, models
 from firsttoken.claims.kv_cache import measure as kv_cache
+from firsttoken.claims.phenomenon import figures as phenomenon_figures
+from firsttoken.claims.sink_rates import figures as sink_rates_figures
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
 from tiny import ARCHITECTURES, HYBRID, Tiny, sharp_model
@@ -117,3 +119,15 @@ def _layers(value: Any) -> Iterator[int]:
     if isinstance(value, list):
         for part in value:
             yield from _layers(part)
+
+
+def test_figures_name_a_hybrids_layers_by_their_numbers(tokenizer: Any, tmp_path: Path, one_thread: None) -> None:
+    lm = model_of("layers without attention", tokenizer)
+    of = {m.claim: m for m in CHAPTERS if not m.variant}
+    shown = of["phenomenon"].record(lm, of["phenomenon"].parameters(length=8), store=tmp_path)
+    assert '"layers":[1,3]' in phenomenon_figures.head_map(shown).html
+    assert shown.values["strongest"]["layer"] in (1, 3)
+    counted = of["sink_rates"].record(lm, of["sink_rates"].parameters(passages=4, length=16), store=tmp_path)
+    table = sink_rates_figures.layers_without([counted]).text
+    assert "(layer 1)" in table or "(layer 3)" in table
+    assert " 0, 2" not in table, "layers that have no attention are no layers without sinks"

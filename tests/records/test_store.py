@@ -200,3 +200,11 @@ def test_the_papers_numbers_are_readable(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_time_is_measured() -> None:
     assert measure(measure=lambda: time.sleep(0.11) or {"rate": 1.0}).provenance["seconds"] >= 0.1
+
+
+def test_rows_belong_to_the_layers_that_the_check_saw() -> None:
+    hybrid = replace(RECORD, provenance={"check": {"layers": [1, 3]}})
+    assert hybrid.layer_numbers(2) == [1, 3]
+    assert hybrid.layer_numbers(4) == [0, 1, 2, 3], "a value with a row for every layer"
+    assert replace(RECORD, provenance={}).layer_numbers(3) == [0, 1, 2]
+    assert replace(RECORD, provenance={"check": {"layers": None}}).layer_numbers(2) == [0, 1]
