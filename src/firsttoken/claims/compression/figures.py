@@ -114,6 +114,7 @@ def cache(records: Sequence[Record]) -> Display:
                 )
             ax.set(xscale="log", title=record.model, xlabel="bytes a token (logarithmic)")
             ax.set_yscale("symlog", linthresh=0.05)
+            ax.set_ylim(-0.02, 2 * max(one["increase"]["high"] for one in record.values["cache"]))
         np.ravel(axes)[0].set_ylabel("increase of the loss (nats)")
         panel = np.ravel(axes)[0]
         for marker, face, name in (
