@@ -114,11 +114,11 @@ def pair_table(pairs: Sequence[Pair]) -> Display:
                 f"{pair.larger.model} − {pair.smaller.model}",
                 pair.texts,
                 _MEASURES[pair.measure],
-                interval(asdict(pair.difference), "+.1%"),
+                interval({name: 100 * number for name, number in asdict(pair.difference).items()}, "+.1f"),
                 str(pair.difference.n),
             )
         )
-    columns = ("one pair", "texts", "measure", "difference [95 % interval over passages]", "passages")
+    columns = ("one pair", "texts", "measure", "percentage points [95 % interval over passages]", "passages")
     return table(rows, columns, "The larger model less the smaller, passage by passage")
 
 
