@@ -42,13 +42,13 @@ NAMES: Mapping[str, ModelName] = {
     ),
     "qwen2.5-coder-0.5b": ModelName(
         name="Qwen2.5-Coder-0.5B-Instruct",
-        copy="GGUF mostly in Q5_0, put on the package index by third parties",
+        copy="Q5_0 GGUF, by third parties",
         licence="Apache-2.0",
         terms="https://huggingface.co/Qwen/Qwen2.5-Coder-0.5B-Instruct",
     ),
     "qwen2.5-coder-1.5b": ModelName(
         name="Qwen2.5-Coder-1.5B-Instruct",
-        copy="Q4_K_M GGUF, put on the package index by third parties",
+        copy="Q4_K_M GGUF, by third parties",
         licence="Apache-2.0",
         terms="https://huggingface.co/Qwen/Qwen2.5-Coder-1.5B-Instruct",
     ),

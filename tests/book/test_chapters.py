@@ -187,3 +187,10 @@ def test_links_between_chapters_survive_a_copy(path: Path) -> None:
         assert (NOTEBOOKS[0].parent / f"{Path(name).name}.ipynb").exists() or (
             NOTEBOOKS[0].parents[1] / "book" / f"{name}.md"
         ).exists(), target
+
+
+def test_a_damaged_notebook_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "broken.ipynb").write_text('{"cells": {doc}')
+    with pytest.raises(FirstTokenError, match=r"broken\.ipynb is no notebook .*; restore it from git"):
+        chapters.parameters("broken", tmp_path)

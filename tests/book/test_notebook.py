@@ -82,3 +82,12 @@ def test_the_published_book_shows_optional_models_beside_those_it_measures(monke
     assert Notebook("sink_rates", declared | {"dtype": "bfloat16", "batch_tokens": 64}).asks_as_published
     old = replace(sink_rates.MEASUREMENT, version=sink_rates.MEASUREMENT.version + 1)
     assert chapter.beside(old) == []
+
+
+@pytest.mark.parametrize("chapter", [name for name in claims.names() if claims.measurements(name)])
+def test_a_first_look_asks_for_something_that_can_be_measured(chapter: str) -> None:
+    declared = {name: one.value for name, one in chapters.parameters(chapter).items()}
+    quick = Notebook(chapter, declared | {"quick": True})
+    for measurement in claims.measurements(chapter):
+        if not measurement.on_demand or quick.asked.get(measurement.on_demand):
+            quick.parameters(measurement.parameters)

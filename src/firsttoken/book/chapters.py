@@ -59,7 +59,7 @@ def parameters(chapter: str, root: Path = ROOT) -> dict[str, Parameter]:
 
     Read here and not by papermill, which overlooks annotations such as `str | None`.
     """
-    cells = nbformat.read(source(chapter, root), as_version=4).cells
+    cells = _read(source(chapter, root)).cells
     code = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
     lines = code.splitlines()
     declared = {}
@@ -72,6 +72,13 @@ def parameters(chapter: str, root: Path = ROOT) -> dict[str, Parameter]:
         _, _, comment = lines[(node.end_lineno or 1) - 1][node.end_col_offset or 0 :].partition("#")
         declared[target.id] = Parameter(target.id, kind, ast.unparse(value), comment.strip())
     return declared
+
+
+def _read(notebook: Path) -> Any:
+    try:
+        return nbformat.read(notebook, as_version=4)
+    except (nbformat.reader.NotJSONError, UnicodeDecodeError) as error:
+        raise FirstTokenError(f"{notebook} is no notebook ({str(error)[:80]}); restore it from git.") from error
 
 
 def _type(default: ast.expr) -> str:
