@@ -62,7 +62,7 @@ def test_practice_is_the_chapters_for_serving(monkeypatch: pytest.MonkeyPatch, c
         chapters, "report", lambda model, names, values, quick: asked.append((model, list(names))) or "there"
     )
     assert cli.main(["report", "m", "--practice"]) == 0
-    assert asked == [("m", ["kv_cache", "quantisation", "robustness"])]
+    assert asked == [("m", ["kv_cache", "quantisation", "compression", "robustness"])]
     assert cli.main(["report", "m", "kv_cache", "--practice"]) == 2
     assert "not both" in capsys.readouterr().err
     assert len(asked) == 1

@@ -50,7 +50,9 @@ def verdict(record: Record | None) -> Display:
 
 
 def _name(record: Record) -> str:
-    own = (record.provenance.get("model") or {}).get("name", "")
+    origin = record.provenance.get("model") or {}
+    # Models that were trained here are many to a record, whose slug says by which budget.
+    own = "" if origin.get("source") == "pretrained" else origin.get("name", "")
     return model_name(record.model, shown(own) if own else "").name
 
 
