@@ -108,6 +108,8 @@ READ_ONLY = (
 @pytest.mark.parametrize("kind", READ_ONLY)
 def test_every_quantisation_of_llama_cpp_is_read_as_the_format_says(tmp_path: Path, kind: str) -> None:
     """Blocks of random bytes, small enough that every half-precision scale in them is a number."""
+    if kind not in GGMLQuantizationType.__members__:
+        pytest.skip(f"the installed gguf package does not know {kind}")
     type_ = GGMLQuantizationType[kind]
     size, bytes_ = GGML_QUANT_SIZES[type_]
     model = small_llama(hidden_size=256, intermediate_size=256, head_dim=64, num_key_value_heads=4)

@@ -37,7 +37,9 @@ def test_text_is_cut_as_the_file_asks(pre: str) -> None:
 
 def test_patterns_are_those_of_transformers() -> None:
     mapping: Any = pytest.importorskip("transformers.integrations.gguf.gguf_tokenizer_mapping")
-    known = mapping.GGUF_PRE_TOKENIZER_SPLITS
+    known = getattr(mapping, "GGUF_PRE_TOKENIZER_SPLITS", None)
+    if known is None:
+        pytest.skip("the installed transformers keeps its patterns elsewhere")
     assert len(known) > 20
     for name, pattern in known.items():
         assert _PATTERNS[_KIND_OF[name]] == pattern, name
