@@ -181,8 +181,11 @@ def _draw_panels(draw: Callable[[Any], object], grid: Any, count: int) -> None:
     for ax in grid.ravel()[count:]:
         ax.set_axis_off()
     draw(grid.ravel()[:count])
+    ticks = grid[0, 0].get_yticklabels()
     for row in grid[1:]:
         row[0].set_ylabel(grid[0, 0].get_ylabel())
+        if ticks:
+            row[0].tick_params(axis="y", labelsize=ticks[0].get_fontsize())
 
 
 def interactive(fig: go.Figure, alt: str, height: int = 420) -> Display:
