@@ -15,6 +15,7 @@ from firsttoken.files import slug
 from firsttoken.model_names import NAMES
 
 TAG = "own-models"
+_OWN = frozenset(map(slug, NAMES))
 NOTE = "What the book says about its own models is left out on this page."
 
 
@@ -48,11 +49,10 @@ def leave_out_other_models(content: Any, models: Collection[str]) -> bool:
 def _about_others(block: str, models: Collection[str]) -> bool:
     if block.startswith(("#", "```")):
         return False
-    own = {slug(name) for name in NAMES}
-    named = {name for name in own if re.search(rf"(?<![\w-]){name}(?![\w-])", block.replace("qwen2.5", "qwen2-5"))}
+    named = {name for name in _OWN if re.search(rf"(?<![\w-]){name}(?![\w-])", block.replace("qwen2.5", "qwen2-5"))}
     if named:
         return not named & set(models)
-    return bool(re.search(r"\bbundled\b", block)) and not own & set(models)
+    return bool(re.search(r"\bbundled\b", block)) and not _OWN & set(models)
 
 
 def _blocks(text: str) -> Iterator[str]:

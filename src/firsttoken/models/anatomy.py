@@ -189,6 +189,11 @@ def layer_kinds(model: PreTrainedModel) -> list[str]:
     return kinds or [every] * int(config_value(model.config, "num_hidden_layers") or 0)
 
 
+def full_layers(model: PreTrainedModel) -> list[int]:
+    """The layers that see the whole text; those with a sliding window of their own forget already."""
+    return [layer for layer, kind in enumerate(layer_kinds(model)) if kind != "sliding_attention"]
+
+
 def rotate_half(x: Tensor) -> Tensor:
     """(a, b) -> (-b, a) on the two halves of the last dimension, as rotary embeddings pair them."""
     a, b = x.chunk(2, dim=-1)

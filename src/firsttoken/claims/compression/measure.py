@@ -22,15 +22,13 @@ from firsttoken.claims.compression.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.check import layer_numbers
-from firsttoken.measures import sinks
 from firsttoken.measures.cache_masks import Policy, evicting
+from firsttoken.measures.first_token_attention import alphas
 from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.rounding import rounded_cache
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.models.anatomy import layer_kinds
-from firsttoken.probe import probe
+from firsttoken.models.anatomy import full_layers
 from firsttoken.probe.attention import AttentionCall
-from firsttoken.probe.forward import in_batches, run_decoder
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import mean_losses
 from firsttoken.progress import tracked
@@ -74,13 +72,7 @@ def rest(lm: LanguageModel, bos: BosPolicy, batch_tokens: int) -> Tensor:
     """Attention of every head to the first token, (layer, head), on passages that are not measured."""
     passages = [passage.text for passage in texts.passages()[-CALIBRATION:]]
     ids = texts.encode(lm, passages, 64, bos)
-    parts = []
-    with torch.inference_mode():
-        for batch in in_batches(ids, batch_tokens):
-            with probe(lm.model, keys=[0]) as p:
-                run_decoder(lm.model, batch)
-            parts.append(sinks.first_token_attention(p.attention).cpu())
-    return torch.cat(parts).mean(0)
+    return alphas(lm, ids, batch_tokens, "resident").mean(0)
 
 
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
@@ -177,7 +169,7 @@ def treated(lm: LanguageModel, ids: Tensor, name: Treatment, chosen: Chosen, par
 def policies(lm: LanguageModel, parameters: Parameters) -> dict[str, Hook]:
     """Caches by name: rounded to a few bits whole, with one token exact (the first, or the one at half the window),
     and bounded to the newest tokens with and without the first, at full precision and at four bits."""
-    full = [layer for layer, kind in enumerate(layer_kinds(lm.model)) if kind != "sliding_attention"]
+    full = full_layers(lm.model)
     another = parameters.window // 2
     hooks: dict[str, Hook] = {}
     for bits in BITS:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
-
 from firsttoken.estimates import interval
 from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
 from firsttoken.records import Record
@@ -97,7 +95,7 @@ def streams(records: Sequence[Record]) -> Display:
     )
 
     def draw(axes: Any) -> None:
-        for ax, (name, title) in zip(np.ravel(axes), panels, strict=True):
+        for ax, (name, title) in zip(axes, panels, strict=True):
             for record in records:
                 color = model_color(record.model)
                 for of, style, what in (
@@ -108,8 +106,7 @@ def streams(records: Sequence[Record]) -> Display:
                         label = f"{record.model}: {what}"
                         ax.plot(of["tokens"], of[name], style, color=color, marker=".", label=label)
             ax.set(title=title, xlabel="tokens generated", ylim=(0, None if name != "repeated" else 1))
-        handles = np.ravel(axes)[0].get_legend_handles_labels()
-        np.ravel(axes)[0].figure.legend(*handles, loc="outside lower center", ncols=2)
+        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
     alt = (
         "Along a generation with a bounded cache, with the first four tokens in it and without: tokens in the cache, "

@@ -23,7 +23,7 @@ from firsttoken.measures import task_scores
 from firsttoken.measures.cache_masks import Kept, Policy, Positions, evicting
 from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.sink_window_cache import cache_bytes, sink_window_cache
-from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.models import BosPolicy, LanguageModel, anatomy
 from firsttoken.models.anatomy import config_value, layer_kinds
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
@@ -83,8 +83,8 @@ class Stream:
 
 
 def full_layers(lm: LanguageModel) -> list[int]:
-    """The layers that see the whole text; those with a sliding window of their own forget already."""
-    return [layer for layer, kind in enumerate(layer_kinds(lm.model)) if kind != "sliding_attention"]
+    """The layers that forget under a policy."""
+    return anatomy.full_layers(lm.model)
 
 
 def why_not_renumbered(lm: LanguageModel) -> str:

@@ -26,11 +26,9 @@ from firsttoken.probe.losses import predict
 from firsttoken.texts.token_classes import Conditions
 
 SHOWN = 40  # tokens of an example
+LISTED = 20  # rules in a record, at least; every named one is there
 FEWEST_SHOWN = 2  # of them where the rule says off, and where it says on
 STRIDE = 2  # the loss is taken at every other query, because logits cost as much as the rest of a small model
-
-
-LISTED = 20  # rules in a record, at least; every named one is there
 
 
 def search_summary(
