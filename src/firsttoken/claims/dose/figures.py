@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 
-from firsttoken.claims.dose.verdict import LEAST_COST, MATCH, matched
+from firsttoken.claims.dose.verdict import LEAST_COST, covered
 from firsttoken.estimates import JSON, interval
 from firsttoken.panels import lines_by_model
-from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, reach, table
 from firsttoken.records import Record
 
 XLABEL = "nats added to every head's score of the first key"
@@ -84,84 +83,125 @@ def mass_and_loss(measured: Sequence[Record]) -> Display:
     )
 
 
-def _arms(record: Record) -> Iterator[tuple[str, JSON]]:
-    """The dose that is judged, then every control, with a name each."""
+CONTROLS = {
+    "noise": ("(i) noise on other scores", CATEGORIES[0], "o", "-"),
+    "sharpened": ("(ii) other scores sharpened", CATEGORIES[1], "^", "--"),
+    "flattened": ("(ii) other scores flattened", CATEGORIES[2], "v", ":"),
+}
+
+
+def _weaker(record: Record) -> list[int]:
+    """Places of the doses below 0 that cost no more than the controls do, and of the untouched model."""
     values = record.values
-    place = values["doses"].index(values["control_dose"])
-    yield (
-        f"first key {values['control_dose']:+g}",
-        {name: by_dose[place] for name, by_dose in values["by_dose"].items()},
-    )
-    yield "(i) noise, three seeds", values["noise"]
-    yield "(ii) others sharpened", values["sharpened"]
-    yield "(ii) others flattened", values["flattened"]
-    for other in values["other_key"]:
-        yield f"(iii) another key {other['dose']:+g}", other
+    reached = max(control["by_strength"][-1]["loss_rise"]["value"] for control in map(values.get, CONTROLS))
+    rises = [rise["value"] for rise in values["by_dose"]["loss_rise"]]
+    judged = rises[values["doses"].index(values["control_dose"])]
+    return [
+        place
+        for place, dose in enumerate(values["doses"])
+        if dose <= 0 and rises[place] <= max(1.15 * reached, judged)
+    ]
 
 
 def controls(measured: Sequence[Record]) -> Display:
-    """The outcome of the judged dose and of each control, a panel for each model."""
+    """Outcome against the rise in loss, for doses below 0 and for each control, a panel for each model."""
+
+    def path(ax: Axes, arms: Sequence[JSON], **line: Any) -> None:
+        places = [(arm["loss_rise"]["value"], arm["outcome"]) for arm in arms]
+        x, outcomes = [0.0, *(x for x, _ in places)], [outcome for _, outcome in places]
+        ax.plot(x, [1.0, *(outcome["value"] for outcome in outcomes)], markersize=5, **line)
+        bars = {"color": line["color"], "linestyle": "none", "linewidth": 1}
+        ax.errorbar(x[1:], [o["value"] for o in outcomes], yerr=reach(*outcomes), **bars)
 
     def draw(axes: Any) -> None:
-        panels = np.atleast_1d(axes)
-        for ax, record in zip(panels, measured, strict=True):
-            color = model_color(record.model)
-            arms = list(_arms(record))
-            for place, (_, arm) in enumerate(arms):
-                estimate = arm["outcome"]
-                here = color if place == 0 else NEUTRAL
-                ax.errorbar(estimate["value"], place, xerr=reach(estimate), color=here, marker="o", capsize=3)
-            for seed in record.values["noise"]["by_seed"]:
-                ax.plot(seed["outcome"]["value"], 1.3, marker="|", markersize=8, color=NEUTRAL)
-            ax.axvline(1, color=NEUTRAL, linestyle="--", linewidth=1)
-            ax.set_yticks(range(len(arms)), [name for name, _ in arms])
-            ax.set_ylim(len(arms) - 0.5, -0.5)
-            ax.set(title=record.model, xlabel="spread / own, times untouched")
+        for ax, record in zip(axes, measured, strict=True):
+            values, color = record.values, model_color(record.model)
+            by_dose, places = values["by_dose"], _weaker(record)
+            arms = [{name: by_dose[name][place] for name in ("loss_rise", "outcome")} for place in places]
+            path(ax, arms[1:], color=color, marker="s", linewidth=2, label="weaker sink")
+            for place in places[1:]:
+                at = (by_dose["loss_rise"][place]["value"], by_dose["outcome"][place]["value"])
+                ax.annotate(
+                    f"{values['doses'][place]:+g}", at, (-6, 6), textcoords="offset points", ha="right", color=color
+                )
+            for name, (label, own, marker, dash) in CONTROLS.items():
+                path(ax, values[name]["by_strength"], color=own, marker=marker, linestyle=dash, label=label)
+            ax.axvline(values["cost"]["value"], color=NEUTRAL, linestyle=":", linewidth=1)
+            ax.axhline(1, color=NEUTRAL, linestyle="--", linewidth=1)
+            ax.set(title=record.model, xlabel="rise in loss (nats per token)")
+        axes[0].set_ylabel("spread / own, times untouched")
+        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 
     return figure(
         draw,
-        "Points with intervals: spread over own of the weakened sink and of each control at equal loss, relative to "
-        f"the untouched model; short marks are the three seeds of the noise. One panel for each model: "
+        "Spread over own, relative to the untouched model, against the rise in loss: a line through the doses below "
+        "zero and one for each control, all from the untouched model on, with intervals. One panel for each model: "
         f"{_names(measured)}",
-        "The judged dose (coloured) and its controls at about equal loss, with 95 % intervals over texts. The dose "
-        "minus the noise, the control that decides: "
-        + "; ".join(f"{interval(r.values['noise']['dose_minus_control'], '+.2f')} in {r.model}" for r in measured)
+        "How far a change spreads, by what the damage costs: doses of less sink (squares, with their nats) and three "
+        "kinds of damage that leave the attention to the first key as it is; the dotted line is the dose that is "
+        "judged. At its loss it exceeds the noise, the control that decides, by "
+        + " and ".join(f"{interval(r.values['noise']['dose_minus_control'], '+.2f')} in {r.model}" for r in measured)
         + ".",
-        nrows=len(measured),
-        figsize=(6.8, 2.7 * len(measured)),
+        panels=Panels(count=len(measured), width=4.1, height=3.8),
     )
 
 
 def control_table(measured: Sequence[Record]) -> Display:
-    """Loss, mass, entropy and outcome of the judged dose and of each control."""
+    """Each control at the loss of the judged dose, and that dose."""
     rows = []
     for record in measured:
-        for name, arm in _arms(record):
-            to_match = "" if "strength" not in arm else "yes" if matched(arm) else "unmatched"
-            difference = interval(arm["dose_minus_control"], "+.2f") if "strength" in arm else ""
+        values = record.values
+        place = values["doses"].index(values["control_dose"])
+        of_dose = {name: by_dose[place] for name, by_dose in values["by_dose"].items()}
+        cost = interval(of_dose["loss_rise"], "+.3f")
+        name = f"first key {values['control_dose']:+g}"
+        rows.append((record.model, name, cost, interval(of_dose["outcome"]), "", f"{of_dose['mass']['value']:.1%}"))
+        for kind, (label, *_) in CONTROLS.items():
+            control = values[kind]
+            costs = " / ".join(f"{one['loss_rise']['value']:+.3f}" for one in control["by_strength"])
+            level = interval(control["at_equal_loss"]) if covered(control) else "unmatched"
             rows.append(
                 (
                     record.model,
-                    name,
-                    interval(arm["loss_rise"], "+.3f"),
-                    to_match,
-                    interval(arm["mass"], ".1%"),
-                    f"{arm['entropy']['value']:.2f}",
-                    interval(arm["outcome"]),
-                    difference,
+                    label,
+                    costs,
+                    level,
+                    interval(control["dose_minus_control"], "+.2f") if covered(control) else "",
+                    f"{control['by_strength'][1]['mass']['value']:.1%}",
                 )
             )
+            if kind == "noise":
+                rows.extend(
+                    (
+                        record.model,
+                        f"seed {one['seed']} of the noise",
+                        "",
+                        interval(one["at_equal_loss"]),
+                        interval(one["dose_minus_control"], "+.2f"),
+                        "",
+                    )
+                    for one in control["by_seed"]
+                )
+        rows.extend(
+            (
+                record.model,
+                f"(iii) another key {other['dose']:+g}",
+                interval(other["loss_rise"], "+.3f"),
+                f"{interval(other['outcome'])}, at its own loss",
+                "",
+                f"{other['mass']['value']:.1%}",
+            )
+            for other in values["other_key"]
+        )
     columns = (
         "model",
         "arm",
-        "rise in loss, nats",
-        f"within {MATCH:.0%} of the dose's",
-        "mass on the first key",
-        "entropy, nats",
-        "spread / own, times untouched",
+        "rise in loss, nats (of three strengths)",
+        "spread / own at the dose's loss, times untouched",
         "dose minus control",
+        "mass on the first key",
     )
-    return table(rows, columns, "The judged dose and its controls [95 % interval over texts]")
+    return table(rows, columns, "The judged dose and its controls at equal loss [95 % interval over texts]")
 
 
 def other_outcomes(measured: Sequence[Record]) -> Display:

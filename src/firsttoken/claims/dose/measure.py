@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from firsttoken import statistics, texts
-from firsttoken.claims.dose.runs import Bench, Ran, Scale, Seen, pooled, prepare
+from firsttoken.claims.dose.equal_loss import compare
+from firsttoken.claims.dose.runs import Bench, Ran, Scale, pooled, prepare
 from firsttoken.claims.dose.verdict import LEAST_COST, judge
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import JSON, Estimate
+from firsttoken.estimates import JSON
 from firsttoken.measures.bos_arms import Arm
 from firsttoken.measures.dose import Change, Masses, dosed, matching_strength, noisy, sharpened
 from firsttoken.measures.measurement import Measurement
@@ -30,6 +31,7 @@ from firsttoken.progress import tracked
 DOSES = (2.0, 1.0, 0.0, -1.0, -2.0, -4.0, -8.0)  # nats on key 0
 OTHER_KEY_DOSES = (2.0, 4.0)  # nats on one random ordinary key
 NOISE_SEEDS = (0, 1, 2)
+STRENGTHS = (0.7, 1.0, 1.4)  # of each control, times the one that costs what the dose costs on the calibration texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Parameters:
     """What is asked. Runs in memory only, because losses under a change need the whole model at once."""
 
     text_source: str = "passages"  # see `texts.texts_from`
-    skip_passages: int = 24  # texts at the beginning that are not used: the pilot was on them
+    skip_passages: int = 48  # texts at the beginning that are not used: the pilot and a first version were on them
     passages: int = 24  # how many texts are measured
     calibration_passages: int = 24  # how many further texts the strengths of the controls are found on
     edits_per_text: int = 3  # one-token edits of each text, each in a copy of its own
@@ -67,8 +69,9 @@ def passages(parameters: Parameters) -> list[str]:
 
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
     """`doses` and, for each of them, `by_dose`; `control_dose`, the one that the controls are held against, with its
-    `cost` in nats of loss; the controls `noise`, `sharpened` and `flattened` with their `strength` and `match`;
-    `other_key`; `beyond_control`, the outcome at `control_dose` minus that under `noise`.
+    `cost` in nats of loss; the controls `noise`, `sharpened` and `flattened`, each `by_strength` and at the dose's
+    loss (see `equal_loss.compare`); `other_key`; `beyond_control`, the outcome at `control_dose` minus that under
+    `noise` at equal loss.
 
     Every arm has `outcome`, `outcome_absolute` and `outcome_last_layer` (relative to the untouched model),
     `loss_rise`, `loss`, `mass` on key 0 and `entropy`.
@@ -92,28 +95,30 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     chosen = next((c for c in sorted(cost, reverse=True) if cost[c] >= LEAST_COST), min(cost))
     target = scale.rise(partial(on_first, chosen))
 
-    def control(there: Ran, strength: float) -> JSON:
-        return numbers(there) | {
-            "strength": strength,
-            "match": match(doses[chosen].seen, there.seen, bench.untouched.seen, parameters.seed),
-            "dose_minus_control": asdict(beyond(doses[chosen], there, bench.untouched, parameters.seed)),
-        }
+    def beside(control: Sequence[Ran]) -> JSON:
+        return compare(doses[chosen], control, bench.untouched, parameters.seed)
 
+    def described(control: Sequence[Ran], strengths: Sequence[float]) -> JSON:
+        by_strength = [numbers(ran) | {"strength": at} for ran, at in zip(control, strengths, strict=True)]
+        return beside(control) | {"by_strength": by_strength}
+
+    sigma = matching_strength(lambda sigma: scale.rise(partial(noisy, sigma, NOISE_SEEDS[0])), target, start=1.0)
+    sigmas = [sigma * times for times in STRENGTHS]
+    of_seed = {seed: [bench.run(partial(noisy, at, seed)) for at in sigmas] for seed in tracked(NOISE_SEEDS)}
+    noise = described([pooled(of_strength) for of_strength in zip(*of_seed.values(), strict=True)], sigmas)
     values: JSON = {
         "doses": list(DOSES),
         "by_dose": {name: [by_dose[c][name] for c in DOSES] for name in by_dose[0.0]},
         "edits": len(measured.edits),
         "control_dose": chosen,
         "cost": by_dose[chosen]["loss_rise"],
+        "noise": noise | {"by_seed": [beside(control) | {"seed": seed} for seed, control in of_seed.items()]},
+        "beyond_control": noise["dose_minus_control"],
     }
-    sigma = matching_strength(lambda sigma: scale.rise(partial(noisy, sigma, NOISE_SEEDS[0])), target, start=1.0)
-    of_seed = [bench.run(partial(noisy, sigma, seed)) for seed in tracked(NOISE_SEEDS)]
-    values["noise"] = control(pooled(of_seed), sigma) | {"by_seed": [control(there, sigma) for there in of_seed]}
-    values["beyond_control"] = values["noise"]["dose_minus_control"]
     for name, sign in tracked((("sharpened", 1), ("flattened", -1))):
         strength = matching_strength(partial(_rise_of_power, scale, sign), target, start=0.5)
-        beta = exp(sign * strength)
-        values[name] = control(bench.run(partial(sharpened, beta)), beta)
+        betas = [exp(sign * strength * times) for times in STRENGTHS]
+        values[name] = described([bench.run(partial(sharpened, beta)) for beta in betas], betas)
     values["other_key"] = [
         numbers(there)
         | {
@@ -158,23 +163,18 @@ def describe(there: Ran, untouched: Ran, seed: int) -> JSON:
     }
 
 
-def beyond(dose: Ran, control: Ran, untouched: Ran, seed: int) -> Estimate:
-    """Outcome under the dose minus outcome under a control, the same texts drawn for both."""
-    sums = torch.cat([ran.moved.relative for ran in (dose, untouched, control, untouched)], dim=1)
-    return statistics.bootstrap(sums, lambda s: _relative(s[:, :4]) - _relative(s[:, 4:]), seed=seed)
-
-
-def match(dose: Seen, control: Seen, untouched: Seen, seed: int) -> JSON | None:
-    """How many times the dose's rise in loss the control's is; None for a dose that raises no loss."""
-    rises = torch.stack([control.loss - untouched.loss, dose.loss - untouched.loss], dim=1)
-    return asdict(statistics.ratio_of_sums(rises, seed)) if rises[:, 1].sum() > 0 else None
-
-
 def _relative(sums: Tensor) -> Tensor:
     """Spread over own, relative to the untouched model's, of (text, 4): both of an arm, both of the untouched."""
     spread, own, spread_0, own_0 = sums.sum(0)
     return (spread / own) / (spread_0 / own_0)
 
 
-MEASUREMENT = Measurement(claim="dose", parameters=Parameters, passages=passages, run=run, judge=judge)
+MEASUREMENT = Measurement(
+    claim="dose",
+    parameters=Parameters,
+    passages=passages,
+    run=run,
+    judge=judge,
+    version=2,  # 2: controls at several strengths, read off at the loss of the dose
+)
 MEASUREMENTS = (MEASUREMENT,)

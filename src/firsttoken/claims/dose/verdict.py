@@ -10,7 +10,6 @@ from firsttoken.records import Record, Verdict
 
 LEAST_EFFECT = 0.05  # of the outcome at one nat, either way
 LEAST_COST = 0.08  # nats of loss; a dose that costs less is held against no control
-MATCH = 0.1  # how far the control's rise in loss may be from the dose's
 
 
 def judge(record: Record) -> Verdict:
@@ -20,7 +19,7 @@ def judge(record: Record) -> Verdict:
     more, less = outcome[1.0], outcome[-1.0]
     control = values["noise"]
     difference = values["beyond_control"]
-    decides = costly(values) and matched(control)
+    decides = costly(values) and covered(control)
 
     follows = (more["high"] < 1 and more["value"] <= 1 - LEAST_EFFECT) and (
         less["low"] > 1 and less["value"] >= 1 + LEAST_EFFECT
@@ -46,9 +45,9 @@ def costly(values: Mapping[str, Any]) -> bool:
     return bool(values["cost"]["value"] >= LEAST_COST)
 
 
-def matched(control: Mapping[str, Any]) -> bool:
-    """Whether a control's loss rises as much as the dose's, on the measured texts."""
-    return control["match"] is not None and bool(abs(control["match"]["value"] - 1) <= MATCH)
+def covered(control: Mapping[str, Any]) -> bool:
+    """Whether the strongest control surely costs more than the dose, so that one of equal loss lies in between."""
+    return bool(control["headroom"]["low"] > 0)
 
 
 def _of_control(values: Mapping[str, Any]) -> str:
@@ -58,8 +57,9 @@ def _of_control(values: Mapping[str, Any]) -> str:
             f"No weakening costs {LEAST_COST} nats of loss ({dose:+g} nats cost {interval(cost)}): no control decides."
         )
     at = f"At {dose:+g} nats, which cost {interval(cost)} nats of loss,"
-    if not matched(values["noise"]):
-        match = values["noise"]["match"]
-        times = "" if match is None else f": its loss rises {match['value']:.2f} times as much"
-        return f"{at} the control is unmatched{times}."
-    return f"{at} it exceeds the control of equal loss by {interval(values['beyond_control'], '+.2f')}."
+    if not covered(values["noise"]):
+        return f"{at} the control is unmatched: the strongest noise does not surely cost as much."
+    return (
+        f"{at} it exceeds noise of equal loss by {interval(values['beyond_control'], '+.2f')}, and sharper attention "
+        f"to the other tokens of equal loss by {interval(values['sharpened']['dose_minus_control'], '+.2f')}."
+    )
