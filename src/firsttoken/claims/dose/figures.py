@@ -93,7 +93,7 @@ CONTROLS = {
 def _weaker(record: Record) -> list[int]:
     """Places of the doses below 0 that cost no more than the controls do, and of the untouched model."""
     values = record.values
-    reached = max(control["by_strength"][-1]["loss_rise"]["value"] for control in map(values.get, CONTROLS))
+    reached = max(values[name]["by_strength"][-1]["loss_rise"]["value"] for name in CONTROLS)
     rises = [rise["value"] for rise in values["by_dose"]["loss_rise"]]
     judged = rises[values["doses"].index(values["control_dose"])]
     return [
