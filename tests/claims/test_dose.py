@@ -221,7 +221,7 @@ def case(
         "control_dose": -1.0,
         "cost": estimate(cost),
         "noise": {"headroom": estimate(headroom)},
-        "sharpened": {"dose_minus_control": estimate(-0.1)},
+        "sharpened": {"dose_minus_control": estimate(-0.1), "headroom": estimate(0.1)},
         "beyond_control": estimate(difference),
     }
 

@@ -23,10 +23,12 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.measures import resting
 from firsttoken.pretraining import backcopy
 from firsttoken.pretraining.backcopy import Backcopy
+from firsttoken.pretraining.recipe import Recipe
 from firsttoken.pretraining.smallest import Smallest, Variant, losses
 
 Point = dict[str, float]  # see `look`
 _TEXTS, _WEIGHTS = 1 << 20, 2 << 20  # added to a seed, so that chain, texts and weights do not share random bits
+PLAIN = Recipe()
 HELD_OUT = 8192  # tokens on which a seed is measured, the same at every step
 
 
@@ -106,16 +108,25 @@ def train(
     seeds: Sequence[int],
     say: Callable[[str], None] = lambda line: None,
     dtype: torch.dtype = torch.float32,
+    recipe: Recipe = PLAIN,
 ) -> list[Run]:
     """Train one model for each seed, all at once; the history has a point at step 0 and every few steps.
 
+    Points are taken on plain texts of the setting's length, whatever the recipe trains on.
+
     Raises:
-        FirstTokenError: no seeds, or one twice.
+        FirstTokenError: no seeds, or one twice; a recipe whose lengths do not divide a step or exceed the setting's.
     """
+    for _, length in recipe.lengths:
+        if length > setting.length or setting.tokens_per_step % length:
+            raise FirstTokenError(
+                f"Texts of {length} tokens are no stage of a model for {setting.length}: a stage is no longer than "
+                f"the model's texts and divides a step of {setting.tokens_per_step} tokens."
+            )
     if not seeds or len(set(seeds)) != len(seeds):
         raise FirstTokenError("Name at least one seed, and none twice.")
     begun = time.perf_counter()
-    stack = _Stack(setting, list(seeds), dtype)
+    stack = _Stack(setting, list(seeds), dtype, recipe)
     histories: dict[int, list[Point]] = {seed: [] for seed in seeds}
     learnt: dict[int, int] = {}
     done: dict[int, Run] = {}
@@ -135,15 +146,15 @@ def train(
                 break
             if any(ended):
                 stack.keep([place for place, has_ended in enumerate(ended) if not has_ended])
-        stack.step()
+        stack.step(step)
     return [done[seed] for seed in seeds]
 
 
 class _Stack:
     """The seeds in training: stacked weights, optimiser, random numbers."""
 
-    def __init__(self, setting: Setting, seeds: list[int], dtype: torch.dtype) -> None:
-        self.setting, self.seeds = setting, seeds
+    def __init__(self, setting: Setting, seeds: list[int], dtype: torch.dtype, recipe: Recipe) -> None:
+        self.setting, self.seeds, self.recipe = setting, seeds, recipe
         models = [setting.model(seed).to(dtype) for seed in seeds]
         self.one = models[0]
         stacked, _ = stack_module_state(models)
@@ -151,21 +162,19 @@ class _Stack:
         self.optimiser = torch.optim.AdamW(self.weights.values(), lr=setting.learning_rate, fused=True)
         self.random = [torch.Generator().manual_seed(seed + _TEXTS) for seed in seeds]
         self.chains = torch.stack([setting.task(seed).cumulative() for seed in seeds])
-        self.held_out = self._texts(HELD_OUT)
-
-    def _texts(self, tokens: int) -> Tensor:
-        """Fresh texts, (seed, text, token)."""
-        shape = tokens // self.setting.length, self.setting.length
-        uniform = torch.stack([torch.rand(shape, generator=own, dtype=torch.float64) for own in self.random])
-        return backcopy.texts(self.chains, uniform, self.setting.task(0))
+        shape = HELD_OUT // setting.length, setting.length
+        self.held_out = PLAIN.draw(self.chains, self.random, *shape, setting.task(0))
 
     def _read(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return vmap(lambda weights, own: functional_call(self.one, weights, (own,)))(self.weights, ids)
 
-    def step(self) -> None:
-        ids = self._texts(self.setting.tokens_per_step)
-        logits, _, _ = self._read(ids)
+    def step(self, number: int) -> None:
+        task, recipe = self.setting.task(0), self.recipe
+        length = recipe.length(number, self.setting.length)
+        ids = recipe.draw(self.chains, self.random, self.setting.tokens_per_step // length, length, task)
+        logits, attention, _ = self._read(recipe.inputs(ids, self.random, task))
         loss = losses(logits.flatten(0, 1), ids.flatten(0, 1)).view(len(self.seeds), -1).mean(1)
+        loss = loss + recipe.penalty(attention) if recipe.first_penalty else loss
         self.optimiser.zero_grad()
         loss.sum().backward()
         self.optimiser.step()

@@ -59,7 +59,10 @@ def _of_control(values: Mapping[str, Any]) -> str:
     at = f"At {dose:+g} nats, which cost {interval(cost)} nats of loss,"
     if not covered(values["noise"]):
         return f"{at} the control is unmatched: the strongest noise does not surely cost as much."
+    beside = f"{at} it differs from noise of equal loss by {interval(values['beyond_control'], '+.2f')}"
+    sharper = values["sharpened"]
+    if not covered(sharper):
+        return f"{beside}; sharper attention to the other tokens was not surely matched."
     return (
-        f"{at} it exceeds noise of equal loss by {interval(values['beyond_control'], '+.2f')}, and sharper attention "
-        f"to the other tokens of equal loss by {interval(values['sharpened']['dose_minus_control'], '+.2f')}."
+        f"{beside}, from sharper attention to the other tokens by {interval(sharper['dose_minus_control'], '+.2f')}."
     )

@@ -1,0 +1,148 @@
+"""Figures of the chapter `recipes`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from firsttoken.claims.recipes.verdict import SINK, PLAIN, PROMISES, fate, held, pairs
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
+from firsttoken.records import Record
+
+NAMES = {
+    "plain": "plain",
+    "growing_context": "growing context",
+    "sink_penalised": "sink penalised",
+    "sink_rewarded": "sink rewarded",
+    "tokens_replaced": "tokens replaced",
+    "bos_in_half": "BOS in half the texts",
+}
+LEAST = {"moved": 1e-8, "missing": 1e-5}  # nats; what is less lies at the edge of a logarithmic axis
+
+
+def _of(record: Record, name: str, outcome: str) -> list[float]:
+    return [float(seed[outcome]) for seed in record.values["by_recipe"][name]]
+
+
+def _points(ax: Axes, record: Record, outcome: str) -> None:
+    """A row for each recipe, a point for each seed: filled where it learnt the task."""
+    for place, name in enumerate(NAMES):
+        seeds = record.values["by_recipe"][name]
+        color = NEUTRAL if name == PLAIN else CATEGORIES[2]
+        for number, seed in enumerate(seeds):
+            height = place + (number - (len(seeds) - 1) / 2) * 0.06
+            face = color if seed["learnt"] is not None else "none"
+            ax.plot(
+                max(seed[outcome], LEAST.get(outcome, 0.0)),
+                height,
+                "o",
+                color=color,
+                markerfacecolor=face,
+                markersize=5,
+            )
+    ax.set_yticks(range(len(NAMES)), list(NAMES.values()))
+    ax.set_ylim(len(NAMES) - 0.5, -0.5)
+
+
+def sinks_and_noise(record: Record) -> Display:
+    """Where each seed's head rests, and how far noise moves its predictions."""
+
+    def draw(axes: Any) -> None:
+        _points(axes[0], record, "share")
+        axes[0].axvline(SINK, color=NEUTRAL, linestyle="--", linewidth=1)
+        axes[0].set(xlabel="attention to the first token,\naway from triggers", xlim=(-0.03, 1.03))
+        _points(axes[1], record, "moved")
+        axes[1].set(xlabel="how far noise elsewhere moves\npredictions (nats)", xscale="log")
+        axes[1].set_yticklabels([])
+
+    weakest, most = (
+        f"{NAMES[name]} {median(_of(record, name, 'share')):.2f}" for name in ("sink_penalised", "sink_rewarded")
+    )
+    return figure(
+        draw,
+        "Two panels with a row for each recipe and a point for each seed, hollow where the task was not learnt: "
+        "attention to the first token away from triggers, and how far replaced tokens elsewhere move predictions",
+        "Where the head rests (left; above the dashed line it is a sink) and how far noise moves its predictions "
+        f"(right), a point for each seed, hollow where the task was not learnt. The median share on the first token "
+        f"is {median(_of(record, PLAIN, 'share')):.2f} after plain training; {weakest}, {most}.",
+        ncols=2,
+        figsize=(8.2, 3.6),
+    )
+
+
+def missing(record: Record) -> Display:
+    """Where each seed's head rests, and what it loses, on texts without BOS."""
+
+    def draw(axes: Any) -> None:
+        _points(axes[0], record, "share_without")
+        axes[0].axvline(SINK, color=NEUTRAL, linestyle="--", linewidth=1)
+        axes[0].set(xlabel="attention to the first token\nwithout BOS, away from triggers", xlim=(-0.03, 1.03))
+        _points(axes[1], record, "missing")
+        axes[1].set(xlabel="rise of the loss at triggers\nwithout BOS (nats)", xscale="log")
+        axes[1].set_yticklabels([])
+
+    return figure(
+        draw,
+        "Two panels for texts without BOS, with a row for each recipe and a point for each seed, hollow where the "
+        "task was not learnt: attention to the first token away from triggers, and how much the loss at triggers "
+        "rises; rises of nothing lie at the left edge",
+        "The same heads on texts without BOS: where they rest (left), and what its absence costs (right; a rise of "
+        f"nothing lies at the edge). Plain training leaves the first token {_median(record, PLAIN)} of the attention "
+        f"then, BOS in half of the texts {_median(record, 'bos_in_half')}.",
+        ncols=2,
+        figsize=(8.2, 3.6),
+    )
+
+
+def _median(record: Record, name: str) -> str:
+    return f"{median(_of(record, name, 'share_without')):.2f}"
+
+
+def promises(record: Record) -> Display:
+    """What each recipe promised and in how many seeds it held."""
+    fates = {"kept": "kept", "contradicted": "contradicted: in none", "open": "open: in some"}
+    rows = [
+        (
+            NAMES[name],
+            promise.says,
+            f"{held(record.values, name)} of {len(pairs(record.values, name))}",
+            fates[fate(record.values, name)],
+        )
+        for name, promise in PROMISES.items()
+    ]
+    return table(rows, ("recipe", "promise", "seeds", "judged"), "Each promise, seed by seed beside plain training")
+
+
+def recipe_table(record: Record) -> Display:
+    """Every outcome of every recipe."""
+
+    def cell(seeds: Sequence[dict[str, Any]], outcome: str, form: str) -> str:
+        values = sorted(float(seed[outcome]) for seed in seeds)
+        return f"{median(values):{form}} ({values[0]:{form}} to {values[-1]:{form}})"
+
+    rows = []
+    for name in NAMES:
+        seeds = record.values["by_recipe"][name]
+        steps = [seed["learnt"] for seed in seeds if seed["learnt"] is not None]
+        rows.append(
+            (
+                NAMES[name],
+                f"{len(steps)} of {len(seeds)}",
+                f"{median(steps):.0f}" if steps else "–",
+                *(
+                    cell(seeds, outcome, form)
+                    for outcome, form in (
+                        ("loss_at", ".3f"), ("loss_away", ".3f"), ("share", ".2f"), ("value_norm", ".2f"),
+                        ("moved", ".1e"), ("share_without", ".2f"), ("missing", ".3f"),
+                    )
+                ),
+            )
+        )  # fmt: skip
+    columns = (
+        "recipe", "learnt", "steps to it", "loss at triggers", "loss away", "share on the first token",
+        "value norm of the first", "moved by noise, nats", "share without BOS", "cost of no BOS, nats",
+    )  # fmt: skip
+    return table(rows, columns, "Medians over seeds, with the lowest and the highest")

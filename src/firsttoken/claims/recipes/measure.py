@@ -1,0 +1,104 @@
+"""Five ways of training that say something about the first token, on the smallest model that has a sink."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from firsttoken import records
+from firsttoken.claims.recipes.outcomes import outcomes
+from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, held, judge, pairs
+from firsttoken.estimates import JSON
+from firsttoken.measures import resting
+from firsttoken.pretraining.one_head import OneHead
+from firsttoken.pretraining.recipe import Recipe
+from firsttoken.pretraining.smallest_training import Setting, train
+from firsttoken.progress import tracked
+from firsttoken.ranges import at_least
+from firsttoken.records import Record
+
+CLAIM = "recipes"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked."""
+
+    seeds: int = 10  # models of each recipe
+    length: int = 64  # tokens of a text, BOS included
+    steps: int = 1000  # of training, for every recipe
+    enough: float = 0.2  # loss at triggers, in nats, below which a seed has learnt the task
+    penalty: float = 0.03  # nats of loss for attention to the first token, and the reward for it
+    replaced: float = 0.05  # share of the tokens that one recipe replaces
+    without_bos: float = 0.5  # share of the texts without BOS in another
+
+    def __post_init__(self) -> None:
+        at_least(1, seeds=self.seeds, steps=self.steps)
+        at_least(16, length=self.length)
+
+    @property
+    def setting(self) -> Setting:
+        return Setting(length=self.length, steps=self.steps)
+
+    @property
+    def recipes(self) -> dict[str, Recipe]:
+        """By name, plain training first."""
+        stages = [(0, self.length // 4), (self.steps // 4, self.length // 2), (self.steps // 2, self.length)]
+        return {
+            PLAIN: Recipe(),
+            "growing_context": Recipe(lengths=tuple(stages)),
+            "sink_penalised": Recipe(first_penalty=self.penalty),
+            "sink_rewarded": Recipe(first_penalty=-self.penalty),
+            "tokens_replaced": Recipe(replaced=self.replaced),
+            "bos_in_half": Recipe(without_bos=self.without_bos),
+        }
+
+
+def measure(parameters: Parameters, fresh: bool = False) -> Record:
+    """The record `recipes/one-head.json`.
+
+    Its values: `by_recipe` {recipe: for each seed its `outcomes`}, `kept`, the share of pairs (recipe, seed) in which
+    the recipe's promise holds, among seeds that learn the task by plain training.
+    """
+    each = {name: _part(parameters, name, fresh) for name in tracked(parameters.recipes)}
+    return records.reuse_or_measure(
+        CLAIM,
+        model=OneHead((parameters.setting,)),
+        parameters=asdict(parameters),
+        texts="generated from seeds",
+        measure=lambda: summary(each),
+        judge=judge,
+        version=VERSION,
+        fresh=fresh,
+    )
+
+
+def _part(parameters: Parameters, name: str, fresh: bool) -> list[JSON]:
+    setting, recipe = parameters.setting, parameters.recipes[name]
+
+    def each() -> JSON:
+        runs = train(setting, range(parameters.seeds), recipe=recipe)
+        return {"each": [outcomes(run, setting, parameters.enough) for run in runs]}
+
+    part = records.reuse_or_measure(
+        CLAIM,
+        model=OneHead((setting,)),
+        parameters={**asdict(parameters), "recipe": name},
+        texts="generated from seeds",
+        measure=each,
+        version=VERSION,
+        variant=name.replace("_", "-"),
+        fresh=fresh,
+    )
+    return list(part.values["each"])
+
+
+def summary(by_recipe: dict[str, list[JSON]]) -> JSON:
+    """All recipes side by side, and how often promises hold."""
+    values: JSON = {"by_recipe": by_recipe}
+    counted = len(pairs(values, PLAIN))
+    times = sum(held(values, name) for name in PROMISES)
+    return values | {"kept": asdict(resting.wilson(times, counted * len(PROMISES))) if counted else None}
+
+
+MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`

@@ -1,0 +1,81 @@
+"""What one trained head shows: what it learnt, where it rests, how far noise moves it, what a missing BOS costs it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from firsttoken.estimates import JSON
+from firsttoken.measures import resting
+from firsttoken.pretraining import backcopy
+from firsttoken.pretraining.backcopy import Backcopy
+from firsttoken.pretraining.recipe import replace_tokens
+from firsttoken.pretraining.smallest import Smallest, losses
+from firsttoken.pretraining.smallest_training import HELD_OUT, Run, Setting
+
+_CHECKS = 3 << 20  # added to a seed, so that these texts share no random bits with those of the training
+REPLACED = 0.05  # share of the tokens that are replaced to see how far predictions move
+
+
+def outcomes(run: Run, setting: Setting, enough: float) -> JSON:
+    """One seed after its training, on texts of the setting's length that begin with BOS.
+
+    Returns:
+        `learnt`: the first step of the history with a loss at triggers below `enough`, None if there was none;
+        `loss_at`, `loss_away`: nats; `share`: of the attention away from triggers, what the first token gets;
+        `share_without`: the same on texts without BOS; `value_norm`: of the first token over the mean of the others';
+        `moved`: see `moved`; `missing`: how much the loss at triggers rises, in nats, when BOS is left out.
+    """
+    last = run.history[-1]
+    task = setting.task(run.seed)
+    random = torch.Generator().manual_seed(run.seed + _CHECKS)
+    shape = 1, HELD_OUT // setting.length, setting.length
+    uniform = torch.rand(shape, generator=random, dtype=torch.float64)
+    chain = task.cumulative()[None]
+    bare = Backcopy(symbols=task.symbols, triggers=task.triggers, bos=False, seed=run.seed)
+    with_bos, without = (backcopy.texts(chain, uniform, one)[0] for one in (task, bare))
+    noisy = replace_tokens(with_bos[None], REPLACED, [random], task)[0]
+    numbers = {
+        "loss_at": last["loss_at"],
+        "loss_away": last["loss_away"],
+        "share": last["first_away"] / max(last["row_away"], 1e-9),
+        "share_without": share_away(run.model, without, task),
+        "value_norm": last["value_norm"],
+        "moved": moved(run.model, with_bos, noisy),
+        "missing": loss_at_triggers(run.model, without, task) - loss_at_triggers(run.model, with_bos, task),
+    }
+    learnt = next((int(point["step"]) for point in run.history if point["loss_at"] < enough), None)
+    return {"seed": run.seed, "learnt": learnt, **{name: float(f"{value:.4g}") for name, value in numbers.items()}}
+
+
+def moved(model: Smallest, ids: Tensor, noisy: Tensor) -> float:
+    """How far replaced tokens move predictions that do not depend on them: mean KL divergence, in nats.
+
+    The task needs a query's own token and the one before it and no other, so only queries where both are as they were
+    count, behind the first replaced token of their text.
+
+    Args:
+        ids, noisy: (text, token), the same texts before and after.
+    """
+    with torch.no_grad():
+        before, after = (model(rows)[0].double().log_softmax(-1) for rows in (ids, noisy))
+    divergence = (before.exp() * (before - after)).sum(-1)  # (text, query)
+    changed = ids != noisy
+    untouched = ~changed[:, 1:] & ~changed[:, :-1]
+    behind = changed.cumsum(1)[:, 1:] > 0
+    return float(divergence[:, 1:][untouched & behind].mean())
+
+
+def share_away(model: Smallest, ids: Tensor, task: Backcopy) -> float:
+    """Attention to the first token away from triggers, as a share of all that is paid there."""
+    with torch.no_grad():
+        _, attention, _ = model(ids)
+    seen = resting.places(attention, ~backcopy.is_trigger(ids, task))
+    return seen["first"] / max(seen["row"], 1e-9)
+
+
+def loss_at_triggers(model: Smallest, ids: Tensor, task: Backcopy) -> float:
+    """Mean loss, in nats, of what follows a trigger; a trigger in first place has nothing to copy and is left out."""
+    with torch.no_grad():
+        loss = losses(model(ids)[0], ids)[:, 1:]
+    return float(loss[backcopy.is_trigger(ids, task)[:, 1:-1]].mean())

@@ -1,0 +1,86 @@
+"""Which recipes do what they promise, seed by seed beside plain training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from firsttoken.records import Record, Status, Verdict
+
+Seed = Mapping[str, Any]  # see `outcomes.outcomes`
+Fate = Literal["kept", "contradicted", "open"]
+
+PLAIN = "plain"
+SINK = 0.3  # of the attention away from triggers, on the first token: a sink above it
+NEAR = 0.02  # nats above plain training's loss at triggers that count as learnt as well
+LESS = 0.9  # of how far plain training's predictions move: what counts as moving less
+LEAST_SEEDS = 8  # that learnt the task by plain training; with fewer nothing is judged
+
+
+def _learnt(seed: Seed) -> bool:
+    return seed["learnt"] is not None
+
+
+def _moves_less(seed: Seed, than: Seed) -> bool:
+    return _learnt(seed) and bool(seed["moved"] < LESS * than["moved"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """What a recipe promises, for one seed beside plain training from the same seed."""
+
+    says: str
+    holds: Callable[[Seed, Seed], bool]
+
+
+PROMISES: Mapping[str, Promise] = {
+    "growing_context": Promise(
+        says="learns the task as well, with fewer scores to compute",
+        holds=lambda seed, plain: _learnt(seed) and bool(seed["loss_at"] <= plain["loss_at"] + NEAR),
+    ),
+    "sink_penalised": Promise(
+        says="learns the task without a sink",
+        holds=lambda seed, plain: _learnt(seed) and bool(seed["share"] < SINK),
+    ),
+    "sink_rewarded": Promise(says="learns the task and noise moves its predictions less", holds=_moves_less),
+    "tokens_replaced": Promise(says="learns the task and noise moves its predictions less", holds=_moves_less),
+    "bos_in_half": Promise(
+        says="learns the task and has a sink with and without BOS",
+        holds=lambda seed, plain: _learnt(seed) and bool(min(seed["share"], seed["share_without"]) > SINK),
+    ),
+}
+
+
+def pairs(values: Mapping[str, Any], name: str) -> list[tuple[Seed, Seed]]:
+    """Each seed of a recipe with the plain one, where plain training learnt the task."""
+    both = zip(values["by_recipe"][name], values["by_recipe"][PLAIN], strict=True)
+    return [(seed, plain) for seed, plain in both if _learnt(plain)]
+
+
+def held(values: Mapping[str, Any], name: str) -> int:
+    """In how many of these pairs the recipe's promise holds."""
+    return sum(PROMISES[name].holds(seed, plain) for seed, plain in pairs(values, name))
+
+
+def fate(values: Mapping[str, Any], name: str) -> Fate:
+    """Kept if the promise holds in every pair, contradicted if it does in none."""
+    of = len(pairs(values, name))
+    return "kept" if held(values, name) == of else "open" if held(values, name) else "contradicted"
+
+
+def judge(record: Record) -> Verdict:
+    """All five recipes together, each told with its number of seeds."""
+    values = record.values
+    counted = len(pairs(values, PLAIN))
+    told = "; ".join(
+        f"{name.replace('_', ' ')} {promise.says} in {held(values, name)} of {counted} seeds"
+        for name, promise in PROMISES.items()
+    )
+    sentence = f"{told[0].upper()}{told[1:]}."
+    if counted < LEAST_SEEDS:
+        return Verdict("inconclusive", f"{sentence} Plain training learnt the task in too few seeds.")
+    fates = [fate(values, name) for name in PROMISES]
+    kept = fates.count("kept")
+    status: Status = "reproduced" if kept == len(fates) else "partly" if kept else "not reproduced"
+    return Verdict(status, f"{sentence} {kept} of {len(fates)} promises are kept in every seed.")
