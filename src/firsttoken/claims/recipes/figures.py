@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from firsttoken.claims.recipes.verdict import SINK, PLAIN, PROMISES, fate, held, pairs
+from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, SINK, fate, held, pairs
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
 from firsttoken.records import Record
 
