@@ -104,6 +104,8 @@ def command_pretrain(args: argparse.Namespace) -> None:
 
 def command_lab(args: argparse.Namespace) -> None:
     """Train the models of the lab's chapters that have no record yet, within a number of minutes."""
+    if args.queue == "gpu":
+        return _lab_on_a_card(args.minutes)
     from firsttoken.claims.context_length import lab
     from firsttoken.pretraining import queue
 
@@ -112,6 +114,23 @@ def command_lab(args: argparse.Namespace) -> None:
         print(f"left: {training.slug}")
     if not left:
         print(f"Nothing is left: firsttoken run {lab.CLAIM} -p budget {lab.BUDGET}")
+
+
+def _lab_on_a_card(minutes: float) -> None:
+    import torch
+
+    from firsttoken.claims.context_length import without_bos
+    from firsttoken.claims.packing import measure as packing
+    from firsttoken.pretraining import whole_runs
+
+    if not torch.cuda.is_available():
+        raise FirstTokenError("There is no CUDA device here, on which these runs take minutes; use `lab cpu`.")
+    rows = packing.trainings(without_bos.BUDGET, seeds=3)
+    left = whole_runs.run([*without_bos.trainings(), *rows], minutes, without_bos.spared)
+    for training in left:
+        print(f"left: {training.slug}")
+    for chapter in (without_bos.CLAIM, packing.CLAIM):
+        print(f"firsttoken run {chapter} -p budget {without_bos.BUDGET}")
 
 
 def command_chapters(args: argparse.Namespace) -> None:
@@ -258,9 +277,11 @@ def parser() -> argparse.ArgumentParser:
     add_parameters(lab)
 
     runs = add("lab", command_lab)
-    runs.add_argument("queue", choices=["cpu"], help="which runs: those that two cores can do")
+    runs.add_argument(
+        "queue", choices=["cpu", "gpu"], help="which runs: those for two cores, or those for one graphics card"
+    )
     runs.add_argument("--minutes", type=float, required=True, help="runs are halted then and go on the next time")
-    runs.add_argument("--at-once", type=int, default=2, help="runs side by side, with one thread each")
+    runs.add_argument("--at-once", type=int, default=2, help="cpu: runs side by side, with one thread each")
 
     add("chapters", command_chapters, in_checkout=True)
     add("models", command_models)

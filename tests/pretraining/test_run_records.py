@@ -13,7 +13,7 @@ import pytest
 from firsttoken import claims, files, records
 from firsttoken.book import chapters
 from firsttoken.claims.context_length import figures as context_figures
-from firsttoken.claims.context_length import lab
+from firsttoken.claims.context_length import lab, without_bos
 from firsttoken.claims.context_length import measure as context_length
 from firsttoken.claims.emergence import measure as emergence
 from firsttoken.claims.packing import measure as packing
@@ -128,6 +128,49 @@ def test_verdict_on_context_length(never: dict[int, float], status: str) -> None
     assert record.verdict is not None
     assert record.verdict.status == status
     assert "70.0% [69.0%, 71.0%] at 128 tokens and 90.0%" in record.verdict.sentence
+
+
+def card_run(length: int, loss: str, seed: int, rate: float) -> None:
+    """A run of the budget `lab-gpu`, whose share of sink heads is the same with any text."""
+    ran(without_bos.training(length, loss, seed), rate)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rates", "status", "words"),
+    [
+        ({128: (0.1, 0.2), 512: (0.25, 0.2), 2048: (0.4, 0.35)}, "reproduced", "Both of the longest"),
+        ({128: (0.1, 0.2), 512: (0.5, 0.6), 2048: (0.4, 0.35)}, "inconclusive", "leaves it open"),  # 512 not between
+        ({128: (0.1, 0.3), 512: (0.25, 0.2), 2048: (0.4, 0.35)}, "inconclusive", "leaves it open"),  # one pair is near
+        ({128: (0.4, 0.41), 512: (0.4, 0.4), 2048: (0.42, 0.44)}, "not reproduced", "no more"),
+        ({128: (0.1, 0.11), 512: (0.1, 0.1), 2048: (0.12, 0.14)}, "inconclusive", "leaves it open"),  # no sink to lose
+        ({2048: (0.3, 0.3)}, "inconclusive", "Two seeds of every length"),
+        ({2048: (0.09,)}, "inconclusive", "gate, 10%, was not passed"),
+    ],
+)
+def test_verdict_on_context_length_without_bos(rates: dict[int, tuple[float, ...]], status: str, words: str) -> None:
+    for length, of_seed in rates.items():
+        for seed, rate in enumerate(of_seed):
+            card_run(length, "all", seed, rate)
+    record = context_length.measure("lab-gpu", train=False)
+    assert record is not None
+    assert record.verdict is not None
+    assert record.verdict.status == status
+    assert words in record.verdict.sentence
+    for shown in (context_figures.without_bos(record), context_figures.rates_table(record)):
+        assert "without BOS" in shown.text
+
+
+def test_behind_a_closed_gate_nothing_else_is_trained_for_it() -> None:
+    runs, rows = without_bos.trainings(), packing.trainings("lab-gpu", seeds=3)
+    assert len(set(runs)) == 8
+    assert runs[0] == without_bos.gate()
+    assert not any(map(without_bos.spared, [*runs, *rows]))
+    card_run(2048, "all", 0, 0.09)
+    assert [one for one in runs if not without_bos.spared(one)] == [without_bos.gate()]
+    assert "9.0% sink heads, fewer than 10%" in without_bos.spared(runs[1])
+    assert not any(map(without_bos.spared, rows))
+    card_run(2048, "all", 0, 0.11)
+    assert not any(map(without_bos.spared, runs))
 
 
 def lab_run(

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import transformers
-from gguf import GGUFReader
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
@@ -137,5 +136,7 @@ def _factors(header: GgufHeader, file: Path) -> dict[str, Tensor]:
     wanted = [name for name in header.tensors if "rope_freqs" in name or "rope_factors" in name]
     if not wanted:
         return {}
+    from gguf import GGUFReader
+
     tensors = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
     return {name.split("blk.0.")[-1]: torch.tensor(tensors[name].data).float().flatten() for name in wanted}

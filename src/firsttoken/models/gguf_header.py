@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
 from firsttoken.errors import FirstTokenError
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -173,7 +171,9 @@ def _parse(data: mmap.mmap) -> GgufHeader:
     return GgufHeader(keys=keys, tensors=tensors)
 
 
-def _tensor(reader: _Reader, name: str) -> tuple[tuple[int, ...], GGMLQuantizationType, int, int]:
+def _tensor(reader: _Reader, name: str) -> tuple[tuple[int, ...], Any, int, int]:
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
     dimensions = reader.number("<I")
     if not 0 < dimensions <= 8:
         raise _Broken(f"{name} has {dimensions} dimensions")

@@ -11,8 +11,6 @@ import re
 import tempfile
 from pathlib import Path
 
-from gguf import GGUFReader, GGUFValueType, GGUFWriter
-
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import cache_folder
 from firsttoken.models.fingerprints import file_sha256
@@ -70,6 +68,8 @@ def _check(parts: list[Path], headers: list[GgufHeader]) -> None:
 
 def _join(parts: list[Path], target: Path) -> None:
     """Write one file with the keys of the first part and the tensors of all, each as it is."""
+    from gguf import GGUFReader, GGUFValueType, GGUFWriter
+
     readers = [GGUFReader(part) for part in parts]
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".joining-")

@@ -102,6 +102,12 @@ BUDGETS: dict[str, Budget] = {
             schedule="constant_with_warmup", activation="gelu", short=GENERATED,
         ),
         Budget(
+            "lab-gpu", layers=8, width=512, heads=8, hidden=1408,
+            corpus=CorpusSpec(GENERATED, vocabulary=4096, megabytes=200.0),
+            tokens=122_880_000, tokens_per_step=65_536, lengths=(128, 512, 2048), length=1024,
+            learning_rate=2e-3, schedule="constant_with_warmup", activation="gelu", short=GENERATED,
+        ),
+        Budget(
             "gpu", layers=8, width=512, heads=8, hidden=1408,
             corpus=PYTHON,
             tokens=131_072_000, tokens_per_step=65_536, lengths=(128, 256, 512, 1024, 2048), length=1024,

@@ -27,9 +27,9 @@ from firsttoken import records
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.files import cache_folder
-from firsttoken.models import no_progress_bar
 from firsttoken.models.machine import matmul_rate
 from firsttoken.models.out_of_memory import explain_out_of_memory
+from firsttoken.models.quiet import no_progress_bar
 from firsttoken.pretraining import checkpoint_probe
 from firsttoken.pretraining.budgets import Budget
 from firsttoken.pretraining.corpora import Corpus, open_corpus

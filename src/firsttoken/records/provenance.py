@@ -34,13 +34,21 @@ def environment() -> dict[str, Any]:
     """Package versions, this one's included, and the machine, as far as they can change a number."""
     packages = ("firsttoken", "torch", "transformers", "numpy", "gguf")
     return {
-        "packages": {name: metadata.version(name).split("+")[0] for name in packages},
+        "packages": {name: version for name in packages if (version := _version(name))},
         "python": platform.python_version(),
-        **_devices(),
+        **machine(),
     }
 
 
-def _devices() -> dict[str, Any]:
+def _version(package: str) -> str:
+    """Of an installed package; empty where there is none, as in a checkout that is only on the path."""
+    try:
+        return metadata.version(package).split("+")[0]
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def machine() -> dict[str, Any]:
     """The machine and its threads as torch sees them; nothing is measured without torch, and reading needs none."""
     torch: Any = sys.modules.get("torch")
     if torch is None:

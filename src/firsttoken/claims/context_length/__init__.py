@@ -18,10 +18,16 @@ CLAIM = Claim(
         "if fewer than 5 % of the heads are sinks at every length, because then there is no sink to compare. With BOS "
         "fixed (budget lab), seeds are the unit and the number is the mass on the first token minus an even share, at "
         "64 tokens: reproduced if it rises by more than 0.03 from windows of 64 to windows of 1024 in both seeds, "
-        "with 256 between; not reproduced if it rises by less than 0.02, or falls, in both; else inconclusive. A "
-        "smoke run decides nothing."
+        "with 256 between; not reproduced if it rises by less than 0.02, or falls, in both; else inconclusive. "
+        "Without BOS on a graphics card (budget lab-gpu), seeds are the unit: inconclusive if the first model, of "
+        "windows of 2048, has fewer than 10 % sink heads (ε = 0.3, 64 tokens), and then no other is trained; "
+        "reproduced if both seeds at 2048 exceed both at 128 by 10 points with 512 between; not reproduced if by less "
+        "than 5 points where some model has more than 25 %; else inconclusive. A smoke run decides nothing."
     ),
-    fixed=("2026-11-25, before the measurement; that for BOS fixed on 2026-11-27, before any of its runs"),
+    fixed=(
+        "2026-11-25, before the measurement; that for BOS fixed on 2026-11-27, that for lab-gpu on 2026-11-28, each "
+        "before any of its runs"
+    ),
     shows_not=(
         "That context length has no effect: without BOS hardly a sink forms here, and with BOS fixed the question is "
         "not the paper's. Models, contexts and training are far smaller."

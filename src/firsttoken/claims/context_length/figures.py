@@ -157,3 +157,60 @@ def runs_table(record: Record) -> Display:
     )  # fmt: skip
     heads = next((run["heads"] for seeds in record.values["runs_of"]["all"].values() for run in seeds if run), 0)
     return table(cells, columns, f"Models trained with BOS fixed; one of {heads} heads is {1 / max(heads, 1):.2%}")
+
+
+def without_bos(record: Record) -> Display:
+    """Sink heads of each model that was trained without BOS on a graphics card, a line for each seed."""
+    rates_of = record.values["rates_of"]
+    lengths = sorted(int(length) for length in rates_of["all"])
+
+    def draw(axes: Any) -> None:
+        for ax, name, title in zip(
+            axes, ("rate", "rate_own"), (f"texts of {SHORT} tokens", "texts of the own length"), strict=True
+        ):
+            for loss, (color, dash) in zip(LOSS_WORDS, ((CATEGORIES[2], "-"), (CATEGORIES[1], "--")), strict=True):
+                for seed in range(len(next(iter(rates_of[loss].values())))):
+                    shown = {int(n): seeds[seed] for n, seeds in in_order(rates_of[loss]) if seeds[seed]}
+                    ax.plot(
+                        list(shown), [run[name] for run in shown.values()], color=color, linestyle=dash,
+                        marker="os^v"[seed], label=f"{LOSS_WORDS[loss]}, seed {seed}" if shown else None,
+                    )  # fmt: skip
+            ax.set_xscale("log", base=2)
+            ax.set_xticks(lengths, [str(n) for n in lengths])
+            ax.minorticks_off()
+            ax.set(xlabel="context length in training", title=title)
+        axes[0].set(ylabel="share of sink heads, ε = 0.3")
+        axes[0].legend(frameon=False, fontsize=8)
+
+    return figure(
+        draw,
+        "Share of sink heads against the context length in training, without BOS, in two panels: on short texts and "
+        "on texts of the own length; a line for each seed",
+        ncols=2,
+        figsize=(9.4, 3.8),
+        sharey=True,
+    )
+
+
+def rates_table(record: Record) -> Display:
+    """Each of the models without BOS by itself."""
+    cells = []
+    for loss, of_length in record.values["rates_of"].items():
+        for length, seeds in in_order(of_length):
+            for seed, run in enumerate(seeds):
+                numbers = (NOT_RUN, "–", "–", "–", "–")
+                if run:
+                    numbers = (
+                        f"{run['rate']:.1%}", f"{run['rate_own']:.1%}", f"{run['mass']:.1%}", f"{run['loss']:.2f}",
+                        f"{run['loss_own']:.2f}",
+                    )  # fmt: skip
+                cells.append((length, LOSS_WORDS[loss], str(seed), *numbers))
+    columns = (
+        "context", "loss in training", "seed", f"heads above 0.3, T = {SHORT}", "own T", f"mass, T = {SHORT}",
+        f"loss, T = {SHORT}", "loss, own T",
+    )  # fmt: skip
+    return table(
+        cells,
+        columns,
+        f"Models trained without BOS; one of {record.values['heads']} heads is {1 / record.values['heads']:.2%}",
+    )

@@ -1,15 +1,15 @@
 """Does pretraining on longer contexts make sinks stronger? One model for each context length, equal tokens.
 
 The paper's curve begins near zero at 128 tokens. Each length is trained without any BOS token, and once more with one
-fixed at the start of every window, because a small model on a small budget forms no sink without it. The budget `lab`
-asks another question, see `lab`.
+fixed at the start of every window, because a small model on a small budget forms no sink without it. Two budgets have
+rules of their own: see `lab` and `without_bos`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from firsttoken.claims.context_length import lab
+from firsttoken.claims.context_length import lab, without_bos
 from firsttoken.claims.context_length.verdict import judge
 from firsttoken.estimates import JSON
 from firsttoken.pretraining import run_records
@@ -49,6 +49,8 @@ def measure(budget_name: str, seeds: int = 1, train: bool = True, fresh: bool = 
     """
     if budget_name == lab.BUDGET:
         return lab.measure(train, fresh)
+    if budget_name == without_bos.BUDGET:
+        return without_bos.measure(train, fresh)
     runs = run_records.runs_of(trainings(budget_name, seeds), train, fresh)
     return run_records.record_of(
         CLAIM,

@@ -11,6 +11,9 @@ from firsttoken.records import Record, Status, Verdict
 
 RISES, STAYS = 0.03, 0.02  # of what the first token gets beyond an even share: surely more, and no more
 MATCHED = 0.05  # nats by which the losses of two models may differ that are compared
+LEAST_OF_GATE = 0.1  # share of sink heads of the first model without BOS, below which no other is trained
+FAR, NEAR = 0.1, 0.05  # differences of that share: surely more with a longer window, and no more
+ENOUGH = 0.25  # of the heads are sinks in some model: only then does a small difference refute
 LEAST_RATE = 0.05  # below this at every length, there is no sink whose growth could be seen
 
 
@@ -20,6 +23,8 @@ def judge(record: Record) -> Verdict:
         return smoke
     if "runs_of" in record.values:
         return with_bos_fixed(record.values["runs_of"])
+    if "rates_of" in record.values:
+        return without_bos(record.values["rates_of"])
     of_bos = record.values["rows"]
     rates = {int(length): row["sink_rate_0.3"] for length, row in of_bos["never"].items() if row}
     fixed = {int(length): row["sink_rate_0.3"] for length, row in of_bos["fixed"].items() if row}
@@ -63,6 +68,29 @@ def with_bos_fixed(runs_of: Mapping[str, Any]) -> Verdict:
         status = "not reproduced"
     word = {"reproduced": "rises in both seeds", "not reproduced": "does not rise"}.get(status, "leaves it open")
     return Verdict(status, f"{told} {word} from 64 to 1024. {positions_sentence(runs_of)}")
+
+
+def without_bos(rates_of: Mapping[str, Any]) -> Verdict:
+    """Do windows of 2048 tokens bring more sink heads than those of 128? Seeds are the unit."""
+    rates = {int(n): [run and run["rate"] for run in runs] for n, runs in rates_of["all"].items()}
+    told = "; ".join(
+        f"{' and '.join(f'{rate:.1%}' for rate in of_length if rate is not None)} at {length}"
+        for length, of_length in sorted(rates.items())
+        if any(rate is not None for rate in of_length)
+    )
+    sentence = f"Trained without BOS, sink heads, one number a seed: {told}."
+    first = rates[2048][0]
+    if first is not None and first < LEAST_OF_GATE:
+        return Verdict("inconclusive", f"{sentence} The gate, {LEAST_OF_GATE:.0%}, was not passed: no sink forms.")
+    if any(rate is None for of_length in rates.values() for rate in of_length):
+        return Verdict("inconclusive", f"{sentence} Two seeds of every length decide.")
+    rises = [long - short for long in rates[2048] for short in rates[128]]
+    low, high = sum(rates[128]) / 2, sum(rates[2048]) / 2
+    if min(rises) >= FAR and low <= sum(rates[512]) / 2 <= high:
+        return Verdict("reproduced", f"{sentence} Both of the longest windows exceed both of the shortest.")
+    if max(rises) < NEAR and max(map(max, rates.values())) > ENOUGH:
+        return Verdict("not reproduced", f"{sentence} The longest windows bring no more than the shortest.")
+    return Verdict("inconclusive", f"{sentence} The difference leaves it open.")
 
 
 def positions_sentence(runs_of: Mapping[str, Any]) -> str:

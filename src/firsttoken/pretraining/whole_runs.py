@@ -1,0 +1,104 @@
+"""Runs on a graphics card that is at hand for minutes at a time: each is begun only if it fits into what is left.
+
+No call leans on an earlier one's checkpoints, which may be gone with the machine. A run that does not end in time all
+the same is halted, and where its checkpoint is still there the next time, it goes on from it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+
+from firsttoken import records
+from firsttoken.errors import FirstTokenError
+from firsttoken.pretraining import train
+from firsttoken.pretraining.run_spec import Training
+from firsttoken.processes import end_with_parent
+from firsttoken.progress import duration
+from firsttoken.records.provenance import machine
+
+BEGINNING = 20.0  # seconds that a run takes besides training: start, corpus, the last measurement
+
+Seconds = Callable[[Training], float | None]  # how long a run will take; None where nothing says
+
+
+def run(
+    trainings: Sequence[Training],
+    minutes: float,
+    spared: Callable[[Training], str],
+    seconds: Seconds | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Training]:
+    """Train what has no record yet, one after the other, until all is done or nothing more fits into the time.
+
+    Args:
+        spared: asked before each run: why it need not be trained any more, or nothing.
+        seconds: see `expected_seconds`, which is the default.
+        say: called with a line for each run that starts, ends or is passed over.
+
+    Returns:
+        what has no record yet and is not spared
+
+    Raises:
+        FirstTokenError: the minutes are not above 0, or a run failed; those before it have their records.
+    """
+    if minutes <= 0:
+        raise FirstTokenError("Give more than 0 minutes.")
+    deadline = time.monotonic() + 60 * minutes
+    # Not a fork: a process that has begun to use a card cannot be forked.
+    context = multiprocessing.get_context("spawn")
+    for training in trainings:
+        if train.find(training) is not None:
+            continue
+        if why := spared(training):
+            say(f"{training.slug}: not trained: {why}")
+            continue
+        needs, left = (seconds or expected_seconds)(training), deadline - time.monotonic()
+        if needs is not None and needs > left:
+            say(f"{training.slug}: not begun, it takes about {duration(needs)} and {duration(max(left, 0))} are left")
+            continue
+        if left <= 0:
+            break
+        say(f"{training.slug}: begun, {duration(needs) if needs is not None else 'nothing says how long it'} takes")
+        process = context.Process(target=_train, args=(training,), daemon=True)
+        process.start()
+        try:
+            process.join(left)
+            ended = not process.is_alive()
+        finally:
+            process.kill()
+            process.join()
+        if not ended:
+            say(f"{training.slug}: halted at the end of the time")
+            break
+        if process.exitcode:
+            raise FirstTokenError(f"{training.slug} failed, see the lines above; what was done before has its record.")
+        say(f"{training.slug}: done")
+    return [training for training in trainings if train.find(training) is None and not spared(training)]
+
+
+def expected_seconds(training: Training) -> float | None:
+    """How long a run takes, from the operations a second of the slowest earlier run of its budget on such a machine;
+    None if there is none."""
+    here = machine()["machine"]
+    rates = [
+        record.values["flops_per_second"]
+        for record in records.all_records(train.CLAIM)
+        if record.parameters["budget"] == training.budget
+        and record.provenance.get("machine") == here
+        and record.values["flops_per_second"]
+    ]
+    if not rates:
+        return None
+    settings = training.settings()
+    operations = settings.steps * settings.tokens_per_step * settings.flops_per_token(training.packing.length)
+    return BEGINNING + operations / min(rates)
+
+
+def _train(training: Training) -> None:
+    end_with_parent()
+    try:
+        train.measure(training)
+    except FirstTokenError as error:
+        raise SystemExit(f"{training.slug}: {error}") from None

@@ -1,0 +1,120 @@
+"""Runs for which a card is there for minutes: begun only where they fit, spared where they are not needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from firsttoken import cli, records
+from firsttoken.errors import FirstTokenError
+from firsttoken.pretraining import train, whole_runs
+from firsttoken.pretraining.packing import Packing
+from firsttoken.pretraining.run_spec import Training
+from firsttoken.records import Record
+from firsttoken.records.provenance import machine
+
+RUNS = [Training("smoke", Packing(64, "causal", "fixed"), seed, source="generated") for seed in (0, 1)]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("FIRSTTOKEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+def none(training: Training) -> str:
+    return ""
+
+
+def test_only_what_fits_is_begun_and_calls_add_up(store: Path) -> None:
+    said: list[str] = []
+    needs = {RUNS[0]: 400.0, RUNS[1]: 10.0}
+    left = whole_runs.run(RUNS, 5, none, seconds=needs.get, say=said.append)
+    assert left == [RUNS[0]]
+    assert "not begun, it takes about 6 min 40 s" in said[0]
+    assert said[-1] == f"{RUNS[1].slug}: done"
+    said.clear()
+    assert whole_runs.run(RUNS, 0.02, none, seconds=lambda training: None, say=said.append) == [RUNS[0]]
+    assert "halted" in said[-1]
+    said.clear()
+    assert whole_runs.run(RUNS, 5, none, say=said.append) == []
+    assert said[-1] == f"{RUNS[0].slug}: done"
+    assert whole_runs.run(RUNS, 5, none, say=said.append) == []
+
+
+def test_what_is_spared_is_not_left(store: Path) -> None:
+    said: list[str] = []
+    assert whole_runs.run(RUNS, 1, lambda training: "a gate is closed", say=said.append) == []
+    assert said == [f"{run.slug}: not trained: a gate is closed" for run in RUNS]
+
+
+def test_a_run_that_fails_is_named(store: Path, capfd: pytest.CaptureFixture) -> None:
+    bad = Training("smoke", Packing(64, "causal", "fixed"), source="no-such-source")
+    with pytest.raises(FirstTokenError, match=f"{bad.slug} failed"):
+        whole_runs.run([bad], 3, none)
+    assert "There is no corpus 'no-such-source'" in capfd.readouterr().err
+    with pytest.raises(FirstTokenError, match="more than 0 minutes"):
+        whole_runs.run([bad], 0, none)
+
+
+def test_the_slowest_run_on_this_machine_says_how_long_another_takes(store: Path) -> None:
+    assert whole_runs.expected_seconds(RUNS[1]) is None
+    for name, rate, where in (("a", 2e9, ""), ("b", 1e9, ""), ("c", 1e6, "another machine"), ("d", 0.0, "")):
+        provenance = {"model": RUNS[0].provenance(), "machine": where or machine()["machine"]}
+        values = {"flops_per_second": rate}
+        records.write(Record(train.CLAIM, name, records.recorded(replace(RUNS[0])), values, provenance))
+    settings = RUNS[1].settings()
+    operations = settings.steps * settings.tokens_per_step * settings.flops_per_token(64)
+    assert whole_runs.expected_seconds(RUNS[1]) == pytest.approx(whole_runs.BEGINNING + operations / 1e9)
+    other = Training("paper", Packing(64, "causal", "fixed"), source="generated")
+    assert whole_runs.expected_seconds(other) is None
+
+
+def test_without_a_card_the_command_says_what_to_do(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["lab", "gpu", "--minutes", "1"]) == 2
+    assert "lab cpu" in capsys.readouterr().err
+
+
+# A card may stand in a machine that has torch, transformers and what they need, and nothing else of what is named in
+# pyproject.toml; the project is a folder on the path there.
+FEW = """
+import importlib.metadata, sys
+
+sys.modules.update(dict.fromkeys({absent}))  # None stands for a package that is not there
+version = importlib.metadata.version
+
+def known(name):
+    if name.replace("-", "_") in {absent} | {{"firsttoken"}}:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return version(name)
+
+importlib.metadata.version = known
+from firsttoken.claims.context_length import without_bos
+from firsttoken.claims.packing import measure
+from firsttoken.pretraining import train, whole_runs
+from firsttoken.pretraining.packing import Packing
+from firsttoken.pretraining.run_spec import Training
+without_bos.trainings(), measure.trainings("lab-gpu", 3)
+record = train.measure(Training("smoke", Packing(64, "causal", "fixed"), source="generated"))
+print("made", record.filename, record.provenance["packages"].get("firsttoken"))
+"""
+ABSENT = ("datasets", "gguf", "sentencepiece", "matplotlib", "pandas", "seaborn", "plotly", "papermill", "nbformat",
+          "nbclient", "IPython", "ipykernel", "jupyter_book", "sphinx")  # fmt: skip
+
+
+def test_a_bare_checkout_trains(store: Path) -> None:
+    source = FEW.format(absent=set(ABSENT))
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", source], env=environment, cwd=store, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().endswith("None")
+    assert RUNS[0].slug in done.stdout
