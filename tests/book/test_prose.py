@@ -64,3 +64,5 @@ def test_no_chapter_speaks_of_the_books_models_on_anothers_page(chapter: str) ->
     left = [name for name in map(slug, NAMES) if name in prose]
     assert not left
     assert "bundled" not in prose.replace("the bundled name", "")
+    assert "{exercise}" not in prose
+    assert "{solution}" not in prose
