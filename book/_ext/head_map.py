@@ -33,7 +33,7 @@ class HeadMap(SphinxDirective):
         records = [record for record in named if record is not None]
         if not records:
             return [nodes.paragraph("", "", nodes.Text(NOT_RUN), classes=["not-run"])]
-        still = all_heads(records[0], size=(3.9, 2.4))
+        still = all_heads(records[0], size=(3.9, 2.8))
         return [nodes.raw("", compact([self.choice(record) for record in records], still), format="html")]
 
     def choice(self, record: Record) -> Choice:

@@ -115,6 +115,8 @@ def test_without_a_script_there_is_a_picture(visit: Visit) -> None:
     picture = window.page.locator(".head-map-static svg")
     assert picture.is_visible()
     assert "Grid of" in (picture.get_attribute("aria-label") or "")
+    caption = window.page.locator(".head-map-static figcaption")
+    assert caption.evaluate("e => getComputedStyle(e, '::before').content") == "none", "it is no numbered figure"
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])

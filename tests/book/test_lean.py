@@ -105,8 +105,8 @@ def test_scripts_come_at_the_end_in_their_order() -> None:
 
 def test_sheets_become_one_for_the_page_and_one_for_what_scripts_add(tmp_path: Path) -> None:
     files = {
-        "_static/one.css": '@charset "utf-8";@import "base.css";.here{background:url(dot.png)}',
-        "_static/base.css": "p{--kept:1;margin:var(--kept)}",
+        "_static/one.css": '@charset "utf-8";@import url(sub/base.css);.here{background:url(dot.png)}',
+        "_static/sub/base.css": "p{--kept:1;margin:var(--kept)}",
         "_static/sub/two.css": ".added{background:url('../dot.png')}.nowhere{a:b}",
         "_static/a.js": 'element.classList.add("added")',
         "book/page.html": HEAD,

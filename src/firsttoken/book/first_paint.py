@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from posixpath import normpath, relpath
+from posixpath import dirname, join, normpath, relpath
 
 from firsttoken.book.styles import used_properties, used_rules
 
@@ -106,17 +106,18 @@ def with_sheets(page: str, first: str, later: str) -> str:
     return f'{before}<link rel="stylesheet" href="{later}" />\n{mark}{after}'
 
 
-def whole(html: Path, name: str, target: str = FOLDER) -> str:
-    """The text of a sheet with what it imports, its addresses as seen from the folder `target`."""
-    css = _CHARSET.sub("", (html / name).read_text(encoding="utf-8"))
-    folder = normpath(f"{name}/..")
-    css = _URL.sub(lambda of: f'url("{relpath(normpath(f"{folder}/{of[2]}"), target)}")', css)
-    return _IMPORT.sub(lambda of: whole(html, normpath(f"{folder}/{of[1]}"), target), css)
+def whole(html: Path, name: str) -> str:
+    """The text of a sheet after what it imports, which stands at its beginning; addresses as seen from `FOLDER`."""
+    css, here = _CHARSET.sub("", (html / name).read_text(encoding="utf-8")), dirname(name)
+    imported = "".join(whole(html, normpath(join(here, other))) for other in _IMPORT.findall(css))
+    return imported + _URL.sub(
+        lambda of: f'url("{relpath(normpath(join(here, of[2])), FOLDER)}")', _IMPORT.sub("", css)
+    )
 
 
 def _imported(html: Path, asked: Sequence[str]) -> set[str]:
     return {
-        normpath(f"{name}/../{other}")
+        normpath(join(dirname(name), other))
         for name in asked
         for other in _IMPORT.findall((html / name).read_text(encoding="utf-8"))
     }
