@@ -7,15 +7,15 @@ tenth, and the index of the search on pages without a search. This is done to th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from firsttoken.book import first_paint
 from firsttoken.errors import FirstTokenError
 
 _ICON_SCRIPT = "_static/scripts/fontawesome.js"
-_ICON_STYLES = "_static/icons.css"
 _ICON_PREFIXES = "fas|far|fab|fa-solid|fa-regular|fa-brands"
+_OPTIONS = "_static/documentation_options.js"
 _SEARCH_ONLY = ("searchtools.js", "language_data.js", "searchindex.js")
 _MODIFIERS = {"fa-lg", "fa-solid", "fa-regular", "fa-brands", "fa-fw"}
 
@@ -25,16 +25,14 @@ def slim(html: Path) -> None:
     pages = [path for path in html.rglob("*.html") if "_static" not in path.parts]
     scripts = [path for path in html.glob("_static/**/*.js") if path.name != Path(_ICON_SCRIPT).name]
     texts = {path: path.read_text(encoding="utf-8") for path in (*pages, *scripts)}
-    said = "\n".join(texts.values())
     if (catalogue := html / _ICON_SCRIPT).exists():
-        styles = icon_styles(icons_used(said), catalogue.read_text(encoding="utf-8"))
-        (html / _ICON_STYLES).write_text(styles, encoding="utf-8")
+        styles = icon_styles(icons_used("\n".join(texts.values())), catalogue.read_text(encoding="utf-8"))
+        (html / first_paint.ICONS).write_text(styles, encoding="utf-8")
+    options = html / _OPTIONS
     for page in pages:
-        page.write_text(light_page(texts[page], page.relative_to(html).as_posix()), encoding="utf-8")
-    words = frozenset(re.findall(r"[\w-]+", said))
-    for sheet in html.glob("_static/**/*.css"):
-        if "vendor" not in sheet.relative_to(html).parts and sheet != html / _ICON_STYLES:
-            sheet.write_text(used_rules(sheet.read_text(encoding="utf-8"), words), encoding="utf-8")
+        light = light_page(texts[page], page.relative_to(html).as_posix())
+        page.write_text(first_paint.light_head(light, options.read_text(encoding="utf-8")), encoding="utf-8")
+    first_paint.merge_sheets(html, pages)
     for dropped in (
         *html.glob("_static/**/*.map"),
         html / _ICON_SCRIPT,
@@ -48,16 +46,12 @@ def light_page(page: str, path: str) -> str:
     """A page that asks for the small sheet of icons, and for the search only if it is the page of the search."""
     page = re.sub(
         rf'<script[^>]*src="([^"]*){_ICON_SCRIPT}[^"]*"></script>',
-        rf'<link rel="stylesheet" href="\1{_ICON_STYLES}" />',
+        rf'<link rel="stylesheet" href="\1{first_paint.ICONS}" />',
         page,
     )
     if path != "search.html":
         for name in _SEARCH_ONLY:
             page = re.sub(rf'<script[^>]*src="[^"]*{re.escape(name)}[^"]*"></script>\n?', "", page)
-        # Scripts of the head wait until the page is there; their order stays. Inline ones need the options at once.
-        page = re.sub(
-            r'<script src="(?![^"]*documentation_options)([^"]*_static/)', r'<script defer="defer" src="\1', page
-        )
     return page
 
 
@@ -96,74 +90,3 @@ def icon_styles(names: set[str], catalogue: str) -> str:
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"><path d="{path}"/></svg>'
         rules.append(f'.fa-{name} {{ --icon: url("data:image/svg+xml,{quote(svg, safe=" =:/,")}"); }}')
     return "\n".join(rules) + "\n"
-
-
-# -- style sheets ---------------------------------------------------------------------------------------------
-
-_OF_ICONS = re.compile(r"(?:\.fa[\w-]*)+(?::{1,2}[\w-]+)?")  # rules of the theme that `icon_styles` replaces
-_GROUPS = ("@media", "@supports", "@layer", "@container")
-
-
-def used_rules(css: str, words: frozenset[str]) -> str:
-    """A style sheet without the rules for classes and ids that no page and no script names.
-
-    Args:
-        words: every word of the pages and of the scripts, which add classes while a page is read.
-    """
-    kept = []
-    for head, body in _statements(re.sub(r"/\*.*?\*/", "", css, flags=re.S)):
-        name = head.strip()
-        if body is None:
-            kept.append(f"{name};")
-        elif name.startswith(_GROUPS):
-            if inner := used_rules(body, words):
-                kept.append(f"{name}{{{inner}}}")
-        elif (name.startswith("@font-face") and "Font Awesome" in body) or "FontAwesome" in body:
-            continue
-        elif name.startswith("@"):
-            kept.append(f"{name}{{{body.strip()}}}")
-        else:
-            selectors = [selector.strip() for selector in _split(name) if _can_match(selector, words)]
-            selectors = [selector for selector in selectors if not _OF_ICONS.fullmatch(selector)]
-            if selectors:
-                declarations = re.sub(r"\s+", " ", body).strip()
-                kept.append(f"{','.join(selectors)}{{{declarations}}}")
-    return "".join(kept)
-
-
-def _can_match(selector: str, words: frozenset[str]) -> bool:
-    plain = re.sub(r"\[[^\]]*\]|:(?:not|is|where|has)\((?:[^()]|\([^()]*\))*\)", "", selector)
-    return all(name.replace("\\", "") in words for name in re.findall(r"[.#]((?:[\w-]|\\.)+)", plain))
-
-
-def _split(selectors: str) -> list[str]:
-    """Selectors of a list, split at the commas that are in no brackets."""
-    parts, depth = [""], 0
-    for letter in selectors:
-        depth += (letter in "([") - (letter in ")]")
-        if letter == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts
-
-
-def _statements(css: str) -> Iterator[tuple[str, str | None]]:
-    """Head and body of each statement; the body of one that ends with a semicolon is None."""
-    quoted = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
-    tokens = re.compile(rf"url\((?:{quoted}|[^)'\"]*)\)|{quoted}|[{{}};]", re.S)
-    start, depth, head = 0, 0, ""
-    for token in tokens.finditer(css):
-        mark = token[0]
-        if mark == "{":
-            depth += 1
-            if depth == 1:
-                head, start = css[start : token.start()], token.end()
-        elif mark == "}":
-            depth -= 1
-            if depth == 0:
-                yield head, css[start : token.start()]
-                start = token.end()
-        elif mark == ";" and depth == 0:
-            yield css[start : token.start()], None
-            start = token.end()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from firsttoken.claims.phenomenon.head_map import whole
 from firsttoken.measures.attention_maps import unpack
 from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, figure, model_color, numbering
 from firsttoken.records import Record
@@ -20,24 +19,11 @@ def head_map(record: Record) -> Display:
 
     In the book, `head-map.js` draws it; anywhere else the static grid inside it is shown.
     """
-    values = record.values
-    static = all_heads(record)
-    data = {name: values[name] for name in ("tokens", "alpha", "maps", "strongest")} | {
-        "model": record.model,
-        "layers": record.layer_numbers(len(values["alpha"])),
-    }
-    # "</" would end the script element early.
-    embedded = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
-    label = f"Attention of every head of {record.model} to the first token"
-    html = (
-        f'<div class="head-map themed" role="group" aria-label="{escape(label)}"><div class="head-map-static">'
-        f'{static.html}</div><script type="application/json">{embedded}</script></div>'
-    )
-    return Display(html, static.text, static.more)
+    return whole(record, all_heads(record))
 
 
-def all_heads(record: Record) -> Display:
-    """The grid of layers x heads as a still picture."""
+def all_heads(record: Record, size: tuple[float, float] = (8, 2.6)) -> Display:
+    """The grid of layers x heads as a still picture, so many inches wide and high."""
     alpha = np.array(record.values["alpha"])  # (layer, head)
     layers = record.layer_numbers(len(alpha))
 
@@ -57,7 +43,7 @@ def all_heads(record: Record) -> Display:
         f"Attention of every head of {record.model} to the first token of one text. The strongest, layer {layer}, "
         f"head {head}, gives it {alpha.max():.0%}; all together {alpha.mean():.0%}."
     )
-    return figure(draw, alt, caption, figsize=(8, 2.6))
+    return figure(draw, alt, caption, figsize=size)
 
 
 def picture(records: Sequence[Record]) -> Display:
