@@ -9,7 +9,7 @@ import torch
 
 from firsttoken import statistics
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import end
+from firsttoken.estimates import end, interval
 from firsttoken.ranges import at_least
 
 
@@ -67,3 +67,18 @@ def test_a_ratio_of_ratios_is_that_of_the_sums() -> None:
 )  # fmt: skip
 def test_the_end_of_an_interval_is_not_rounded_onto_where_it_decides(value: float, form: str, text: str) -> None:
     assert end(value, form) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (-0.001, "+.2f", "0.00"),
+        (-0.0004, ".1%", "0.0%"),
+        (-0.01, "+.2f", "-0.01"),
+        (0.001, "+.2f", "+0.00"),
+        (-3, "d", "-3"),
+    ],
+)
+def test_what_rounds_to_zero_has_no_minus(value: float, form: str, text: str) -> None:
+    shown = interval({"value": value, "low": -7, "high": 7, "n": 5}, form)
+    assert shown.split(" ")[0] == text

@@ -23,7 +23,13 @@ class Estimate:
 def interval(estimate: Mapping[str, float], form: str = ".2f", unit: str = "") -> str:
     """A stored estimate as text: `value unit [low, high]`, each in the format `form`, the ends as `end` has them."""
     low, high = (end(estimate[name], form) for name in ("low", "high"))
-    return f"{estimate['value']:{form}}{unit} [{low}, {high}]"
+    return f"{number(estimate['value'], form)}{unit} [{low}, {high}]"
+
+
+def number(value: float, form: str) -> str:
+    """A number as text; one that rounds to zero has no minus."""
+    text = format(value, form)
+    return text if text.strip("-0.%") else text.lstrip("-")
 
 
 _DECIDING = (0.0, 1.0)  # no difference, and a ratio of no difference

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import end
+from firsttoken.estimates import end, number
 from firsttoken.records import paper_numbers, store
 
 NOT_RUN = "not run"
@@ -87,7 +87,7 @@ def _shown(key: str, value: Any, marked: Mapping[str, Any], form: str) -> Quoted
         if isinstance(value, Mapping):
             low, high = end(value["low"], form), end(value["high"], form)
             detail = f"95 % interval {low} to {high}, n = {value['n']}"
-            return Quoted(format(value["value"], form), detail, f"[{low}, {high}]")
+            return Quoted(number(value["value"], form), detail, f"[{low}, {high}]")
         text = format(value, form)
     except (KeyError, TypeError, ValueError) as error:
         raise FirstTokenError(f"The value of {key} cannot be shown as '{form}' ({error}).") from error

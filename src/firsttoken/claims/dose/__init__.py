@@ -14,18 +14,15 @@ CLAIM = Claim(
     format="+.2f",
     unit="texts",
     rule=(
-        "(a) Spread / own, relative to the untouched model, is surely below 1 and at most 0.95 at +1 nat, and surely "
-        "above 1 and at least 1.05 at -1 nat. (b) At the smallest weakening that costs 0.08 nats of loss or more, "
-        "spread / own surely exceeds that under noise on the ordinary scores at equal loss, with key 0's mass held: "
-        "the control is read off between no noise and three strengths of it, at the dose's loss, anew in every "
-        "bootstrap draw; unless the strongest noise surely costs more than the dose, (b) stays open. Not reproduced "
-        "if one of the three intervals (+1 nat, -1 nat, difference to the control) lies wholly on the other side; "
-        "reproduced if (a) and (b) hold; partly if exactly one does; else it cannot be decided."
+        "(a) Spread / own, relative to the untouched model, is surely below 1 and at most 0.95 at +1 nat, surely "
+        "above 1 and at least 1.05 at -1. (b) At the smallest weakening that costs 0.08 nats of loss it surely "
+        "exceeds noise on the ordinary scores at equal loss, key 0's mass held; open unless the strongest noise "
+        "surely costs more. Not reproduced if one of these three intervals lies wholly on the other side; "
+        "reproduced if (a) and (b) hold, partly if one does; else it cannot be decided."
     ),
     fixed=(
-        "2026-11-27, after a pilot on gemma3-270m and smollm2-135m; changed on 2026-11-28 after a first measurement, "
-        "in which noise of a strength found on other texts cost too little to be compared (0.58 and 0.88 of the "
-        "dose's loss), and before this one, whose texts neither had used"
+        "2026-11-27 after a pilot; changed on 2026-11-28, because noise of a strength found on other texts was "
+        "unmatched, before this measurement, on texts that neither had used"
     ),
     shows_not=(
         "That the sink does this beyond any redistribution: noise is one kind of damage, and sharper attention to "

@@ -11,26 +11,17 @@ CLAIM = Claim(
     format=".0%",
     unit="seeds of a model with one head, five recipes each",
     rule=(
-        "On the task of `smallest`, 64 tokens, ten seeds of each recipe at equal tokens, each beside plain training "
-        "from the same seed; a seed has learnt the task when its loss at triggers falls below 0.2 nats (a model that "
-        "is trained on some random tokens is rightly unsure), and seeds in which plain training does not learn it are "
-        "left out. A growing context promises to end at most 0.02 nats above plain training's loss at triggers, with "
-        "fewer scores to compute; a penalty on attention to the first token, to learn the task with less than 0.3 of "
-        "the attention there; a reward "
-        "for that attention, and 5 % of the tokens replaced, to learn it and have predictions that move less than 0.9 "
-        "times as far under noise that has nothing to do with them; BOS in half of the texts, to learn it with a sink "
-        "(more than 0.3) on the first token whether BOS is there or not. A promise is kept if it holds in every seed. "
-        "Reproduced if all five are, partly if some are, not reproduced if none is; inconclusive with fewer than "
-        "eight seeds."
+        "Task of `smallest`, 64 tokens, ten seeds at equal tokens, each beside plain training from the same seed; "
+        "a seed has learnt it with a loss at triggers below 0.2 nats (who trains on random tokens is rightly "
+        "unsure), and seeds that plain training does not teach are left out. A growing context promises a loss at "
+        "triggers at most 0.02 nats above plain's, for fewer scores; a penalty on attention to the first token, "
+        "the task with less than 0.3 of the attention there; a reward for it, and 5 % of the tokens replaced, the "
+        "task and predictions that unrelated noise moves less than 0.9 times as far; BOS in half of the texts, the "
+        "task and more than 0.3 on the first token with and without BOS. Kept if so in every seed. Reproduced if "
+        "all five are kept, partly if some, not if none; inconclusive with fewer than eight seeds."
     ),
-    fixed=(
-        "2026-11-28, before the recorded runs, after a pilot on three other seeds which chose the strength of the "
-        "penalty (the smallest tried that left no sink), the 0.2 nats, and promises that can fail"
-    ),
-    shows_not=(
-        "What a recipe does to a language model: this is one head on a toy task, where one strength of each recipe "
-        "was tried."
-    ),
+    fixed="2026-11-28, after a pilot on three other seeds, before these runs",
+    shows_not="What a recipe does to a language model: this is one head on a toy task, one strength each.",
     would_change="The same recipes in models trained on text, or strengths at which another promise is kept.",
     keywords=("curriculum", "regularisation", "regularization", "augmentation", "denoising", "progressive"),
 )
