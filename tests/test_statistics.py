@@ -76,7 +76,7 @@ def test_the_end_of_an_interval_is_not_rounded_onto_where_it_decides(value: floa
         (-0.0004, ".1%", "0.0%"),
         (-0.01, "+.2f", "-0.01"),
         (0.001, "+.2f", "+0.00"),
-        (-3, "d", "-3"),
+        (-3.0, ".0f", "-3"),
     ],
 )
 def test_what_rounds_to_zero_has_no_minus(value: float, form: str, text: str) -> None:
