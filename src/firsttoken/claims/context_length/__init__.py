@@ -25,7 +25,7 @@ CLAIM = Claim(
     fixed="2026-11-25; for BOS fixed 2026-11-27, for lab-gpu 2026-11-28; each before any of its runs",
     shows_not=(
         "That context length has no effect: without BOS hardly a sink forms here, and with BOS fixed the question is "
-        "not the paper's. Models, contexts and training are far smaller."
+        "not the paper's and longer windows see BOS less often. Models, contexts and training are far smaller."
     ),
     would_change=(
         "The same lengths on a budget at which sinks form without BOS: more tokens, longer contexts, several seeds."
