@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fake import fake_lm
-from firsttoken import statistics
-from firsttoken.claims.compression import measure
+from firsttoken import records, statistics
+from firsttoken.claims.compression.caches import CACHES
 from firsttoken.claims.compression.choices import CHOICES, choose
 from firsttoken.claims.compression.measure import Parameters
 from firsttoken.claims.compression.treatments import coarsened, removed, scores_left, shortened
@@ -132,7 +132,7 @@ def test_an_interval_over_draws_and_texts_covers_both() -> None:
 
 def test_bytes_of_a_cache() -> None:
     """4 layers, 2 key-value heads of 8, keys and values: 128 numbers a token."""
-    lm, parameters = fake_lm(tiny_model("llama")), Parameters(length=128, window=31)
+    lm = fake_lm(tiny_model("llama"))
     expected = {
         "8 bits": 128,
         "2 bits": 32,
@@ -140,8 +140,12 @@ def test_bytes_of_a_cache() -> None:
         "the newest": 256 * 32 / 128,
         "the first and the newest, 4 bits": (31 * 64 + 256) / 128,
     }
-    assert {name: measure.bytes_a_token(lm, name, parameters) for name in expected} == pytest.approx(expected)
-    assert set(expected) <= set(measure.policies(lm, parameters))
+    needed = {cache.name: cache.bytes_a_token(lm, length=128, window=31) for cache in CACHES}
+    assert {name: needed[name] for name in expected} == pytest.approx(expected)
+    assert len(needed) == len(CACHES)
+    committed = records.find("compression", "smollm2-135m")
+    assert committed is not None
+    assert [one["policy"] for one in committed.values["cache"]] == list(needed)
 
 
 def record(removing: float, shortening: float, coarse: float, exact: float) -> Record:

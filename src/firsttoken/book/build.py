@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import yaml
 
-from firsttoken.book.chapters import chapters, listed, source
+from firsttoken.book.chapters import chapters, listed, read_notebook, source
 from firsttoken.book.lean import slim
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT, write_atomically
@@ -94,7 +93,7 @@ def is_current(page: Path, chapter: str, root: Path = ROOT) -> bool:
 def _cells(notebook: Path) -> list[tuple[str, str]]:
     return [
         (cell.cell_type, cell.source)
-        for cell in nbformat.read(notebook, as_version=4).cells
+        for cell in read_notebook(notebook).cells
         if "injected-parameters" not in cell.metadata.get("tags", [])
     ]
 

@@ -59,7 +59,7 @@ def parameters(chapter: str, root: Path = ROOT) -> dict[str, Parameter]:
 
     Read here and not by papermill, which overlooks annotations such as `str | None`.
     """
-    cells = _read(source(chapter, root)).cells
+    cells = read_notebook(source(chapter, root)).cells
     code = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
     lines = code.splitlines()
     declared = {}
@@ -74,7 +74,8 @@ def parameters(chapter: str, root: Path = ROOT) -> dict[str, Parameter]:
     return declared
 
 
-def _read(notebook: Path) -> Any:
+def read_notebook(notebook: Path) -> Any:
+    """A notebook; one that is damaged is a sentence."""
     try:
         return nbformat.read(notebook, as_version=4)
     except (nbformat.reader.NotJSONError, UnicodeDecodeError) as error:

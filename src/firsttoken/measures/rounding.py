@@ -127,16 +127,27 @@ def rounded_weights(model: PreTrainedModel, bits: int) -> Iterator[None]:
     layers = linear_layers(model)
     if bad := [module for module in layers if not module.weight.is_floating_point()]:
         raise FirstTokenError(f"{type(bad[0]).__name__} already holds quantised weights; load the model without.")
-    before = [module.weight.detach().clone() for module in layers]
-    try:
+    with restored(layers) as before:
         with torch.no_grad():
             for module, weight in zip(layers, before, strict=True):
                 # Conv1D keeps (in, out), Linear (out, in).
                 module.weight.copy_(round_to_bits(weight, bits, 0 if isinstance(module, Conv1D) else 1))
         yield
+
+
+@contextmanager
+def restored(modules: Sequence[Any]) -> Iterator[list[Tensor]]:
+    """Inside the block the weights of some modules may be written over; after it they are as before, bit by bit.
+
+    Yields:
+        copies of the weights as they were
+    """
+    before = [module.weight.detach().clone() for module in modules]
+    try:
+        yield before
     finally:
         with torch.no_grad():
-            for module, weight in zip(layers, before, strict=True):
+            for module, weight in zip(modules, before, strict=True):
                 module.weight.copy_(weight)
 
 

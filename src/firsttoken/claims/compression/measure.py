@@ -10,25 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from firsttoken import statistics, texts
+from firsttoken.claims.compression.caches import BITS, CACHES, Cache
 from firsttoken.claims.compression.choices import CHOICES, RANDOM, Choice, choose
 from firsttoken.claims.compression.treatments import Chosen, Treatment, coarsened, removed, scores_left, shortened
 from firsttoken.claims.compression.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.check import layer_numbers
-from firsttoken.measures.cache_masks import Policy, evicting
 from firsttoken.measures.first_token_attention import alphas
 from firsttoken.measures.measurement import Measurement
-from firsttoken.measures.rounding import rounded_cache
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.models.anatomy import full_layers
-from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import mean_losses
 from firsttoken.progress import tracked
@@ -38,8 +34,6 @@ SHARES = (0.05, 0.1, 0.2, 0.4)  # of all heads
 DECIDING = 0.2
 TREATMENTS: tuple[Treatment, ...] = ("remove", "shorten", "coarsen")
 COARSE = 2  # bits of an output matrix
-BITS = (8, 4, 3, 2)  # of the cache
-WHOLE = 16  # bits of a number in a cache that is not rounded
 STRIDE = 4  # the loss is taken at every fourth query
 FIRST_QUERY = 8
 CALIBRATION = 24  # passages that tell which heads rest, none of them measured
@@ -86,7 +80,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     numbers = layer_numbers(lm, len(mass))
     plain = losses(lm, ids, parameters)
     of_heads = heads_losses(lm, ids, mass, numbers, parameters)
-    of_cache = {name: losses(lm, ids, parameters, hook) for name, hook in tracked(policies(lm, parameters).items())}
+    of_cache = {cache: losses(lm, ids, parameters, cache.hook(lm, parameters.window)) for cache in tracked(CACHES)}
 
     def estimate(loss: Tensor) -> JSON:
         return asdict(statistics.bootstrap(loss, seed=parameters.seed))
@@ -102,7 +96,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
         for name in TREATMENTS
     }
     least = min(BITS)
-    exact = of_cache[f"{least} bits, the first exact"] - of_cache[f"{least} bits, another exact"]
+    exact = of_cache[Cache(bits=least, exact="first")] - of_cache[Cache(bits=least, exact="another")]
     deciding |= {"share": DECIDING, "bits": least, "first_exact": estimate(exact)}
     return {
         "loss": estimate(plain),
@@ -117,8 +111,12 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
             for (name, share, choice), (loss, left) in of_heads.items()
         ],
         "cache": [
-            {"policy": name, "increase": estimate(loss - plain), "bytes": bytes_a_token(lm, name, parameters)}
-            for name, loss in of_cache.items()
+            {
+                "policy": cache.name,
+                "increase": estimate(loss - plain),
+                "bytes": cache.bytes_a_token(lm, parameters.length, parameters.window),
+            }
+            for cache, loss in of_cache.items()
         ],
         "deciding": deciding,
         "removal_saving": against(
@@ -161,50 +159,6 @@ def treated(lm: LanguageModel, ids: Tensor, name: Treatment, chosen: Chosen, par
     hook = {"remove": removed(chosen), "shorten": shortened(chosen, parameters.window), "coarsen": None}[name]
     with coarsened(lm.model, chosen, COARSE) if name == "coarsen" else nullcontext():
         return losses(lm, ids, parameters, hook)
-
-
-# -- the cache ----------------------------------------------------------------------------------------------
-
-
-def policies(lm: LanguageModel, parameters: Parameters) -> dict[str, Hook]:
-    """Caches by name: rounded to a few bits whole, with one token exact (the first, or the one at half the window),
-    and bounded to the newest tokens with and without the first, at full precision and at four bits."""
-    full = full_layers(lm.model)
-    another = parameters.window // 2
-    hooks: dict[str, Hook] = {}
-    for bits in BITS:
-        hooks[f"{bits} bits"] = rounded_cache(bits, "token")
-        hooks[f"{bits} bits, the first exact"] = rounded_cache(bits, "token", [0])
-        hooks[f"{bits} bits, another exact"] = rounded_cache(bits, "token", [another])
-    bound = parameters.window + 1
-    for kept, name in ((0, "the newest"), (1, "the first and the newest")):
-        evict = evicting(lm.model, Policy(bound, "sinks", kept), full)
-        hooks[name] = evict
-        hooks[f"{name}, 4 bits"] = both(rounded_cache(4, "token", [0] if kept else []), evict)
-    return hooks
-
-
-def both(first: Hook, second: Hook) -> Hook:
-    """One change after the other."""
-
-    def hook(module: Any, call: AttentionCall) -> AttentionCall:
-        return second(module, first(module, call))
-
-    return hook
-
-
-def bytes_a_token(lm: LanguageModel, policy: str, parameters: Parameters) -> float:
-    """Bytes of keys and values for each token of a text of `length`, without the few of scales; sliding layers are
-    counted like the others."""
-    config = lm.config.get_text_config()
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    numbers = 2 * config.num_hidden_layers * groups * size
-    length, bound = parameters.length, parameters.window + 1
-    bits = next((b for b in BITS if f"{b} bits" in policy), WHOLE)
-    held = min(length, bound) if "newest" in policy else length
-    exact = 1 if "exact" in policy or (policy.startswith("the first") and bits < WHOLE) else 0
-    return numbers * ((held - exact) * bits + exact * WHOLE) / 8 / length
 
 
 MEASUREMENT = Measurement(

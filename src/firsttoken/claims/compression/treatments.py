@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from firsttoken.measures.rounding import round_to_bits
+from firsttoken.measures.rounding import restored, round_to_bits
 from firsttoken.models.anatomy import attention_blocks, output_weight
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import Hook, explicit_mask, without
@@ -64,10 +64,8 @@ def coarsened(model: PreTrainedModel, chosen: Chosen, bits: int) -> Iterator[Non
     """Inside the block, the output matrices of the chosen heads are rounded to nearest, one group for each head and
     output channel; after it, all are as before, bit by bit."""
     blocks = [block for block in attention_blocks(model) if chosen.get(block.index)]
-    outputs: list[Any] = [block.output for block in blocks]
-    before = [(output, output.weight.detach().clone()) for output in outputs]
     heads = model.config.get_text_config().num_attention_heads
-    try:
+    with restored([block.output for block in blocks]):
         with torch.no_grad():
             for block in blocks:
                 by_head = output_weight(block, heads).clone()  # (head, value_dim, width)
@@ -75,10 +73,6 @@ def coarsened(model: PreTrainedModel, chosen: Chosen, bits: int) -> Iterator[Non
                 by_head[some] = round_to_bits(by_head[some], bits, 1)
                 _put(block.output, by_head.flatten(0, 1))
         yield
-    finally:
-        with torch.no_grad():
-            for module, weight in before:
-                module.weight.copy_(weight)
 
 
 def _put(output: nn.Module, rows: Tensor) -> None:
