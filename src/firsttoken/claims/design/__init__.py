@@ -11,12 +11,12 @@ CLAIM = Claim(
     format=".0%",
     unit="seeds of a model with one head",
     rule=(
-        "On the task of `smallest`, 64 tokens, ten seeds of each design: a gate behind attention, a learned sink "
-        "logit, the same fixed at zero (off by one), sigmoid weights. A design removes the sink only if every seed "
-        "learns the task (loss at triggers below 0.05 nats) and every one puts less than 0.3 of what its row adds up "
-        "to on the first token away from triggers (a row that adds up to less than 0.1 rests nowhere), while plain "
-        "softmax puts more than that there in every seed. Reproduced if all four remove it, partly if some do, not "
-        "reproduced if none; inconclusive if plain softmax has no sink in every seed."
+        "On the task of the smallest sink, 64 tokens, ten seeds of each design: a gate behind attention, a "
+        "learned sink logit, the same fixed at zero (off by one), sigmoid weights. A design removes the sink only "
+        "if every seed learns the task (loss at triggers below 0.05 nats) and every one puts less than 0.3 of "
+        "what its row adds up to on the first token away from triggers (a row that adds up to less than 0.1 rests "
+        "nowhere), while plain softmax puts more than that there in every seed. Reproduced if all four remove it, "
+        "partly if some do, not reproduced if none; inconclusive if plain softmax has no sink in every seed."
     ),
     fixed=(
         "2026-11-27, before the recorded runs; each design had been tried once before (a gate left no sink, sigmoid "

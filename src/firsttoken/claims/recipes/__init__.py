@@ -11,14 +11,14 @@ CLAIM = Claim(
     format=".0%",
     unit="seeds of a model with one head, five recipes each",
     rule=(
-        "Task of `smallest`, 64 tokens, ten seeds at equal tokens, each beside plain training from the same seed; "
-        "a seed has learnt it with a loss at triggers below 0.2 nats (who trains on random tokens is rightly "
-        "unsure), and seeds that plain training does not teach are left out. A growing context promises a loss at "
-        "triggers at most 0.02 nats above plain's, for fewer scores; a penalty on attention to the first token, "
-        "the task with less than 0.3 of the attention there; a reward for it, and 5 % of the tokens replaced, the "
-        "task and predictions that unrelated noise moves less than 0.9 times as far; BOS in half of the texts, the "
-        "task and more than 0.3 on the first token with and without BOS. Kept if so in every seed. Reproduced if "
-        "all five are kept, partly if some, not if none; inconclusive with fewer than eight seeds."
+        "The task of the smallest sink, 64 tokens, ten seeds at equal tokens, each beside plain training from the "
+        "same seed; a seed has learnt it with a loss at triggers below 0.2 nats (who trains on random tokens is "
+        "rightly unsure), and seeds that plain training does not teach are left out. A growing context promises a "
+        "loss at triggers at most 0.02 nats above plain's, for fewer scores; a penalty on attention to the first "
+        "token, the task with less than 0.3 of the attention there; a reward for it, and 5 % of the tokens "
+        "replaced, the task and predictions that unrelated noise moves less than 0.9 times as far; BOS in half of "
+        "the texts, the task and more than 0.3 on the first token with and without BOS. Kept if so in every seed. "
+        "Reproduced if all five are kept, partly if some, not if none; inconclusive with fewer than eight seeds."
     ),
     fixed="2026-11-28, after a pilot on three other seeds, before these runs",
     shows_not="What a recipe does to a language model: this is one head on a toy task, one strength each.",

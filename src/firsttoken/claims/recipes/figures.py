@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -65,11 +64,11 @@ def sinks_and_noise(record: Record) -> Display:
         draw,
         "Two panels with a row for each recipe and a point for each seed, hollow where the task was not learnt: "
         "attention to the first token away from triggers, and how far replaced tokens elsewhere move predictions",
-        "Where the head rests (left; above the dashed line it is a sink) and how far noise moves its predictions "
+        "Where the head rests (left; right of the dashed line it is a sink) and how far noise moves its predictions "
         f"(right), a point for each seed, hollow where the task was not learnt. The median share on the first token "
         f"is {median(_of(record, PLAIN, 'share')):.2f} after plain training; {weakest}, {most}.",
         ncols=2,
-        figsize=(8.2, 3.6),
+        figsize=(7, 3.4),
     )
 
 
@@ -93,7 +92,7 @@ def missing(record: Record) -> Display:
         f"nothing lies at the edge). Plain training leaves the first token {_median(record, PLAIN)} of the attention "
         f"then, BOS in half of the texts {_median(record, 'bos_in_half')}.",
         ncols=2,
-        figsize=(8.2, 3.6),
+        figsize=(7, 3.4),
     )
 
 
@@ -119,10 +118,6 @@ def promises(record: Record) -> Display:
 def recipe_table(record: Record) -> Display:
     """Every outcome of every recipe."""
 
-    def cell(seeds: Sequence[dict[str, Any]], outcome: str, form: str) -> str:
-        values = sorted(float(seed[outcome]) for seed in seeds)
-        return f"{median(values):{form}} ({values[0]:{form}} to {values[-1]:{form}})"
-
     rows = []
     for name in NAMES:
         seeds = record.values["by_recipe"][name]
@@ -133,10 +128,10 @@ def recipe_table(record: Record) -> Display:
                 f"{len(steps)} of {len(seeds)}",
                 f"{median(steps):.0f}" if steps else "–",
                 *(
-                    cell(seeds, outcome, form)
+                    format(median(float(seed[outcome]) for seed in seeds), form)
                     for outcome, form in (
                         ("loss_at", ".3f"), ("loss_away", ".3f"), ("share", ".2f"), ("value_norm", ".2f"),
-                        ("moved", ".1e"), ("share_without", ".2f"), ("missing", ".3f"),
+                        ("moved", ".1g"), ("share_without", ".2f"), ("missing", ".3f"),
                     )
                 ),
             )
@@ -145,4 +140,4 @@ def recipe_table(record: Record) -> Display:
         "recipe", "learnt", "steps to it", "loss at triggers", "loss away", "share on the first token",
         "value norm of the first", "moved by noise, nats", "share without BOS", "cost of no BOS, nats",
     )  # fmt: skip
-    return table(rows, columns, "Medians over seeds, with the lowest and the highest")
+    return table(rows, columns, "Medians over all seeds; of the steps, over those that learnt the task")

@@ -19,7 +19,7 @@ CLAIM = Claim(
     ),
     fixed=(
         "2026-11-25, before the measurement; on 2026-11-27, after the records, other models became inconclusive, as "
-        "in `scale` (they had been partly reproduced)"
+        "in the chapter on scale (they had been partly reproduced)"
     ),
     shows_not=(
         "Anything about LLaMa 3.1, none of which was run. A few small models of several families cannot show a trend "
