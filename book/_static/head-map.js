@@ -30,11 +30,13 @@
 
   // The maps of a model may be a file of their own: a script, because a page opened as a file may read no other.
   const load = (model, then) => {
-    if (model.maps || model.asked) return;
-    model.asked = true;
+    if (model.maps) return;
+    model.waiting ??= [];
+    if (model.waiting.push(then) > 1) return; // it has been asked for
     const script = element("script", { src: HERE + model.source });
-    script.onload = () => { model.maps = script.maps; then(); };
-    script.onerror = () => { model.asked = false; then("The maps of this model could not be loaded."); };
+    const done = (fault) => model.waiting.splice(0).forEach((one) => one(fault));
+    script.onload = () => { model.maps = script.maps; done(); };
+    script.onerror = () => done("The maps of this model could not be loaded.");
     document.head.append(script);
   };
 

@@ -126,7 +126,7 @@ def _lab_on_a_card(minutes: float) -> None:
     if not torch.cuda.is_available():
         raise FirstTokenError("There is no CUDA device here, on which these runs take minutes; use `lab cpu`.")
     rows = packing.trainings(without_bos.BUDGET, seeds=3)
-    left = whole_runs.run([*without_bos.trainings(), *rows], minutes, without_bos.spared)
+    left = whole_runs.run([*without_bos.trainings(), *rows], minutes, without_bos.spared, without_bos.before)
     for training in left:
         print(f"left: {training.slug}")
     for chapter in (without_bos.CLAIM, packing.CLAIM):

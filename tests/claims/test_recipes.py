@@ -102,7 +102,13 @@ def test_plain_training_is_what_it_was() -> None:
         (lambda: Recipe(lengths=((0, 16), (0, 32))), "one after the other"),
         (lambda: train(SHORT, [0], recipe=Recipe(lengths=((0, 32),))), "no longer than"),
         (lambda: train(SHORT, [0], recipe=Recipe(lengths=((0, 12),))), "divides"),
+        (lambda: Recipe(first_penalty=float("nan")), "nats"),
+        (lambda: Recipe(lengths=((0, 0),)), "one token or more"),
         (lambda: measure.Parameters(length=8), "length"),
+        (lambda: measure.Parameters(steps=3), "steps"),
+        (lambda: measure.Parameters(penalty=-0.1), "penalty"),
+        (lambda: measure.Parameters(penalty=float("inf")), "penalty"),
+        (lambda: measure.Parameters(enough=float("nan")), "enough"),
     ],
 )
 def test_bad_input_is_one_sentence(make: Any, says: str) -> None:
@@ -233,6 +239,9 @@ def test_a_short_measurement_has_every_recipe_and_keeps_its_parts(
     made = measure.measure(measure.Parameters(seeds=2, length=16, steps=4))
     assert set(made.values["by_recipe"]) == {"plain", *verdict.PROMISES}
     assert all(len(seeds) == 2 for seeds in made.values["by_recipe"].values())
-    assert made.values["kept"] is None  # nobody learns anything in four steps
+    assert made.values["kept"]["value"] == 0  # nobody learns anything in four steps
+    assert all(verdict.fate(made.values, name) == "open" for name in verdict.PROMISES)
+    assert made.verdict is not None
+    assert made.verdict.status == "inconclusive"
     assert len(list((tmp_path / "recipes").glob("one-head--*.json"))) == 6
     assert records.slug("one-head") == made.model

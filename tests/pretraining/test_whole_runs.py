@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from firsttoken import cli, records
+from firsttoken.claims.context_length import without_bos
 from firsttoken.errors import FirstTokenError
-from firsttoken.pretraining import train, whole_runs
+from firsttoken.pretraining import queue, train, whole_runs
+from firsttoken.pretraining.corpora import open_corpus
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.records import Record
@@ -55,24 +58,81 @@ def test_what_is_spared_is_not_left(store: Path) -> None:
     assert said == [f"{run.slug}: not trained: a gate is closed" for run in RUNS]
 
 
-def test_a_run_that_fails_is_named(store: Path, capfd: pytest.CaptureFixture) -> None:
+def fails(training: Training) -> None:
+    raise SystemExit("the machine went away")
+
+
+def starts_a_worker(training: Training) -> None:
+    """What reading texts does on a card: training has processes of its own."""
+    worker = multiprocessing.get_context("spawn").Process(target=print, args=("worked",))
+    worker.start()
+    worker.join()
+    raise SystemExit(worker.exitcode)
+
+
+def test_a_run_that_fails_is_named(store: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole_runs, "_train", fails)
+    with pytest.raises(FirstTokenError, match=f"{RUNS[0].slug} failed"):
+        whole_runs.run(RUNS, 3)
+    assert "the machine went away" in capfd.readouterr().err
     bad = Training("smoke", Packing(64, "causal", "fixed"), source="no-such-source")
-    with pytest.raises(FirstTokenError, match=f"{bad.slug} failed"):
-        whole_runs.run([bad], 3, none)
-    assert "There is no corpus 'no-such-source'" in capfd.readouterr().err
-    with pytest.raises(FirstTokenError, match="more than 0 minutes"):
-        whole_runs.run([bad], 0, none)
+    with pytest.raises(FirstTokenError, match="There is no corpus 'no-such-source'"):
+        whole_runs.run([bad], 3)
+    for minutes in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(FirstTokenError, match="more than 0 minutes"):
+            whole_runs.run(RUNS, minutes)
+        with pytest.raises(FirstTokenError, match="more than 0 minutes"):
+            queue.run(RUNS, minutes)
 
 
-def test_the_slowest_run_on_this_machine_says_how_long_another_takes(store: Path) -> None:
+def test_a_run_may_have_processes_of_its_own(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole_runs, "_train", starts_a_worker)
+    said: list[str] = []
+    whole_runs.run(RUNS[:1], 3, say=said.append)
+    assert said[-1] == f"{RUNS[0].slug}: done"
+
+
+def test_runs_behind_a_gate_wait_for_it_and_are_left(store: Path) -> None:
+    said: list[str] = []
+    left = whole_runs.run(
+        RUNS, 5, before=lambda one: RUNS[0] if one == RUNS[1] else None, seconds=lambda one: 400.0, say=said.append
+    )
+    assert left == RUNS
+    assert said[-1] == f"{RUNS[1].slug}: waits for {RUNS[0].slug}"
+    gate, *behind = without_bos.trainings()
+    assert without_bos.before(gate) is None
+    assert {without_bos.before(one) for one in behind} == {gate}
+    assert without_bos.before(RUNS[0]) is None
+
+
+def test_a_checkpoint_makes_a_run_shorter(store: Path) -> None:
+    corpus = open_corpus(RUNS[0].settings().corpus)
+    assert whole_runs.share_left(RUNS[0], corpus) == 1
+    steps = RUNS[0].settings().steps
+    checkpoint = train.work_folder(RUNS[0], corpus) / f"checkpoint-{steps // 4}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "whole").touch()
+    assert whole_runs.share_left(RUNS[0], corpus) == pytest.approx(1 - (steps // 4) / steps)
+
+
+def test_earlier_runs_on_this_machine_say_how_long_another_takes(store: Path) -> None:
     assert whole_runs.expected_seconds(RUNS[1]) is None
-    for name, rate, where in (("a", 2e9, ""), ("b", 1e9, ""), ("c", 1e6, "another machine"), ("d", 0.0, "")):
+    for name, rate, where in (
+        ("a", 2e9, ""),
+        ("b", 1e9, ""),
+        ("e", 1e8, ""),
+        ("c", 1e6, "another machine"),
+        ("d", 0.0, ""),
+    ):
         provenance = {"model": RUNS[0].provenance(), "machine": where or machine()["machine"]}
         values = {"flops_per_second": rate}
         records.write(Record(train.CLAIM, name, records.recorded(replace(RUNS[0])), values, provenance))
     settings = RUNS[1].settings()
     operations = settings.steps * settings.tokens_per_step * settings.flops_per_token(64)
     assert whole_runs.expected_seconds(RUNS[1]) == pytest.approx(whole_runs.BEGINNING + operations / 1e9)
+    (store / "results" / "pretraining" / "damaged.json").write_text("{")
+    assert whole_runs.expected_seconds(RUNS[1]) is None
+    (store / "results" / "pretraining" / "damaged.json").unlink()
     other = Training("paper", Packing(64, "causal", "fixed"), source="generated")
     assert whole_runs.expected_seconds(other) is None
 

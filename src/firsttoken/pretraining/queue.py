@@ -17,6 +17,7 @@ import torch
 from firsttoken.errors import FirstTokenError
 from firsttoken.pretraining import train
 from firsttoken.pretraining.run_spec import Training
+from firsttoken.pretraining.whole_runs import LONGEST
 from firsttoken.processes import end_with_parent
 
 
@@ -35,8 +36,8 @@ def run(
     Raises:
         FirstTokenError: the numbers make no sense, or runs failed; it names them, and the others were done.
     """
-    if minutes <= 0 or at_once < 1:
-        raise FirstTokenError("Give more than 0 minutes and at least one run at once.")
+    if not 0 < minutes <= LONGEST or at_once < 1:
+        raise FirstTokenError(f"Give more than 0 minutes, at most {LONGEST}, and at least one run at once.")
     deadline = time.monotonic() + 60 * minutes
     waiting = [training for training in trainings if train.find(training) is None]
     running: dict[Training, Any] = {}
@@ -47,7 +48,7 @@ def run(
         while waiting or running:
             while waiting and len(running) < at_once:
                 training = waiting.pop(0)
-                running[training] = context.Process(target=_train, args=(training,), daemon=True)
+                running[training] = context.Process(target=_train, args=(training,))
                 running[training].start()
                 say(f"{training.slug}: started, {len(waiting)} waiting")
             wait([process.sentinel for process in running.values()], timeout=max(0.0, deadline - time.monotonic()))

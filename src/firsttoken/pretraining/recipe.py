@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -33,6 +34,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0 <= self.replaced < 1 or not 0 <= self.without_bos < 1:
             raise FirstTokenError("`replaced` and `without_bos` are shares, from 0 to below 1.")
+        if not isfinite(self.first_penalty):
+            raise FirstTokenError(f"`first_penalty` is a number of nats, not {self.first_penalty}.")
+        if any(length < 1 for _, length in self.lengths):
+            raise FirstTokenError("A stage of `lengths` has texts of one token or more.")
         steps = [step for step, _ in self.lengths]
         if self.lengths and (steps[0] != 0 or steps != sorted(set(steps))):
             raise FirstTokenError("The stages of `lengths` begin at step 0 and come one after the other.")

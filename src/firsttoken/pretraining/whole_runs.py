@@ -9,16 +9,19 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
+from statistics import median
 
 from firsttoken import records
 from firsttoken.errors import FirstTokenError
 from firsttoken.pretraining import train
+from firsttoken.pretraining.corpora import Corpus, open_corpus
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.processes import end_with_parent
 from firsttoken.progress import duration
 from firsttoken.records.provenance import machine
 
-BEGINNING = 20.0  # seconds that a run takes besides training: start, corpus, the last measurement
+BEGINNING = 20.0  # seconds that a run takes besides training: start, and the last measurement
+LONGEST = 10_000  # minutes of a call
 
 Seconds = Callable[[Training], float | None]  # how long a run will take; None where nothing says
 
@@ -26,7 +29,8 @@ Seconds = Callable[[Training], float | None]  # how long a run will take; None w
 def run(
     trainings: Sequence[Training],
     minutes: float,
-    spared: Callable[[Training], str],
+    spared: Callable[[Training], str] = lambda training: "",
+    before: Callable[[Training], Training | None] = lambda training: None,
     seconds: Seconds | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Training]:
@@ -34,6 +38,7 @@ def run(
 
     Args:
         spared: asked before each run: why it need not be trained any more, or nothing.
+        before: the run that must have its record first, if there is one.
         seconds: see `expected_seconds`, which is the default.
         say: called with a line for each run that starts, ends or is passed over.
 
@@ -41,10 +46,11 @@ def run(
         what has no record yet and is not spared
 
     Raises:
-        FirstTokenError: the minutes are not above 0, or a run failed; those before it have their records.
+        FirstTokenError: the minutes make no sense, there is no such text, or a run failed; those before it have their
+            records.
     """
-    if minutes <= 0:
-        raise FirstTokenError("Give more than 0 minutes.")
+    if not 0 < minutes <= LONGEST:
+        raise FirstTokenError(f"Give more than 0 minutes and at most {LONGEST}.")
     deadline = time.monotonic() + 60 * minutes
     # Not a fork: a process that has begun to use a card cannot be forked.
     context = multiprocessing.get_context("spawn")
@@ -54,14 +60,21 @@ def run(
         if why := spared(training):
             say(f"{training.slug}: not trained: {why}")
             continue
+        if (first := before(training)) is not None and train.find(first) is None:
+            say(f"{training.slug}: waits for {first.slug}")
+            continue
+        corpus = open_corpus(training.settings().corpus)  # now, so that the time left is that for training
         needs, left = (seconds or expected_seconds)(training), deadline - time.monotonic()
+        if needs is not None:
+            needs *= share_left(training, corpus)
         if needs is not None and needs > left:
             say(f"{training.slug}: not begun, it takes about {duration(needs)} and {duration(max(left, 0))} are left")
             continue
         if left <= 0:
             break
         say(f"{training.slug}: begun, {duration(needs) if needs is not None else 'nothing says how long it'} takes")
-        process = context.Process(target=_train, args=(training,), daemon=True)
+        # No daemon: those may have no children, and on a card texts are read by some.
+        process = context.Process(target=_train, args=(training,))
         process.start()
         try:
             process.join(left)
@@ -79,12 +92,16 @@ def run(
 
 
 def expected_seconds(training: Training) -> float | None:
-    """How long a run takes, from the operations a second of the slowest earlier run of its budget on such a machine;
-    None if there is none."""
+    """How long a run takes, from the median operations a second of earlier runs of its budget on such a machine; None
+    if there are none, or if they cannot be read."""
     here = machine()["machine"]
+    try:
+        earlier = records.all_records(train.CLAIM)
+    except FirstTokenError:
+        return None
     rates = [
         record.values["flops_per_second"]
-        for record in records.all_records(train.CLAIM)
+        for record in earlier
         if record.parameters["budget"] == training.budget
         and record.provenance.get("machine") == here
         and record.values["flops_per_second"]
@@ -93,7 +110,15 @@ def expected_seconds(training: Training) -> float | None:
         return None
     settings = training.settings()
     operations = settings.steps * settings.tokens_per_step * settings.flops_per_token(training.packing.length)
-    return BEGINNING + operations / min(rates)
+    return BEGINNING + operations / median(rates)
+
+
+def share_left(training: Training, corpus: Corpus) -> float:
+    """What is left of a run behind its last checkpoint; 1 for one that has none."""
+    checkpoint = train.last_checkpoint(train.work_folder(training, corpus))
+    if checkpoint is None:
+        return 1.0
+    return 1 - int(checkpoint.name.removeprefix("checkpoint-")) / training.settings().steps
 
 
 def _train(training: Training) -> None:

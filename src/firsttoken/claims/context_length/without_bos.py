@@ -40,11 +40,14 @@ def gate() -> Training:
     return trainings()[0]
 
 
+def before(training: Training) -> Training | None:
+    """The gate, for those behind it."""
+    return gate() if training != gate() and training in trainings() else None
+
+
 def spared(training: Training) -> str:
     """Why a run need not be trained: a clause, for those behind a gate that was not passed."""
-    if training == gate() or training not in trainings():
-        return ""
-    record = pretrain.find(gate())
+    record = pretrain.find(gate()) if before(training) else None
     if record is None or (rate := _rate(record)) >= LEAST_OF_GATE:
         return ""
     return (

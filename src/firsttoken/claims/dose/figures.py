@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from firsttoken.claims.dose.verdict import LEAST_COST, covered
+from firsttoken.claims.dose.verdict import LEAST_COST, costly, covered
 from firsttoken.estimates import JSON, interval
 from firsttoken.panels import lines_by_model
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, reach, table
@@ -103,6 +103,15 @@ def _weaker(record: Record) -> list[int]:
     ]
 
 
+def _decided(record: Record) -> str:
+    values = record.values
+    if not costly(values):
+        return f"no dose of {record.model} costs enough to be judged"
+    if not covered(values["noise"]):
+        return f"unmatched in {record.model}"
+    return f"{interval(values['noise']['dose_minus_control'], '+.2f')} in {record.model}"
+
+
 def controls(measured: Sequence[Record]) -> Display:
     """Outcome against the rise in loss, for doses below 0 and for each control, a panel for each model."""
 
@@ -139,9 +148,7 @@ def controls(measured: Sequence[Record]) -> Display:
         f"{_names(measured)}",
         "How far a change spreads, by what the damage costs: doses of less sink (squares, with their nats) and three "
         "kinds of damage that leave the attention to the first key as it is; the dotted line is the dose that is "
-        "judged. At its loss it exceeds the noise, the control that decides, by "
-        + " and ".join(f"{interval(r.values['noise']['dose_minus_control'], '+.2f')} in {r.model}" for r in measured)
-        + ".",
+        f"judged. The dose minus noise of equal loss, the control that decides: {'; '.join(map(_decided, measured))}.",
         panels=Panels(count=len(measured), width=4.1, height=3.8),
     )
 
@@ -170,7 +177,7 @@ def control_table(measured: Sequence[Record]) -> Display:
                     f"{control['by_strength'][1]['mass']['value']:.1%}",
                 )
             )
-            if kind == "noise":
+            if kind == "noise" and covered(control):
                 rows.extend(
                     (
                         record.model,

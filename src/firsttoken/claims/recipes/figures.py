@@ -102,7 +102,7 @@ def _median(record: Record, name: str) -> str:
 
 def promises(record: Record) -> Display:
     """What each recipe promised and in how many seeds it held."""
-    fates = {"kept": "kept", "contradicted": "contradicted: in none", "open": "open: in some"}
+    fates = {"kept": "kept", "contradicted": "contradicted: in none", "open": "open"}
     rows = [
         (
             NAMES[name],

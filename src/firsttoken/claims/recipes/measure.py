@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from firsttoken import records
 from firsttoken.claims.recipes.outcomes import outcomes
 from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, held, judge, pairs
+from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures import resting
 from firsttoken.pretraining.one_head import OneHead
@@ -33,8 +34,12 @@ class Parameters:
     without_bos: float = 0.5  # share of the texts without BOS in another
 
     def __post_init__(self) -> None:
-        at_least(1, seeds=self.seeds, steps=self.steps)
+        at_least(1, seeds=self.seeds)
+        at_least(4, steps=self.steps)
         at_least(16, length=self.length)
+        for name, value in (("enough", self.enough), ("penalty", self.penalty)):
+            if not 0 < value < 1000:
+                raise FirstTokenError(f"`{name}` is a number of nats above 0, not {value}.")
 
     @property
     def setting(self) -> Setting:
@@ -98,7 +103,7 @@ def summary(by_recipe: dict[str, list[JSON]]) -> JSON:
     values: JSON = {"by_recipe": by_recipe}
     counted = len(pairs(values, PLAIN))
     times = sum(held(values, name) for name in PROMISES)
-    return values | {"kept": asdict(resting.wilson(times, counted * len(PROMISES))) if counted else None}
+    return values | {"kept": asdict(resting.wilson(times, max(counted, 1) * len(PROMISES)))}
 
 
 MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`

@@ -64,8 +64,10 @@ def held(values: Mapping[str, Any], name: str) -> int:
 
 
 def fate(values: Mapping[str, Any], name: str) -> Fate:
-    """Kept if the promise holds in every pair, contradicted if it does in none."""
+    """Kept if the promise holds in every pair, contradicted if it does in none; open without pairs."""
     of = len(pairs(values, name))
+    if not of:
+        return "open"
     return "kept" if held(values, name) == of else "open" if held(values, name) else "contradicted"
 
 
