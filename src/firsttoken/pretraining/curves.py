@@ -20,6 +20,7 @@ MASKING_WORDS = {"causal": "causal", "intra_document": "intra-document"}
 ARM_COLORS: dict[Arm, str] = {"BOS+text": CATEGORIES[0], "text": CATEGORIES[1]}
 
 
+WIDEST_OF_TWO = 50  # letters of a label, of which two fit beside each other
 QUANTITIES: dict[str, str] = {
     "sink_rate_0.3": "share of sink heads (ε = 0.3)",
     "mass": "attention mass on the first token",
@@ -51,7 +52,9 @@ def during_training(
             if name.startswith("sink_rate"):
                 ax.set_ylim(bottom=0)
             ax.set(title=QUANTITIES[name], xlabel="training tokens (millions)")
-        axes.ravel()[0].figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+        handles, labels = ax.get_legend_handles_labels()
+        ncols = 2 if max(map(len, labels)) <= WIDEST_OF_TWO else 1
+        axes.ravel()[0].figure.legend(handles, labels, loc="outside lower center", ncols=ncols, fontsize=8)
 
     rows = (len(quantities) + 1) // 2
     alt = f"Curves through training, {', '.join(QUANTITIES[name] for name in quantities)}, for: " + "; ".join(

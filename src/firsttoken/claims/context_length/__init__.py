@@ -10,8 +10,8 @@ CLAIM = Claim(
         "from a figure)"
     ),
     headline="sink_rate_longest",
-    headline_name="share of heads that are sinks at ε = 0.3, longest context (with BOS in lab only)",
-    unit="texts of held-out code, seeds joined",
+    headline_name="share of sink heads at ε = 0.3, longest context (lab: not what is judged)",
+    unit="held-out texts, seeds joined",
     rule=(
         "Without BOS: reproduced if the longest context surely has more sink heads (ε = 0.3) than the shortest, "
         "partly if more but not surely, else not; inconclusive with one length, or with under 5 % sink heads at "

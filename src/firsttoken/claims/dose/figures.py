@@ -148,7 +148,9 @@ def controls(measured: Sequence[Record]) -> Display:
         f"{_names(measured)}",
         "How far a change spreads, by what the damage costs: doses of less sink (squares, with their nats) and three "
         "kinds of damage that leave the attention to the first key as it is; the dotted line is the dose that is "
-        f"judged. The dose minus noise of equal loss, the control that decides: {'; '.join(map(_decided, measured))}.",
+        "judged. Doses that cost far more are left out, a line turns back where a larger dose costs less, and the "
+        "panels have scales of their own. The dose minus noise of equal loss, the control that decides: "
+        f"{'; '.join(map(_decided, measured))}.",
         panels=Panels(count=len(measured), width=4.1, height=3.8),
     )
 
