@@ -77,6 +77,22 @@ def test_arrow_keys_choose_heads_and_models(visit: Visit) -> None:
     assert grid.get_by_role("gridcell").count() == len(alpha) * len(alpha[0])
 
 
+def test_a_model_that_is_chosen_again_while_its_maps_load_is_drawn(visit: Visit) -> None:
+    """Once everything is there, the maps of the first model are asked for anew and come late."""
+    page = opened(visit())
+    late = """() => new Promise((done) => {
+      const append = document.head.append.bind(document.head);
+      document.head.append = (script) => setTimeout(() => append(script), 300);
+      const [first, second] = document.querySelectorAll(".head-map-models input");
+      for (const input of [second, first, second]) { input.checked = true; input.dispatchEvent(new Event("change")); }
+      setTimeout(done, 1500);
+    })"""
+    page.evaluate(late)
+    grid = page.get_by_role("grid", name=model_name(MODELS[1]).name)
+    assert grid.count() == 1
+    assert sum(bars(page)) > 0.5
+
+
 @pytest.mark.parametrize("served", [True, False], ids=["from a server", "from files"])
 def test_a_finger_chooses_and_the_maps_of_a_model_are_a_file_of_their_own(
     visit: Visit, html: Path, served: bool
