@@ -80,7 +80,7 @@ def test_the_hook_equals_a_mask_given_from_outside(name: str) -> None:
 def test_only_the_named_layers_forget() -> None:
     model = tiny_model("gemma3_text")
     lm = fake_lm(model)
-    assert kv_cache.full_layers(lm) == [1, 3]
+    assert kv_cache.full_layers(lm.model) == [1, 3]
     with torch.no_grad(), probe(model, keys=range(LENGTH), hook=evicting(model, Policy(4), [1, 3])) as p:
         model(IDS, use_cache=False)
     reach = [int((layer[0, 0, -1] > 0).sum()) for layer in p.attention_per_key]

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from firsttoken import records
 from firsttoken.claims.recipes import figures, measure, verdict
-from firsttoken.claims.recipes.outcomes import loss_at_triggers, moved, outcomes
+from firsttoken.claims.recipes.outcomes import moved, outcomes
 from firsttoken.errors import FirstTokenError
 from firsttoken.pretraining import backcopy
 from firsttoken.pretraining.backcopy import Backcopy
 from firsttoken.pretraining.recipe import Recipe, replace_tokens
 from firsttoken.pretraining.smallest import Smallest
-from firsttoken.pretraining.smallest_training import Setting, train
+from firsttoken.pretraining.smallest_training import Setting, look, train
 from firsttoken.records import Record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -148,7 +148,9 @@ def test_the_loss_at_triggers_is_that_of_a_loop() -> None:
     for text in ids.tolist():
         logits = model(torch.tensor([text]))[0][0].log_softmax(-1)
         losses += [-float(logits[at, text[at + 1]].detach()) for at in range(1, 15) if 1 <= text[at] <= 2]
-    assert loss_at_triggers(model, ids, task) == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    with torch.no_grad():
+        logits, attention, value = model(ids)
+    assert look(logits, attention, value, ids, task)["loss_at"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
 
 
 def test_the_step_at_which_it_had_learnt_is_the_first_below_the_threshold() -> None:

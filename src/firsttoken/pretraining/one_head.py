@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from firsttoken import records
 from firsttoken.estimates import JSON
 from firsttoken.pretraining.run_spec import fingerprint
 from firsttoken.pretraining.smallest_training import Setting
+from firsttoken.records import Record, Verdict
 
 
 @dataclass(frozen=True)
@@ -25,3 +28,27 @@ class OneHead:
             "dtype": "float32",
             "device": "cpu",
         }
+
+
+def stored(
+    claim: str,
+    settings: Sequence[Setting],
+    parameters: JSON,
+    measure: Callable[[], JSON],
+    version: int,
+    fresh: bool,
+    variant: str = "",
+    judge: Callable[[Record], Verdict | None] | None = None,
+) -> Record:
+    """The record of models with one head: an earlier one of the same settings and parameters, or a new one."""
+    return records.reuse_or_measure(
+        claim,
+        model=OneHead(tuple(settings)),
+        parameters=parameters,
+        texts="generated from seeds",
+        measure=measure,
+        judge=judge,
+        version=version,
+        variant=variant,
+        fresh=fresh,
+    )

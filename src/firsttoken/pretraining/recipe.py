@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import torch
@@ -52,7 +52,7 @@ class Recipe:
         ids = backcopy.texts(chains, uniform, task)
         if not self.without_bos:
             return ids
-        bare = backcopy.texts(chains, uniform, Backcopy(symbols=task.symbols, triggers=task.triggers, bos=False))
+        bare = backcopy.texts(chains, uniform, replace(task, bos=False))
         return torch.where(_uniform(random, texts, 1) < self.without_bos, bare, ids)
 
     def inputs(self, ids: Tensor, random: list[torch.Generator], task: Backcopy) -> Tensor:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from firsttoken import records
 from firsttoken.claims.design.verdict import has_sink, judge
 from firsttoken.estimates import JSON
 from firsttoken.measures import resting
-from firsttoken.pretraining.one_head import OneHead
+from firsttoken.pretraining.one_head import stored
 from firsttoken.pretraining.smallest import VARIANTS, Variant
 from firsttoken.pretraining.smallest_training import Run, Setting, train
 from firsttoken.progress import tracked
@@ -44,31 +43,21 @@ def measure(parameters: Parameters, fresh: bool = False) -> Record:
     softmax.
     """
     counts = {variant: _part(parameters, variant, fresh) for variant in tracked(VARIANTS)}
-    return records.reuse_or_measure(
-        CLAIM,
-        model=OneHead(tuple(map(parameters.setting, VARIANTS))),
-        parameters=asdict(parameters),
-        texts="generated from seeds",
-        measure=lambda: summary(counts),
-        judge=judge,
-        version=VERSION,
-        fresh=fresh,
-    )
+    settings = [parameters.setting(variant) for variant in VARIANTS]
+    return stored(CLAIM, settings, asdict(parameters), lambda: summary(counts), VERSION, fresh, judge=judge)
 
 
 def _part(parameters: Parameters, variant: Variant, fresh: bool) -> JSON:
     setting = parameters.setting(variant)
-    part = records.reuse_or_measure(
+    return stored(
         CLAIM,
-        model=OneHead((setting,)),
-        parameters={**asdict(parameters), "design": variant},
-        texts="generated from seeds",
-        measure=lambda: count(train(setting, range(parameters.seeds))),
-        version=VERSION,
+        [setting],
+        {**asdict(parameters), "design": variant},
+        lambda: count(train(setting, range(parameters.seeds))),
+        VERSION,
+        fresh,
         variant=variant.replace("_", "-"),
-        fresh=fresh,
-    )
-    return part.values
+    ).values
 
 
 def count(runs: Sequence[Run]) -> JSON:

@@ -23,8 +23,8 @@ from firsttoken.measures import task_scores
 from firsttoken.measures.cache_masks import Kept, Policy, Positions, evicting
 from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.sink_window_cache import cache_bytes, sink_window_cache
-from firsttoken.models import BosPolicy, LanguageModel, anatomy
-from firsttoken.models.anatomy import config_value, layer_kinds
+from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.models.anatomy import config_value, full_layers, layer_kinds
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import Hook
@@ -82,11 +82,6 @@ class Stream:
             )
 
 
-def full_layers(lm: LanguageModel) -> list[int]:
-    """The layers that forget under a policy."""
-    return anatomy.full_layers(lm.model)
-
-
 def why_not_renumbered(lm: LanguageModel) -> str:
     """Why positions of kept tokens cannot be those of a cache, in a sentence; empty where they can."""
     try:
@@ -110,7 +105,7 @@ def policies(lm: LanguageModel, window: int) -> dict[str, Hook | None]:
     Raises:
         FirstTokenError: every layer has a sliding window of its own.
     """
-    layers = full_layers(lm)
+    layers = full_layers(lm.model)
     if not layers:
         raise FirstTokenError(
             f"Every layer of {lm.name} slides over {config_value(lm.config, 'sliding_window')} tokens of its own, so "
@@ -172,7 +167,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     values["retrieval"] = {name: retrieval(lm, task, hooks[name], parameters.seed) for name in tracked(names)}
     reason = why_not_renumbered(lm)
     values |= {"positions": "original" if reason else "cache", "why_original": reason}
-    values["sliding_layers"] = lm.config.get_text_config().num_hidden_layers - len(full_layers(lm))
+    values["sliding_layers"] = lm.config.get_text_config().num_hidden_layers - len(full_layers(lm.model))
     return values
 
 

@@ -22,8 +22,8 @@ NAMES = {
 LEAST = {"moved": 1e-8, "missing": 1e-5}  # nats; what is less lies at the edge of a logarithmic axis
 
 
-def _of(record: Record, name: str, outcome: str) -> list[float]:
-    return [float(seed[outcome]) for seed in record.values["by_recipe"][name]]
+def _median(record: Record, name: str, outcome: str) -> str:
+    return f"{median(float(seed[outcome]) for seed in record.values['by_recipe'][name]):.2f}"
 
 
 def _points(ax: Axes, record: Record, outcome: str) -> None:
@@ -46,58 +46,55 @@ def _points(ax: Axes, record: Record, outcome: str) -> None:
     ax.set_ylim(len(NAMES) - 0.5, -0.5)
 
 
+def _two_panels(record: Record, labels: dict[str, str], alt: str, caption: str) -> Display:
+    """Two outcomes by their labels: a share of attention with the threshold of a sink, and nats."""
+    share, nats = labels
+
+    def draw(axes: Any) -> None:
+        _points(axes[0], record, share)
+        axes[0].axvline(SINK, color=NEUTRAL, linestyle="--", linewidth=1)
+        axes[0].set(xlabel=labels[share], xlim=(-0.03, 1.03))
+        _points(axes[1], record, nats)
+        axes[1].set(xlabel=labels[nats], xscale="log")
+        axes[1].set_yticklabels([])
+
+    return figure(draw, alt, caption, ncols=2, figsize=(7, 3.4))
+
+
 def sinks_and_noise(record: Record) -> Display:
     """Where each seed's head rests, and how far noise moves its predictions."""
 
-    def draw(axes: Any) -> None:
-        _points(axes[0], record, "share")
-        axes[0].axvline(SINK, color=NEUTRAL, linestyle="--", linewidth=1)
-        axes[0].set(xlabel="attention to the first token,\naway from triggers", xlim=(-0.03, 1.03))
-        _points(axes[1], record, "moved")
-        axes[1].set(xlabel="how far noise elsewhere moves\npredictions (nats)", xscale="log")
-        axes[1].set_yticklabels([])
-
-    weakest, most = (
-        f"{NAMES[name]} {median(_of(record, name, 'share')):.2f}" for name in ("sink_penalised", "sink_rewarded")
-    )
-    return figure(
-        draw,
+    weakest, most = (f"{NAMES[name]} {_median(record, name, 'share')}" for name in ("sink_penalised", "sink_rewarded"))
+    return _two_panels(
+        record,
+        {
+            "share": "attention to the first token,\naway from triggers",
+            "moved": "how far noise elsewhere moves\npredictions (nats)",
+        },
         "Two panels with a row for each recipe and a point for each seed, hollow where the task was not learnt: "
         "attention to the first token away from triggers, and how far replaced tokens elsewhere move predictions",
         "Where the head rests (left; right of the dashed line it is a sink) and how far noise moves its predictions "
         f"(right), a point for each seed, hollow where the task was not learnt. The median share on the first token "
-        f"is {median(_of(record, PLAIN, 'share')):.2f} after plain training; {weakest}, {most}.",
-        ncols=2,
-        figsize=(7, 3.4),
+        f"is {_median(record, PLAIN, 'share')} after plain training; {weakest}, {most}.",
     )
 
 
 def missing(record: Record) -> Display:
     """Where each seed's head rests, and what it loses, on texts without BOS."""
 
-    def draw(axes: Any) -> None:
-        _points(axes[0], record, "share_without")
-        axes[0].axvline(SINK, color=NEUTRAL, linestyle="--", linewidth=1)
-        axes[0].set(xlabel="attention to the first token\nwithout BOS, away from triggers", xlim=(-0.03, 1.03))
-        _points(axes[1], record, "missing")
-        axes[1].set(xlabel="rise of the loss at triggers\nwithout BOS (nats)", xscale="log")
-        axes[1].set_yticklabels([])
-
-    return figure(
-        draw,
+    return _two_panels(
+        record,
+        {
+            "share_without": "attention to the first token\nwithout BOS, away from triggers",
+            "missing": "rise of the loss at triggers\nwithout BOS (nats)",
+        },
         "Two panels for texts without BOS, with a row for each recipe and a point for each seed, hollow where the "
         "task was not learnt: attention to the first token away from triggers, and how much the loss at triggers "
         "rises; rises of nothing lie at the left edge",
         "The same heads on texts without BOS: where they rest (left), and what its absence costs (right; a rise of "
-        f"nothing lies at the edge). Plain training leaves the first token {_median(record, PLAIN)} of the attention "
-        f"then, BOS in half of the texts {_median(record, 'bos_in_half')}.",
-        ncols=2,
-        figsize=(7, 3.4),
+        f"nothing lies at the edge). Plain training leaves the first token {_median(record, PLAIN, 'share_without')} "
+        f"of the attention then, BOS in half of the texts {_median(record, 'bos_in_half', 'share_without')}.",
     )
-
-
-def _median(record: Record, name: str) -> str:
-    return f"{median(_of(record, name, 'share_without')):.2f}"
 
 
 def promises(record: Record) -> Display:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from firsttoken import records
 from firsttoken.claims.recipes.outcomes import outcomes
 from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, held, judge, pairs
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures import resting
-from firsttoken.pretraining.one_head import OneHead
+from firsttoken.pretraining.one_head import stored
 from firsttoken.pretraining.recipe import Recipe
 from firsttoken.pretraining.smallest_training import Setting, train
 from firsttoken.progress import tracked
@@ -66,16 +65,7 @@ def measure(parameters: Parameters, fresh: bool = False) -> Record:
     the recipe's promise holds, among seeds that learn the task by plain training.
     """
     each = {name: _part(parameters, name, fresh) for name in tracked(parameters.recipes)}
-    return records.reuse_or_measure(
-        CLAIM,
-        model=OneHead((parameters.setting,)),
-        parameters=asdict(parameters),
-        texts="generated from seeds",
-        measure=lambda: summary(each),
-        judge=judge,
-        version=VERSION,
-        fresh=fresh,
-    )
+    return stored(CLAIM, [parameters.setting], asdict(parameters), lambda: summary(each), VERSION, fresh, judge=judge)
 
 
 def _part(parameters: Parameters, name: str, fresh: bool) -> list[JSON]:
@@ -85,17 +75,8 @@ def _part(parameters: Parameters, name: str, fresh: bool) -> list[JSON]:
         runs = train(setting, range(parameters.seeds), recipe=recipe)
         return {"each": [outcomes(run, setting, parameters.enough) for run in runs]}
 
-    part = records.reuse_or_measure(
-        CLAIM,
-        model=OneHead((setting,)),
-        parameters={**asdict(parameters), "recipe": name},
-        texts="generated from seeds",
-        measure=each,
-        version=VERSION,
-        variant=name.replace("_", "-"),
-        fresh=fresh,
-    )
-    return list(part.values["each"])
+    asked = {**asdict(parameters), "recipe": name}
+    return list(stored(CLAIM, [setting], asked, each, VERSION, fresh, variant=name.replace("_", "-")).values["each"])
 
 
 def summary(by_recipe: dict[str, list[JSON]]) -> JSON:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from firsttoken.estimates import JSON
-from firsttoken.measures import resting
 from firsttoken.pretraining import backcopy
 from firsttoken.pretraining.backcopy import Backcopy
 from firsttoken.pretraining.recipe import replace_tokens
-from firsttoken.pretraining.smallest import Smallest, losses
-from firsttoken.pretraining.smallest_training import HELD_OUT, Run, Setting
+from firsttoken.pretraining.smallest import Smallest
+from firsttoken.pretraining.smallest_training import HELD_OUT, Point, Run, Setting, look
 
 _CHECKS = 3 << 20  # added to a seed, so that these texts share no random bits with those of the training
 REPLACED = 0.05  # share of the tokens that are replaced to see how far predictions move
@@ -32,20 +33,31 @@ def outcomes(run: Run, setting: Setting, enough: float) -> JSON:
     shape = 1, HELD_OUT // setting.length, setting.length
     uniform = torch.rand(shape, generator=random, dtype=torch.float64)
     chain = task.cumulative()[None]
-    bare = Backcopy(symbols=task.symbols, triggers=task.triggers, bos=False, seed=run.seed)
-    with_bos, without = (backcopy.texts(chain, uniform, one)[0] for one in (task, bare))
+    with_bos, without = (backcopy.texts(chain, uniform, one)[0] for one in (task, replace(task, bos=False)))
     noisy = replace_tokens(with_bos[None], REPLACED, [random], task)[0]
+    seen, bare = (_seen(run.model, ids, task) for ids in (with_bos, without))
     numbers = {
         "loss_at": last["loss_at"],
         "loss_away": last["loss_away"],
-        "share": last["first_away"] / max(last["row_away"], 1e-9),
-        "share_without": share_away(run.model, without, task),
+        "share": _share(last),
+        "share_without": _share(bare),
         "value_norm": last["value_norm"],
         "moved": moved(run.model, with_bos, noisy),
-        "missing": loss_at_triggers(run.model, without, task) - loss_at_triggers(run.model, with_bos, task),
+        "missing": bare["loss_at"] - seen["loss_at"],
     }
     learnt = next((int(point["step"]) for point in run.history if point["loss_at"] < enough), None)
     return {"seed": run.seed, "learnt": learnt, **{name: float(f"{value:.4g}") for name, value in numbers.items()}}
+
+
+def _seen(model: Smallest, ids: Tensor, task: Backcopy) -> Point:
+    with torch.no_grad():
+        logits, attention, value = model(ids)
+    return look(logits, attention, value, ids, task)
+
+
+def _share(point: Point) -> float:
+    """Attention to the first token away from triggers, of all that is paid there."""
+    return point["first_away"] / max(point["row_away"], 1e-9)
 
 
 def moved(model: Smallest, ids: Tensor, noisy: Tensor) -> float:
@@ -64,18 +76,3 @@ def moved(model: Smallest, ids: Tensor, noisy: Tensor) -> float:
     untouched = ~changed[:, 1:] & ~changed[:, :-1]
     behind = changed.cumsum(1)[:, 1:] > 0
     return float(divergence[:, 1:][untouched & behind].mean())
-
-
-def share_away(model: Smallest, ids: Tensor, task: Backcopy) -> float:
-    """Attention to the first token away from triggers, as a share of all that is paid there."""
-    with torch.no_grad():
-        _, attention, _ = model(ids)
-    seen = resting.places(attention, ~backcopy.is_trigger(ids, task))
-    return seen["first"] / max(seen["row"], 1e-9)
-
-
-def loss_at_triggers(model: Smallest, ids: Tensor, task: Backcopy) -> float:
-    """Mean loss, in nats, of what follows a trigger; a trigger in first place has nothing to copy and is left out."""
-    with torch.no_grad():
-        loss = losses(model(ids)[0], ids)[:, 1:]
-    return float(loss[backcopy.is_trigger(ids, task)[:, 1:-1]].mean())

@@ -9,11 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from firsttoken import records
 from firsttoken.claims.smallest.verdict import judge
 from firsttoken.estimates import JSON
 from firsttoken.measures import resting
-from firsttoken.pretraining.one_head import OneHead
+from firsttoken.pretraining.one_head import stored
 from firsttoken.pretraining.smallest_training import Run, Setting, train
 from firsttoken.progress import tracked
 from firsttoken.ranges import at_least
@@ -50,34 +49,31 @@ def measure(parameters: Parameters, fresh: bool = False) -> Record:
     """
     arms = [(length, True) for length in LENGTHS] + [(HEADLINE, False)]
     counts = [_part(parameters, length, bos, fresh) for length, bos in tracked(arms)]
-    return records.reuse_or_measure(
+    return stored(
         CLAIM,
-        model=OneHead(tuple(parameters.setting(length, bos) for length, bos in arms)),
-        parameters=asdict(parameters),
-        texts="generated from seeds",
-        measure=lambda: (
+        [parameters.setting(length, bos) for length, bos in arms],
+        asdict(parameters),
+        lambda: (
             summary({length: part for (length, bos), part in zip(arms, counts, strict=True) if bos})
             | {"without_bos": counts[-1]}
         ),
+        VERSION,
+        fresh,
         judge=judge,
-        version=VERSION,
-        fresh=fresh,
     )
 
 
 def _part(parameters: Parameters, length: int, bos: bool, fresh: bool) -> JSON:
     setting = parameters.setting(length, bos)
-    part = records.reuse_or_measure(
+    return stored(
         CLAIM,
-        model=OneHead((setting,)),
-        parameters={**asdict(parameters), "length": length, "with_bos": bos},
-        texts="generated from seeds",
-        measure=lambda: count(train(setting, range(parameters.seeds))),
-        version=VERSION,
+        [setting],
+        {**asdict(parameters), "length": length, "with_bos": bos},
+        lambda: count(train(setting, range(parameters.seeds))),
+        VERSION,
+        fresh,
         variant=f"t{length}" + ("" if bos else "-no-bos"),
-        fresh=fresh,
-    )
-    return part.values
+    ).values
 
 
 def count(runs: Sequence[Run]) -> JSON:
