@@ -71,7 +71,7 @@ def starts_a_worker(training: Training) -> None:
 
 
 def test_a_run_that_fails_is_named(store: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole_runs, "_train", fails)
+    monkeypatch.setattr(whole_runs, "train_in_child", fails)
     with pytest.raises(FirstTokenError, match=f"{RUNS[0].slug} failed"):
         whole_runs.run(RUNS, 3)
     assert "the machine went away" in capfd.readouterr().err
@@ -86,7 +86,7 @@ def test_a_run_that_fails_is_named(store: Path, capfd: pytest.CaptureFixture, mo
 
 
 def test_a_run_may_have_processes_of_its_own(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole_runs, "_train", starts_a_worker)
+    monkeypatch.setattr(whole_runs, "train_in_child", starts_a_worker)
     said: list[str] = []
     whole_runs.run(RUNS[:1], 3, say=said.append)
     assert said[-1] == f"{RUNS[0].slug}: done"

@@ -17,8 +17,7 @@ import torch
 from firsttoken.errors import FirstTokenError
 from firsttoken.pretraining import train
 from firsttoken.pretraining.run_spec import Training
-from firsttoken.pretraining.whole_runs import LONGEST
-from firsttoken.processes import end_with_parent
+from firsttoken.pretraining.whole_runs import LONGEST, train_in_child
 
 
 def run(
@@ -74,9 +73,5 @@ def run(
 
 
 def _train(training: Training) -> None:
-    end_with_parent()
     torch.set_num_threads(1)
-    try:
-        train.measure(training)
-    except FirstTokenError as error:
-        raise SystemExit(f"{training.slug}: {error}") from None
+    train_in_child(training)

@@ -139,12 +139,17 @@ def work_folder(training: Training, corpus: Corpus) -> Path:
     return cache_folder() / "pretraining" / f"{training.slug}-{fingerprint([training.provenance(), corpus.hash])}"
 
 
+def step_of(checkpoint: Path) -> int:
+    """The step behind which a checkpoint was made."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint; those that a killed run left unfinished are removed."""
     whole = []
     for path in folder.glob("checkpoint-*"):
         if (path / _WHOLE).exists():
-            whole.append((int(path.name.removeprefix("checkpoint-")), path))
+            whole.append((step_of(path), path))
         elif int(os.environ.get("RANK", "0")) == 0:
             shutil.rmtree(path, ignore_errors=True)
     return max(whole)[1] if whole else None
@@ -177,7 +182,7 @@ def train(training: Training, corpus: Corpus, say: Callable[[str], None] = print
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(folder)
-    first = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
+    first = step_of(checkpoint) if checkpoint else 0
     if first:
         say(f"{training.slug}: taken up again after step {first} of {settings.steps}")
     else:

@@ -26,71 +26,6 @@ LONGEST = 10_000  # minutes of a call
 Seconds = Callable[[Training], float | None]  # how long a run will take; None where nothing says
 
 
-def run(
-    trainings: Sequence[Training],
-    minutes: float,
-    spared: Callable[[Training], str] = lambda training: "",
-    before: Callable[[Training], Training | None] = lambda training: None,
-    seconds: Seconds | None = None,
-    say: Callable[[str], None] = print,
-) -> list[Training]:
-    """Train what has no record yet, one after the other, until all is done or nothing more fits into the time.
-
-    Args:
-        spared: asked before each run: why it need not be trained any more, or nothing.
-        before: the run that must have its record first, if there is one.
-        seconds: see `expected_seconds`, which is the default.
-        say: called with a line for each run that starts, ends or is passed over.
-
-    Returns:
-        what has no record yet and is not spared
-
-    Raises:
-        FirstTokenError: the minutes make no sense, there is no such text, or a run failed; those before it have their
-            records.
-    """
-    if not 0 < minutes <= LONGEST:
-        raise FirstTokenError(f"Give more than 0 minutes and at most {LONGEST}.")
-    deadline = time.monotonic() + 60 * minutes
-    # Not a fork: a process that has begun to use a card cannot be forked.
-    context = multiprocessing.get_context("spawn")
-    for training in trainings:
-        if train.find(training) is not None:
-            continue
-        if why := spared(training):
-            say(f"{training.slug}: not trained: {why}")
-            continue
-        if (first := before(training)) is not None and train.find(first) is None:
-            say(f"{training.slug}: waits for {first.slug}")
-            continue
-        corpus = open_corpus(training.settings().corpus)  # now, so that the time left is that for training
-        needs, left = (seconds or expected_seconds)(training), deadline - time.monotonic()
-        if needs is not None:
-            needs *= share_left(training, corpus)
-        if needs is not None and needs > left:
-            say(f"{training.slug}: not begun, it takes about {duration(needs)} and {duration(max(left, 0))} are left")
-            continue
-        if left <= 0:
-            break
-        say(f"{training.slug}: begun, {duration(needs) if needs is not None else 'nothing says how long it'} takes")
-        # No daemon: those may have no children, and on a card texts are read by some.
-        process = context.Process(target=_train, args=(training,))
-        process.start()
-        try:
-            process.join(left)
-            ended = not process.is_alive()
-        finally:
-            process.kill()
-            process.join()
-        if not ended:
-            say(f"{training.slug}: halted at the end of the time")
-            break
-        if process.exitcode:
-            raise FirstTokenError(f"{training.slug} failed, see the lines above; what was done before has its record.")
-        say(f"{training.slug}: done")
-    return [training for training in trainings if train.find(training) is None and not spared(training)]
-
-
 def expected_seconds(training: Training) -> float | None:
     """How long a run takes, from the median operations a second of earlier runs of its budget on such a machine; None
     if there are none, or if they cannot be read."""
@@ -116,12 +51,75 @@ def expected_seconds(training: Training) -> float | None:
 def share_left(training: Training, corpus: Corpus) -> float:
     """What is left of a run behind its last checkpoint; 1 for one that has none."""
     checkpoint = train.last_checkpoint(train.work_folder(training, corpus))
-    if checkpoint is None:
-        return 1.0
-    return 1 - int(checkpoint.name.removeprefix("checkpoint-")) / training.settings().steps
+    return 1 - train.step_of(checkpoint) / training.settings().steps if checkpoint else 1.0
 
 
-def _train(training: Training) -> None:
+def run(
+    trainings: Sequence[Training],
+    minutes: float,
+    spared: Callable[[Training], str] = lambda training: "",
+    before: Callable[[Training], Training | None] = lambda training: None,
+    seconds: Seconds = expected_seconds,
+    say: Callable[[str], None] = print,
+) -> list[Training]:
+    """Train what has no record yet, one after the other, until all is done or nothing more fits into the time.
+
+    Args:
+        spared: asked before each run: why it need not be trained any more, or nothing.
+        before: the run that must have its record first, if there is one.
+        seconds: how long a run takes as a whole.
+        say: called with a line for each run that starts, ends or is passed over.
+
+    Returns:
+        what has no record yet and is not spared
+
+    Raises:
+        FirstTokenError: the minutes make no sense, there is no such text, or a run failed; those before it have their
+            records.
+    """
+    if not 0 < minutes <= LONGEST:
+        raise FirstTokenError(f"Give more than 0 minutes and at most {LONGEST}.")
+    deadline = time.monotonic() + 60 * minutes
+    # Not a fork: a process that has begun to use a card cannot be forked.
+    context = multiprocessing.get_context("spawn")
+    for training in trainings:
+        if train.find(training) is not None:
+            continue
+        if why := spared(training):
+            say(f"{training.slug}: not trained: {why}")
+            continue
+        if (first := before(training)) is not None and train.find(first) is None:
+            say(f"{training.slug}: waits for {first.slug}")
+            continue
+        corpus = open_corpus(training.settings().corpus)  # now, so that the time left is that for training
+        whole, left = seconds(training), deadline - time.monotonic()
+        needs = None if whole is None else whole * share_left(training, corpus)
+        if needs is not None and needs > left:
+            say(f"{training.slug}: not begun, it takes about {duration(needs)} and {duration(max(left, 0))} are left")
+            continue
+        if left <= 0:
+            break
+        say(f"{training.slug}: begun, {duration(needs) if needs is not None else 'nothing says how long it'} takes")
+        # No daemon: those may have no children, and on a card texts are read by some.
+        process = context.Process(target=train_in_child, args=(training,))
+        process.start()
+        try:
+            process.join(left)
+            ended = not process.is_alive()
+        finally:
+            process.kill()
+            process.join()
+        if not ended:
+            say(f"{training.slug}: halted at the end of the time")
+            break
+        if process.exitcode:
+            raise FirstTokenError(f"{training.slug} failed, see the lines above; what was done before has its record.")
+        say(f"{training.slug}: done")
+    return [training for training in trainings if train.find(training) is None and not spared(training)]
+
+
+def train_in_child(training: Training) -> None:
+    """Train in a process that ends with its parent, and with a sentence where something is wrong."""
     end_with_parent()
     try:
         train.measure(training)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from firsttoken.claims.context_length.grid import each, in_order
 from firsttoken.claims.context_length.measure import BOS_CHOICES
 from firsttoken.estimates import interval
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, table
@@ -14,11 +15,6 @@ from firsttoken.records import Record, paper_numbers
 from firsttoken.records.numbers import NOT_RUN
 
 PAPER_LENGTHS = (128, 256, 512, 1024, 2048)  # of its curve
-
-
-def in_order(rows: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Rows by context length, the shortest first."""
-    return sorted(rows.items(), key=lambda item: int(item[0]))
 
 
 def by_length(record: Record) -> Display:
@@ -103,114 +99,95 @@ LOSS_WORDS = {"all": "loss everywhere", "second_half": "loss on the second half"
 def with_bos_fixed(record: Record) -> Display:
     """What the first token gets beyond an even share against the context length, a line for each seed: on short
     texts, and on the second half of texts as long as those of the training."""
-    runs_of = record.values["runs_of"]
-    lengths = sorted(int(length) for length in runs_of["all"])
+    return _lines_of_seeds(
+        record.values["runs_of"],
+        {"excess": f"texts of {SHORT} tokens", "late_excess": "second half of texts of the own length"},
+        "attention to the first token\nbeyond an even share",
+        "Attention to the first token beyond an even share against the context length in training, BOS fixed, in two "
+        "panels: on short texts, and on the second half of texts of the own length; a line for each seed",
+        zero=True,
+    )
+
+
+def without_bos(record: Record) -> Display:
+    """Sink heads of each model that was trained without BOS on a graphics card, a line for each seed."""
+    return _lines_of_seeds(
+        record.values["rates_of"],
+        {"rate": f"texts of {SHORT} tokens", "rate_own": "texts of the own length"},
+        "share of sink heads, ε = 0.3",
+        "Share of sink heads against the context length in training, without BOS, in two panels: on short texts and "
+        "on texts of the own length; a line for each seed",
+        zero=False,
+    )
+
+
+def _lines_of_seeds(
+    of_grid: Mapping[str, Any], panels: Mapping[str, str], ylabel: str, alt: str, zero: bool
+) -> Display:
+    """A panel for each number of the entries of a grid, against the context length, a line for each loss and seed.
+
+    Args:
+        panels: the title of each, by the name of its number.
+        zero: whether to draw where nothing is.
+    """
+    lengths = sorted(int(length) for length in of_grid["all"])
 
     def draw(axes: Any) -> None:
-        for ax, name, title in zip(
-            axes,
-            ("excess", "late_excess"),
-            (f"texts of {SHORT} tokens", "second half of texts of the own length"),
-            strict=True,
-        ):
+        for ax, (name, title) in zip(axes, panels.items(), strict=True):
             for loss, (color, dash) in zip(LOSS_WORDS, ((CATEGORIES[2], "-"), (CATEGORIES[1], "--")), strict=True):
-                for seed in range(len(next(iter(runs_of[loss].values())))):
-                    shown = {int(n): seeds[seed] for n, seeds in in_order(runs_of[loss]) if seeds and seeds[seed]}
+                for seed in range(len(next(iter(of_grid[loss].values())))):
+                    shown = {int(n): seeds[seed] for n, seeds in in_order(of_grid[loss]) if seeds and seeds[seed]}
                     ax.plot(
                         list(shown), [run[name] for run in shown.values()], color=color, linestyle=dash,
                         marker="os^v"[seed], label=f"{LOSS_WORDS[loss]}, seed {seed}" if shown else None,
                     )  # fmt: skip
-            ax.axhline(0, color=NEUTRAL, linewidth=1)
+            if zero:
+                ax.axhline(0, color=NEUTRAL, linewidth=1)
             ax.set_xscale("log", base=2)
             ax.set_xticks(lengths, [str(n) for n in lengths])
             ax.minorticks_off()
             ax.set(xlabel="context length in training", title=title)
-        axes[0].set_ylabel("attention to the first token\nbeyond an even share")
+        axes[0].set_ylabel(ylabel)
         axes[0].legend(frameon=False, fontsize=8)
 
-    return figure(
-        draw,
-        "Attention to the first token beyond an even share against the context length in training, BOS fixed, in two "
-        "panels: on short texts, and on the second half of texts of the own length; a line for each seed",
-        ncols=2,
-        figsize=(9.4, 3.8),
-        sharey=True,
-    )
+    return figure(draw, alt, ncols=2, figsize=(9.4, 3.8), sharey=True)
 
 
 def runs_table(record: Record) -> Display:
     """Each of the ten models by itself."""
-    cells = []
-    for loss, of_length in record.values["runs_of"].items():
-        for length, seeds in in_order(of_length):
-            for seed, run in enumerate(seeds or []):
-                numbers = (NOT_RUN, "–", "–", "–", "–", "–")
-                if run:
-                    numbers = (
-                        f"{run['excess']:+.3f}", f"{run['excess_own']:+.3f}", f"{run['late_excess']:+.3f}",
-                        f"{run['late_loss']:.2f}", f"{run['sink_rate']:.1%}", f"{run['windows']:,}",
-                    )  # fmt: skip
-                cells.append((length, LOSS_WORDS[loss], str(seed), *numbers))
+    numbers = (
+        ("excess", "+.3f"), ("excess_own", "+.3f"), ("late_excess", "+.3f"), ("late_loss", ".2f"),
+        ("sink_rate", ".1%"), ("windows", ","),
+    )  # fmt: skip
     columns = (
         "context", "loss in training", "seed", f"beyond even, T = {SHORT}", "own T", "own T, second half",
         "loss there", "heads above 0.3", "windows, so BOS seen",
     )  # fmt: skip
     heads = next((run["heads"] for seeds in record.values["runs_of"]["all"].values() for run in seeds if run), 0)
-    return table(cells, columns, f"Models trained with BOS fixed; one of {heads} heads is {1 / max(heads, 1):.2%}")
-
-
-def without_bos(record: Record) -> Display:
-    """Sink heads of each model that was trained without BOS on a graphics card, a line for each seed."""
-    rates_of = record.values["rates_of"]
-    lengths = sorted(int(length) for length in rates_of["all"])
-
-    def draw(axes: Any) -> None:
-        for ax, name, title in zip(
-            axes, ("rate", "rate_own"), (f"texts of {SHORT} tokens", "texts of the own length"), strict=True
-        ):
-            for loss, (color, dash) in zip(LOSS_WORDS, ((CATEGORIES[2], "-"), (CATEGORIES[1], "--")), strict=True):
-                for seed in range(len(next(iter(rates_of[loss].values())))):
-                    shown = {int(n): seeds[seed] for n, seeds in in_order(rates_of[loss]) if seeds[seed]}
-                    ax.plot(
-                        list(shown), [run[name] for run in shown.values()], color=color, linestyle=dash,
-                        marker="os^v"[seed], label=f"{LOSS_WORDS[loss]}, seed {seed}" if shown else None,
-                    )  # fmt: skip
-            ax.set_xscale("log", base=2)
-            ax.set_xticks(lengths, [str(n) for n in lengths])
-            ax.minorticks_off()
-            ax.set(xlabel="context length in training", title=title)
-        axes[0].set(ylabel="share of sink heads, ε = 0.3")
-        axes[0].legend(frameon=False, fontsize=8)
-
-    return figure(
-        draw,
-        "Share of sink heads against the context length in training, without BOS, in two panels: on short texts and "
-        "on texts of the own length; a line for each seed",
-        ncols=2,
-        figsize=(9.4, 3.8),
-        sharey=True,
-    )
+    caption = f"Models trained with BOS fixed; one of {heads} heads is {1 / max(heads, 1):.2%}"
+    return table(_rows_of_seeds(record.values["runs_of"], numbers), columns, caption)
 
 
 def rates_table(record: Record) -> Display:
     """Each of the models without BOS by itself."""
-    cells = []
-    for loss, of_length in record.values["rates_of"].items():
-        for length, seeds in in_order(of_length):
-            for seed, run in enumerate(seeds):
-                numbers = (NOT_RUN, "–", "–", "–", "–")
-                if run:
-                    numbers = (
-                        f"{run['rate']:.1%}", f"{run['rate_own']:.1%}", f"{run['mass']:.1%}", f"{run['loss']:.2f}",
-                        f"{run['loss_own']:.2f}",
-                    )  # fmt: skip
-                cells.append((length, LOSS_WORDS[loss], str(seed), *numbers))
+    numbers = (("rate", ".1%"), ("rate_own", ".1%"), ("mass", ".1%"), ("loss", ".2f"), ("loss_own", ".2f"))
     columns = (
         "context", "loss in training", "seed", f"heads above 0.3, T = {SHORT}", "own T", f"mass, T = {SHORT}",
         f"loss, T = {SHORT}", "loss, own T",
     )  # fmt: skip
-    return table(
-        cells,
-        columns,
-        f"Models trained without BOS; one of {record.values['heads']} heads is {1 / record.values['heads']:.2%}",
-    )
+    heads = record.values["heads"]
+    caption = f"Models trained without BOS; one of {heads} heads is {1 / heads:.2%}"
+    return table(_rows_of_seeds(record.values["rates_of"], numbers), columns, caption)
+
+
+def _rows_of_seeds(of_grid: Mapping[str, Any], numbers: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """A row for each model of a grid with some numbers of its entry, each in a format; one not trained says so."""
+    return [
+        (
+            length,
+            LOSS_WORDS[loss],
+            str(seed),
+            *([format(run[name], form) for name, form in numbers] if run else [NOT_RUN, *"–" * (len(numbers) - 1)]),
+        )
+        for loss, length, seed, run in each(of_grid)
+    ]

@@ -7,6 +7,7 @@ seeds each. Seeds are the unit. The number is what the first token gets beyond a
 
 from __future__ import annotations
 
+from firsttoken.claims.context_length.grid import LOSSES, SEEDS, grid
 from firsttoken.claims.context_length.verdict import judge
 from firsttoken.estimates import JSON
 from firsttoken.measures.sinks import even_share
@@ -21,7 +22,6 @@ CLAIM = "context_length"
 BUDGET = "lab"
 VERSION = 1
 LENGTHS = {"all": (64, 256, 1024), "second_half": (256, 1024)}  # of windows, by where the loss is
-SEEDS = (0, 1)
 
 
 def training(length: int, loss: LossOn, seed: int) -> Training:
@@ -31,8 +31,7 @@ def training(length: int, loss: LossOn, seed: int) -> Training:
 
 def trainings() -> list[Training]:
     """All ten, those of the first seed first."""
-    kinds: tuple[LossOn, ...] = ("all", "second_half")
-    return [training(length, loss, seed) for seed in SEEDS for loss in kinds for length in LENGTHS[loss]]
+    return [training(length, loss, seed) for seed in SEEDS for loss in LOSSES for length in LENGTHS[loss]]
 
 
 def measure(train: bool = True, fresh: bool = False) -> Record | None:
@@ -50,22 +49,16 @@ def measure(train: bool = True, fresh: bool = False) -> Record | None:
 
 def values(trained: dict[Training, Record]) -> JSON:
     """The values of the record, from those of the runs."""
-    kinds: tuple[LossOn, ...] = ("all", "second_half")
-    runs_of: JSON = {
-        loss: {
-            str(length): [
-                entry(trained[one], length) if (one := training(length, loss, seed)) in trained else None
-                for seed in SEEDS
-            ]
-            for length in LENGTHS[loss]
-        }
-        for loss in kinds
-    }
+
+    def of(length: int, loss: LossOn, seed: int) -> JSON | None:
+        one = training(length, loss, seed)
+        return entry(trained[one], length) if one in trained else None
+
     everywhere = [one for one in trained if one.packing.loss == "all"]
     longest = max((one.packing.length for one in everywhere), default=0)
     row = run_records.row([trained[one] for one in everywhere if one.packing.length == longest], "BOS+text", SHORT)
     return {
-        "runs_of": runs_of,
+        "runs_of": grid(LENGTHS, of),
         "runs": [record.model for record in trained.values()],
         "weights": next(iter(trained.values())).values["weights"],
         "sink_rate_longest": row and row["sink_rate_0.3"],

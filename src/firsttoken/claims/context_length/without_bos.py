@@ -7,6 +7,7 @@ gate: where a window of 2048 tokens brings no sink, nothing shorter will, and th
 
 from __future__ import annotations
 
+from firsttoken.claims.context_length.grid import LOSSES, SEEDS, grid
 from firsttoken.claims.context_length.verdict import LEAST_OF_GATE, judge
 from firsttoken.estimates import JSON
 from firsttoken.pretraining import run_records
@@ -21,18 +22,16 @@ CLAIM = "context_length"
 BUDGET = "lab-gpu"
 VERSION = 1
 LENGTHS = {"all": (128, 512, 2048), "second_half": (2048,)}  # of windows, by where the loss is
-SEEDS = (0, 1)
 
 
-def training(length: int, loss: LossOn, seed: int, budget_name: str = BUDGET) -> Training:
+def training(length: int, loss: LossOn, seed: int) -> Training:
     """One of the eight runs."""
-    return Training(budget_name, Packing(length, "causal", "never", loss=loss), seed)
+    return Training(BUDGET, Packing(length, "causal", "never", loss=loss), seed)
 
 
 def trainings() -> list[Training]:
     """All eight, the gate first."""
-    kinds: tuple[LossOn, ...] = ("all", "second_half")
-    return [training(length, loss, seed) for loss in kinds for seed in SEEDS for length in LENGTHS[loss][::-1]]
+    return [training(length, loss, seed) for loss in LOSSES for seed in SEEDS for length in LENGTHS[loss][::-1]]
 
 
 def gate() -> Training:
@@ -48,7 +47,7 @@ def before(training: Training) -> Training | None:
 def spared(training: Training) -> str:
     """Why a run need not be trained: a clause, for those behind a gate that was not passed."""
     record = pretrain.find(gate()) if before(training) else None
-    if record is None or (rate := _rate(record)) >= LEAST_OF_GATE:
+    if record is None or (rate := entry(record, gate().packing.length)["rate"]) >= LEAST_OF_GATE:
         return ""
     return (
         f"without BOS {record.model} has {rate:.1%} sink heads, fewer than {LEAST_OF_GATE:.0%}, so no sink forms on "
@@ -73,20 +72,16 @@ def measure(train: bool = True, fresh: bool = False) -> Record | None:
 
 def values(trained: dict[Training, Record]) -> JSON:
     """The values of the record, from those of the runs."""
-    kinds: tuple[LossOn, ...] = ("all", "second_half")
-    longest = [trained[one] for one in trained if one.packing.loss == "all" and one.packing.length == 2048]
+
+    def of(length: int, loss: LossOn, seed: int) -> JSON | None:
+        one = training(length, loss, seed)
+        return entry(trained[one], length) if one in trained else None
+
+    most = max(LENGTHS["all"])
+    longest = [trained[one] for one in trained if one.packing.loss == "all" and one.packing.length == most]
     row = run_records.row(longest, "text", SHORT) if longest else None
     return {
-        "rates_of": {
-            loss: {
-                str(length): [
-                    entry(trained[one], length) if (one := training(length, loss, seed)) in trained else None
-                    for seed in SEEDS
-                ]
-                for length in LENGTHS[loss]
-            }
-            for loss in kinds
-        },
+        "rates_of": grid(LENGTHS, of),
         "heads": budget(BUDGET).layers * budget(BUDGET).heads,
         "runs": [record.model for record in trained.values()],
         "sink_rate_longest": row and row["sink_rate_0.3"],
@@ -103,7 +98,3 @@ def entry(run: Record, length: int) -> JSON:
         "loss": short["loss"]["value"],
         "loss_own": own["loss"]["value"],
     }
-
-
-def _rate(record: Record) -> float:
-    return float(record.values["final"][str(SHORT)]["text"]["sink_rate_0.3"]["value"])
