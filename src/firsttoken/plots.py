@@ -165,9 +165,7 @@ def figure(
             plt.close(fig)
     data = ""
     if cells:
-        # "</" would end the script element early.
-        said = json.dumps([vars(of) for of in cells], separators=(",", ":"), ensure_ascii=False, default=list)
-        data = f'<script type="application/json">{said.replace("</", "<" + chr(92) + "/")}</script>'
+        data = embedded([vars(of) for of in cells], ensure_ascii=False, default=list)
     text = " ".join((caption or alt).split())
     html = (
         f'<figure class="drawn themed"><div class="figure-scroll" tabindex="0">{inline(svg, alt)}</div>{data}'
@@ -202,13 +200,18 @@ def interactive(fig: go.Figure, alt: str, height: int = 420) -> Display:
     spec = json.loads(fig.to_json() or "{}")
     spec["layout"] = {**spec.get("layout", {}), "height": height}
     spec["layout"].pop("template", None)
-    # "</" would end the script element early.
-    data = json.dumps(spec, separators=(",", ":"), sort_keys=True).replace("</", "<\\/")
     html = (
         f'<div class="plotly-lazy themed" role="figure" aria-label="{escape(alt)}" style="min-height:{height}px">'
-        f'<p class="plotly-alone">{escape(alt)}</p><script type="application/json">{data}</script></div>'
+        f'<p class="plotly-alone">{escape(alt)}</p>{embedded(spec, sort_keys=True)}</div>'
     )
     return Display(html, f"[interactive figure] {alt}", {"application/vnd.plotly.v1+json": spec})
+
+
+def embedded(data: Any, **options: Any) -> str:
+    """Data as a JSON element of a page, for a script to read; `options` are those of `json.dumps`."""
+    # "</" would end the element early.
+    text = json.dumps(data, separators=(",", ":"), **options).replace("</", "<\\/")
+    return f'<script type="application/json">{text}</script>'
 
 
 def reach(*estimates: Mapping[str, float]) -> list[list[float]]:

@@ -21,8 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
-
+from firsttoken.book.chapters import read_notebook
 from firsttoken.book.prose import TAG
 from firsttoken.errors import FirstTokenError
 
@@ -55,7 +54,7 @@ def of_notebook(notebook: Path) -> list[Exercise]:
             them breaks a rule of `of_text`.
     """
     exercises: list[Exercise] = []
-    for cell in nbformat.read(notebook, as_version=4).cells:
+    for cell in read_notebook(notebook).cells:
         if cell.cell_type == "markdown" and _BEGINNING.search(cell.source):
             if TAG not in cell.metadata.get("tags", []):
                 raise FirstTokenError(f"{notebook.stem}: the cell with exercises lacks the tag {TAG}.")

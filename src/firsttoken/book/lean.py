@@ -28,10 +28,10 @@ def slim(html: Path) -> None:
     if (catalogue := html / _ICON_SCRIPT).exists():
         styles = icon_styles(icons_used("\n".join(texts.values())), catalogue.read_text(encoding="utf-8"))
         (html / first_paint.ICONS).write_text(styles, encoding="utf-8")
-    options = html / _OPTIONS
+    options = (html / _OPTIONS).read_text(encoding="utf-8") if pages else ""
     for page in pages:
         light = light_page(texts[page], page.relative_to(html).as_posix())
-        page.write_text(first_paint.light_head(light, options.read_text(encoding="utf-8")), encoding="utf-8")
+        page.write_text(first_paint.light_head(light, options), encoding="utf-8")
     first_paint.merge_sheets(html, pages)
     for dropped in (
         *html.glob("_static/**/*.map"),

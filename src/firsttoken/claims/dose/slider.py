@@ -6,14 +6,13 @@ table of all doses stands in its place.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from math import exp
 
 from firsttoken.estimates import JSON, interval
-from firsttoken.plots import Display, model_color, table
+from firsttoken.plots import Display, embedded, model_color, table
 from firsttoken.records import Record
 
 
@@ -43,12 +42,10 @@ LABEL = "Nats added to every head's score of the first key"
 def slider(measured: Sequence[Record]) -> Display:
     """A slider over the doses with a bar for each model and outcome, its interval written beside it."""
     every_dose = dose_table(measured)
-    # "</" would end the script element early.
-    data = json.dumps(drawn(measured), separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
     html = (
         f'<div class="dose-slider themed" role="group" aria-label="{escape(LABEL)}">'
         f'<div class="dose-slider-table">{every_dose.html}</div>'
-        f'<script type="application/json">{data}</script></div>'
+        f"{embedded(drawn(measured), ensure_ascii=False)}</div>"
     )
     return Display(html, every_dose.text)
 

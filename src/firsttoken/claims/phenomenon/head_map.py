@@ -8,13 +8,12 @@ file is a script, because a page that is opened without a server may not read an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 from firsttoken.estimates import JSON
-from firsttoken.plots import Display
+from firsttoken.plots import Display, embedded
 from firsttoken.records import Record
 
 
@@ -72,18 +71,12 @@ def caption(record: Record, name: str) -> str:
 
 def maps_script(record: Record) -> str:
     """The text of the file that a compact map loads for one model."""
-    return f"document.currentScript.maps = {_compact_json(record.values['maps'])};\n"
+    return f"document.currentScript.maps = {json.dumps(record.values['maps'], separators=(',', ':'))};\n"
 
 
 def _element(label: str, static: Display, data: JSON | list[JSON], *classes: str) -> str:
-    # "</" would end the script element early.
-    embedded = _compact_json(data).replace("</", "<\\/")
     return (
         f'<div class="{" ".join(("head-map", "themed", *classes))}" role="group" aria-label="{escape(label)}">'
         f'<div class="head-map-static">{static.html}</div>'
-        f'<script type="application/json">{embedded}</script></div>'
+        f"{embedded(data, ensure_ascii=False)}</div>"
     )
-
-
-def _compact_json(data: Mapping[str, Any] | Sequence[Any]) -> str:
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False)
