@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from firsttoken.book import ahead
-from firsttoken.pretraining import queue
+from firsttoken.pretraining import whole_runs
 
 PARENT = """
 import multiprocessing, sys, time
@@ -63,7 +63,7 @@ def test_a_child_ends_with_its_parent(how: signal.Signals, tmp_path: Path) -> No
         parent.wait()
 
 
-@pytest.mark.parametrize(("module", "start"), [(queue, "_train"), (ahead, "_serve")])
+@pytest.mark.parametrize(("module", "start"), [(whole_runs, "train_in_child"), (ahead, "_serve")])
 def test_every_process_of_ours_begins_so(module: Any, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class BegunError(Exception):
         pass
