@@ -107,13 +107,14 @@ def command_lab(args: argparse.Namespace) -> None:
     if args.queue == "gpu":
         return _lab_on_a_card(args.minutes)
     from firsttoken.claims.context_length import lab
+    from firsttoken.claims.packing import measure as packing
     from firsttoken.pretraining import queue
 
-    left = queue.run(lab.trainings(), args.minutes, args.at_once)
+    left = queue.run([*lab.trainings(), *packing.trainings(packing.NOTES)], args.minutes, args.at_once)
     for training in left:
         print(f"left: {training.slug}")
-    if not left:
-        print(f"Nothing is left: firsttoken run {lab.CLAIM} -p budget {lab.BUDGET}")
+    for chapter, budget in ((lab.CLAIM, lab.BUDGET), (packing.CLAIM, packing.NOTES)):
+        print(f"firsttoken run {chapter} -p budget {budget}")
 
 
 def _lab_on_a_card(minutes: float) -> None:
@@ -125,7 +126,7 @@ def _lab_on_a_card(minutes: float) -> None:
 
     if not torch.cuda.is_available():
         raise FirstTokenError("There is no CUDA device here, on which these runs take minutes; use `lab cpu`.")
-    rows = packing.trainings(without_bos.BUDGET, seeds=3)
+    rows = packing.trainings(without_bos.BUDGET)
     left = whole_runs.run([*without_bos.trainings(), *rows], minutes, without_bos.spared, without_bos.before)
     for training in left:
         print(f"left: {training.slug}")

@@ -9,7 +9,7 @@ from transformers import LlamaConfig
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
-from firsttoken.pretraining.corpora import BOS, EOS, GENERATED, CorpusSpec
+from firsttoken.pretraining.corpora import BOS, EOS, GENERATED, NOTES, CorpusSpec
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,12 @@ BUDGETS: dict[str, Budget] = {
             corpus=CorpusSpec(GENERATED, vocabulary=1024, megabytes=40.0),
             tokens=8_192_000, tokens_per_step=4096, lengths=(64, 256, 1024), length=256,
             schedule="constant_with_warmup", activation="gelu", short=GENERATED,
+        ),
+        Budget(
+            "lab-notes", layers=8, width=128, heads=2, hidden=352,
+            corpus=CorpusSpec(NOTES, vocabulary=1024, megabytes=30.0),
+            tokens=8_192_000, tokens_per_step=4096, lengths=(64, 256), length=256,
+            schedule="constant_with_warmup", activation="gelu", short=NOTES,
         ),
         Budget(
             "lab-gpu", layers=8, width=512, heads=8, hidden=1408,

@@ -6,7 +6,8 @@
 `python-source` needs no download: the Python files of the installed environment, each text once, in the order of the
 sha256 of their contents, which is the same on every machine with the same packages and as good as shuffled.
 `python-functions` is the same, cut before every function and class, so that several documents share a window.
-`generated` is the same everywhere: a language without end, see `generated_language`.
+`generated` is the same everywhere: a language without end, see `generated_language`; `generated-notes` are short
+documents of it, so that several share a window.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ VALIDATION = 20  # one document in so many is held out
 TOKENIZER_MEGABYTES = 20  # of text that the tokenizer is trained on; more changes next to nothing
 LEAST_CHARACTERS = 200  # shorter documents are left out
 _FORMAT = 1
-GENERATED = "generated"
+GENERATED, NOTES = "generated", "generated-notes"
 _INSTALLED = ("python-source", "python-functions")
 _DEFINITION = re.compile(r"^(?:(?: {4})?@[^\n]*\n)*(?: {4})?(?:async def|def|class) ", re.MULTILINE)
 _FILES = ("tokens.u16", "ends.npy", "tokenizer.json")
@@ -49,7 +50,8 @@ _FILES = ("tokens.u16", "ends.npy", "tokenizer.json")
 class CorpusSpec:
     """Which text, how much of it, and how large a vocabulary."""
 
-    # `python-source`, `python-functions`, `generated`, a text file, a folder, a data set id `org/name[:configuration]`
+    # `python-source`, `python-functions`, `generated`, `generated-notes`, a text file, a folder, a data set id
+    # `org/name[:configuration]`
     source: str = "python-source"
     vocabulary: int = 8192
     megabytes: float = 0.0  # of text at most; 0: all
@@ -135,10 +137,11 @@ def open_corpus(spec: CorpusSpec) -> Corpus:
 def _text(spec: CorpusSpec) -> tuple[Iterator[str], str]:
     """The documents, and the name of their tokenised copy in the cache."""
     limit = spec.megabytes * 1e6 if spec.megabytes else float("inf")
-    if spec.source == GENERATED:
+    if spec.source in (GENERATED, NOTES):
         if not spec.megabytes:
             raise FirstTokenError("The generated language has no end; say how many megabytes of it are wanted.")
-        return _first(generated_language.documents(), limit), _key(spec, f"{GENERATED} {generated_language.VERSION}")
+        texts = generated_language.notes() if spec.source == NOTES else generated_language.documents()
+        return _first(texts, limit), _key(spec, f"{spec.source} {generated_language.VERSION}")
     path = Path(spec.source).expanduser()
     if spec.source in _INSTALLED or path.exists():
         if spec.source in _INSTALLED:
@@ -155,8 +158,8 @@ def _text(spec: CorpusSpec) -> tuple[Iterator[str], str]:
         commit, rows = hub.stream(spec.source)
         return _first(rows, limit), _key(spec, commit)
     raise FirstTokenError(
-        f"There is no corpus {spec.source!r}; use 'python-source', 'python-functions', 'generated', a text file, a "
-        "folder, or a data set id org/name."
+        f"There is no corpus {spec.source!r}; use 'python-source', 'python-functions', 'generated', "
+        "'generated-notes', a text file, a folder, or a data set id org/name."
     )
 
 

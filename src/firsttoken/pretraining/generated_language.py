@@ -2,6 +2,7 @@
 
 >>> document(0)[:60]        # any document on its own
 >>> for text in documents(): ...   # all of them, no end
+>>> for text in notes(): ...       # short ones of 60 words in the median, of which several fit into a window
 
 What it has of real text, so that a small model has something to learn at every distance: Zipfian words spelt from
 syllables, frequent ones shorter; four noun classes and two numbers with which articles, adjectives, verbs and pronouns
@@ -150,6 +151,17 @@ class Writer:
                 paragraphs.append(self.counted())
         return "\n\n".join(paragraphs) + "\n"
 
+    def note(self) -> str:
+        """One paragraph under its heading; one in twelve is three times as long."""
+        length = (40 + self.dice.below(56)) * (3 if self.dice.percent(8) else 1)
+        heading = self.noun_phrase(self.dice.percent(40), relative=False)
+        sentences, written = [], len(heading)
+        while written < length:
+            sentence = self.sentence(heading)
+            sentences.append(_finished(sentence))
+            written += len(sentence)
+        return f"{_joined(heading).capitalize()}\n\n{' '.join(sentences)}\n"
+
     def sentence(self, heading: list[str]) -> list[str]:
         kind = self.dice.below(100)
         if kind < 52:
@@ -258,3 +270,8 @@ def document(number: int, seed: int = 0) -> str:
 def documents(seed: int = 0) -> Iterator[str]:
     """All documents in order, without end."""
     return (document(number, seed) for number in count())
+
+
+def notes(seed: int = 0) -> Iterator[str]:
+    """Short documents of the same language, without end."""
+    return (Writer(seed, number).note() for number in count())

@@ -11,17 +11,18 @@ CLAIM = Claim(
     ),
     headline="sink_rate_fixed_bos",
     headline_name="share of heads that are sinks at ε = 0.3, BOS fixed",
-    unit="texts of held-out code, seeds joined",
+    unit="held-out texts, seeds joined",
     rule=(
         "Four statements for each masking that was trained: a fixed BOS surely gives more sink heads (ε = 0.3) than "
         "none (a); without it at inference they are surely fewer (b) and the loss surely higher (c), text by text; a "
-        "model trained without any BOS has sinks too, surely in 5 % of its heads (d). Reproduced if all hold, partly "
-        "if some of (a) to (c) do, else not reproduced; inconclusive while causal packing lacks a run. A smoke run "
-        "decides nothing."
+        "model trained without any BOS has sinks too, surely in 5 % of its heads (d). With three seeds (lab-notes, "
+        "lab-gpu) seeds are the unit: a difference counts if every seed has it, by one head or 0.05 nats at least. "
+        "Reproduced if all hold, partly if some of (a) to (c) do, else not reproduced; inconclusive while causal "
+        "packing lacks a run, or if no seed forms one sink head with BOS. A smoke run decides nothing."
     ),
     fixed=(
         "2026-11-25; (d), half of the paper's table, was added after the measurement and can only make the verdict "
-        "worse"
+        "worse; for three seeds 2026-11-28, before any of their runs"
     ),
     shows_not=(
         "What happens in training of the paper's size. With short training on code, models without BOS form no sink, "

@@ -15,6 +15,8 @@ from firsttoken.records import Record
 
 CLAIM = "packing"
 VERSION = 2  # 2: every seed by itself
+NOTES = "lab-notes"  # the budget that two cores can train with three seeds
+SEEDS = {NOTES: 3, "lab-gpu": 3}  # of the budgets whose verdict is one about seeds
 
 
 def training(budget_name: str, row: Row, seed: int = 0) -> Training:
@@ -25,14 +27,18 @@ def training(budget_name: str, row: Row, seed: int = 0) -> Training:
     return Training(budget_name, packing, seed, source=source, tokens=settings.packing_tokens)
 
 
-def trainings(budget_name: str, seeds: int = 1) -> list[Training]:
+def seeds_of(budget_name: str, asked: int = 0) -> range:
+    """The seeds of each kind of model: so many as were asked for, or as the budget is meant for."""
+    return run_records.seeds_from(asked or SEEDS.get(budget_name, 1))
+
+
+def trainings(budget_name: str, seeds: int = 0) -> list[Training]:
     """All runs of the chapter: five for each seed."""
-    return list(
-        dict.fromkeys(training(budget_name, row, seed) for seed in run_records.seeds_from(seeds) for row in ROWS)
-    )
+    each = seeds_of(budget_name, seeds)
+    return list(dict.fromkeys(training(budget_name, row, seed) for seed in each for row in ROWS))
 
 
-def measure(budget_name: str, seeds: int = 1, train: bool = True, fresh: bool = False) -> Record | None:
+def measure(budget_name: str, seeds: int = 0, train: bool = True, fresh: bool = False) -> Record | None:
     """The record `packing/<budget>-budget.json`; None where nothing was trained and nothing is to be.
 
     Its values: `rows`, nine of them in the paper's order, each the numbers of `run_records.row` at T = 64 or null;
@@ -40,12 +46,13 @@ def measure(budget_name: str, seeds: int = 1, train: bool = True, fresh: bool = 
     {masking: without any BOS, or null}; `alpha` {run: {arm: mean attention to the first token of each head, (layer,
     head)}}; `windows_shared`, the share of windows that hold several documents; `runs`.
     """
+    each = seeds_of(budget_name, seeds)
     runs = run_records.runs_of(trainings(budget_name, seeds), train, fresh)
 
     def values() -> JSON:
         rows = []
         for row in ROWS:
-            of_row = [runs[one] for seed in range(seeds) if (one := training(budget_name, row, seed)) in runs]
+            of_row = [runs[one] for seed in each if (one := training(budget_name, row, seed)) in runs]
             rows.append(run_records.row(of_row, row.inference, SHORT))
         return {
             "sink_rate_fixed_bos": rows[2] and rows[2]["sink_rate_0.3"],
@@ -64,7 +71,7 @@ def measure(budget_name: str, seeds: int = 1, train: bool = True, fresh: bool = 
             "runs": [record.model for record in runs.values()],
         }
 
-    parameters = {"seeds": seeds, "length": budget(budget_name).length, **run_records.settings(trainings(budget_name))}
+    parameters = {"seeds": len(each), "length": budget(budget_name).length, **run_records.settings(trainings(budget_name))}
     return run_records.record_of(CLAIM, budget_name, parameters, runs, values, judge, VERSION)
 
 

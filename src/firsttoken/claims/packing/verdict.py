@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from firsttoken.claims.base import of_smoke_run
 from firsttoken.claims.packing.rows import ROWS, Row
-from firsttoken.estimates import interval, surely_above
+from firsttoken.estimates import JSON, interval, surely_above
 from firsttoken.records import Record, Status, Verdict
 
 if TYPE_CHECKING:
     from firsttoken.pretraining.packing import Masking
 
 LEAST_RATE = 0.05  # of sink heads, below which a model counts as one without sinks
+SEEDS = 3  # from so many on they are the unit, not the texts
+LEAST_LOSS = 0.05  # nats, of every seed
 NAMES: dict[Masking, str] = {"causal": "Causal packing", "intra_document": "Intra-document masking"}
 
 
@@ -21,6 +24,8 @@ def judge(record: Record) -> Verdict:
     if (smoke := of_smoke_run(record)) is not None:
         return smoke
     rows = dict(zip(ROWS, record.values["rows"], strict=True))
+    if record.parameters["seeds"] >= SEEDS:
+        return _of_seeds(rows, record.parameters["seeds"], len(record.values["runs"]))
     held, asked, parts, missing = 0, 0, [], []
     for masking, name in NAMES.items():
         never = rows[Row(masking, "never", "text")]
@@ -50,3 +55,43 @@ def judge(record: Record) -> Verdict:
         parts.append(f"Sinks without any BOS, which the paper finds, did not form ({' and '.join(missing).lower()}).")
     status: Status = "reproduced" if held == asked and not missing else "partly" if held else "not reproduced"
     return Verdict(status, " ".join(parts))
+
+
+def _of_seeds(rows: Mapping[Row, JSON | None], seeds: int, runs: int) -> Verdict:
+    """The same statements, each of every seed by itself."""
+    held: list[bool] = []  # (a) to (c) of each masking
+    unfixed: list[bool] = []  # (d)
+    parts, formed = [], False
+    for masking, name in NAMES.items():
+        three = [rows[Row(masking, *row)] for row in (("never", "text"), ("fixed", "BOS+text"), ("fixed", "text"))]
+        complete = [row for row in three if row is not None and row["seeds"] == seeds]
+        if len(complete) < len(three):
+            if masking == "causal":
+                models = len({(row.masking, row.bos) for row in ROWS}) * seeds
+                return Verdict("inconclusive", f"Causal packing lacks a seed: {runs} of {models} models are trained.")
+            continue
+        head = complete[0]["head"]
+        never, with_bos, without = ([each["sink_rate_0.3"] for each in row["each"]] for row in complete)
+        cost = [each["missing_bos_loss"] for each in complete[1]["each"]]
+        formed |= max(with_bos) >= head
+        checks = (
+            min(a - b for a, b in zip(with_bos, never, strict=True)) >= head,  # (a)
+            min(a - b for a, b in zip(with_bos, without, strict=True)) >= head,  # (b)
+            min(cost) >= LEAST_LOSS,  # (c)
+        )
+        held.extend(checks)
+        unfixed.append(min(never) >= head)
+        parts.append(
+            f"{name}, {seeds} seeds: {_each(with_bos, '.1%')} of the heads are sinks with BOS fixed in training, "
+            f"{_each(without, '.1%')} when that BOS is missing at inference (which costs {_each(cost, '.3f')} nats), "
+            f"{_each(never, '.1%')} when trained without any. "
+            + " ".join(f"({letter}) {'holds' if check else 'does not'}." for letter, check in zip("abcd", (*checks, unfixed[-1]), strict=True))
+        )
+    if not formed:
+        return Verdict("inconclusive", " ".join(["No seed forms one sink head, even with BOS fixed.", *parts]))
+    status: Status = "reproduced" if all(held + unfixed) else "partly" if any(held) else "not reproduced"
+    return Verdict(status, " ".join(parts))
+
+
+def _each(values: Sequence[float], spec: str) -> str:
+    return " / ".join(format(value, spec) for value in values)
