@@ -12,11 +12,11 @@ from torch import Tensor
 
 from fake import LETTERS, fake_lm
 from firsttoken import records, statistics
-from firsttoken.claims.dose import equal_loss, measure, runs, verdict
+from firsttoken.claims.dose import measure, runs, verdict
 from firsttoken.claims.dose.measure import Parameters
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
-from firsttoken.measures import dose
+from firsttoken.measures import dose, equal_loss
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
 from firsttoken.probe.residual_stream import residual_stream
@@ -153,7 +153,8 @@ def test_a_control_is_read_off_at_the_dose_s_loss_in_every_draw() -> None:
         for arm, cost in zip(sums, costs, strict=True)
     ]
     untouched, *control, dosed = ran
-    compared = equal_loss.compare(dosed, control, untouched, seed=5)
+    arms = [measure.sums_of(one, untouched) for one in (untouched, *control, dosed)]
+    compared = equal_loss.compare(torch.stack(arms, dim=1), measure.points, seed=5)
 
     def outcome(rows: Tensor, arm: Tensor) -> float:
         spread, own = arm[rows].sum(0).tolist()

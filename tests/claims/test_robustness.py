@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from contextlib import nullcontext
 from functools import partial
+from math import exp
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from fake import LETTERS, Letters, fake_lm
 from firsttoken import texts
-from firsttoken.claims.robustness import attacks, verdict
+from firsttoken.claims.robustness import attacks, changes, controls, sensitivity, verdict
 from firsttoken.claims.robustness import measure as robustness
 from firsttoken.errors import FirstTokenError
+from firsttoken.measures import dose
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
+from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import forbid_key, in_every_layer, weaken_key
-from firsttoken.records import Record
+from firsttoken.records import Record, Verdict
 from firsttoken.texts import Passage, tokens
 from tiny import tiny_model
 
-TAIL = robustness.TAIL
+TAIL = changes.TAIL
 
 
 def some_ids(batch: int = 2, length: int = 24) -> Tensor:
@@ -64,25 +70,25 @@ def test_weakening_lies_between_nothing_and_forbidding(lm: LanguageModel) -> Non
 def test_divergence_equals_torch() -> None:
     before, after = (torch.randn(5, 9).log_softmax(-1) for _ in range(2))
     expected = torch.nn.functional.kl_div(after, before, log_target=True, reduction="batchmean")
-    torch.testing.assert_close(robustness.divergence(before, after), expected)
-    assert robustness.divergence(before, before).abs() < 1e-6
+    torch.testing.assert_close(sensitivity.divergence(before, after), expected)
+    assert sensitivity.divergence(before, before).abs() < 1e-6
 
 
 def test_changes_are_small_and_before_the_tail(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     row = some_ids(1, 64)[0]
-    monkeypatch.setattr(robustness, "token_synonyms", lambda lm: {int(row[30]): 4})
+    monkeypatch.setattr(changes, "token_synonyms", lambda lm: {int(row[30]): 4})
     for kind in ("swap", "synonym", "noise"):
         for seed in range(5):
-            before, after = robustness.changed(lm, row, kind, random.Random(seed))
+            before, after = changes.changed(lm, row, kind, random.Random(seed))
             different = (before != after).nonzero()[:, 0].tolist()
             assert len(different) == {"swap": 2, "synonym": 1, "noise": 0}[kind]
             assert all(20 <= place < 64 - TAIL for place in different)
-    swapped = robustness.changed(lm, row, "swap", random.Random(0))[1]
+    swapped = changes.changed(lm, row, "swap", random.Random(0))[1]
     assert sorted(swapped.tolist()) == sorted(row.tolist())
-    monkeypatch.setattr(robustness, "token_synonyms", lambda lm: {})
-    assert robustness.changed(lm, row, "synonym", random.Random(0)) is None
+    monkeypatch.setattr(changes, "token_synonyms", lambda lm: {})
+    assert changes.changed(lm, row, "synonym", random.Random(0)) is None
     with pytest.raises(FirstTokenError, match="no change"):
-        robustness.changed(lm, row, "shout", random.Random(0))
+        changes.changed(lm, row, "shout", random.Random(0))
 
 
 def test_a_typo_exchanges_two_letters() -> None:
@@ -90,7 +96,7 @@ def test_a_typo_exchanges_two_letters() -> None:
     tokenizer = Letters(words)
     lm = fake_lm(tiny_model("llama"), tokenizer)
     row = torch.tensor(tokenizer("one two six hello world " * 4, add_special_tokens=False).input_ids)
-    before, after = robustness.changed(lm, row, "typo", random.Random(0))
+    before, after = changes.changed(lm, row, "typo", random.Random(0))
     a, b = (tokenizer.decode(x.tolist()) for x in (before, after))
     different = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]
     assert len(different) == 2
@@ -103,49 +109,184 @@ def test_noise_spares_the_first_token_and_has_its_size(lm: LanguageModel) -> Non
     ids = some_ids(1, 200)
     embed = lm.model.get_input_embeddings()
     plain = embed(ids).detach()
-    with robustness.noisy_embeddings(lm, 0), torch.no_grad():
+    with changes.noisy_embeddings(lm, 0), torch.no_grad():
         noisy, again = embed(ids), embed(ids)
     assert torch.equal(noisy, again)
     assert torch.equal(noisy[:, 0], plain[:, 0])
     size = plain.pow(2).mean(-1).sqrt()
     relative = (noisy - plain).pow(2).mean(-1).sqrt() / size
-    assert float(relative[:, 1:].mean()) == pytest.approx(robustness.NOISE, rel=0.1)
+    assert float(relative[:, 1:].mean()) == pytest.approx(changes.NOISE, rel=0.1)
     assert torch.equal(embed(ids), plain)
+
+
+def predicted(lm: LanguageModel, row: Tensor, noise: bool = False) -> Tensor:
+    """Probabilities of the next token at every token of a text, by a plain call of the model."""
+    given = torch.cat([torch.tensor([1]), row])[None]
+    with changes.noisy_embeddings(lm, 0) if noise else nullcontext(), torch.no_grad():
+        return lm.model(given).logits[0].softmax(-1)
+
+
+def some_pairs(rows: Tensor) -> changes.Pairs:
+    """Two kinds for every text, and one that two of three have, whose pairs are shorter, as after a typo."""
+    swaps = [changes.changed(None, row, "swap", random.Random(0)) for row in rows]  # type: ignore[arg-type]
+    shorter = [None, *((pair[0][5:], pair[1][5:]) for pair in swaps[1:] if pair is not None)]
+    return {"swap": swaps, "typo": shorter, "noise": [(row, row) for row in rows]}
 
 
 def test_sensitivity_against_direct_computation(lm: LanguageModel) -> None:
     rows = some_ids(3, 64)
-    swaps = [robustness.changed(lm, row, "swap", random.Random(0)) for row in rows]
-    # Pairs that begin with no text of the list, shorter ones too, as after a typo.
-    shorter = [(before[5:], after[5:]) for before, after in swaps[1:]]
-    pairs = {"swap": swaps, "typo": shorter, "noise": [(row, row) for row in rows]}
-    reacted = robustness.sensitivity(lm, rows, pairs, "intact", None, 0)
+    pairs = some_pairs(rows)
+    reacted = sensitivity.sensitivity(lm, rows, pairs, 0)
     assert list(reacted.shifts) == list(pairs)
-
-    def predicted(row: Tensor, noise: bool = False) -> Tensor:
-        given = torch.cat([torch.tensor([1]), row])[None]
-        with robustness.noisy_embeddings(lm, 0) if noise else nullcontext(), torch.no_grad():
-            return lm.model(given).logits[0, -TAIL:].softmax(-1)
-
     for kind, of_kind in pairs.items():
-        for value, (before, after) in zip(reacted.shifts[kind], of_kind, strict=True):
-            p, q = predicted(before), predicted(after, kind == "noise")
+        for value, pair in zip(reacted.shifts[kind], of_kind, strict=True):
+            if pair is None:
+                assert value.isnan()
+                continue
+            p, q = (
+                predicted(lm, row, noise)[-TAIL:] for row, noise in zip(pair, (False, kind == "noise"), strict=True)
+            )
             assert float(value) == pytest.approx(float((p * (p / q).log()).sum(-1).mean()), abs=1e-4)
     for value, row in zip(reacted.loss, rows, strict=True):
-        loss = -predicted(row)[:-1].log().gather(1, row[-TAIL + 1 :, None]).mean()
+        loss = -predicted(lm, row)[1:-1].log().gather(1, row[1:, None]).mean()
         assert float(value) == pytest.approx(float(loss), abs=1e-4)
-    forbidden = robustness.sensitivity(lm, rows, pairs, "forbidden", None, 0)
+    with sensitivity.sink_arm(lm, "forbidden", None, 2.0):
+        forbidden = sensitivity.sensitivity(lm, rows, pairs, 0)
     assert forbidden.shifts["swap"].ne(reacted.shifts["swap"]).any()
     with pytest.raises(FirstTokenError, match="no arm"):
-        robustness.sink_arm(lm, "gone", None)
+        sensitivity.sink_arm(lm, "gone", None, 2.0)
+
+
+def test_the_fewest_nats_that_cost_enough(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = {0.0: 3.0, 1.0: 3.01, 2.0: 3.2, 4.0: 3.5, 8.0: 3.1}
+    asked: list[float] = []
+
+    def sink_arm(lm: object, arm: str, means: object, nats: float) -> object:
+        assert arm == "weakened"
+        asked.append(nats)
+        return nullcontext()
+
+    monkeypatch.setattr(robustness, "sink_arm", sink_arm)
+    monkeypatch.setattr(robustness, "losses", lambda lm, ids: torch.tensor([costs[asked[-1] if asked else 0.0]]))
+    assert robustness.fitting_nats(lm, some_ids()) == 2.0
+    assert asked == [1.0, 2.0]
+    costs.update({2.0: 3.03, 4.0: 3.05, 8.0: 3.02})
+    asked.clear()
+    assert robustness.fitting_nats(lm, some_ids()) == 4.0
+
+
+# -- controls of equal loss ---------------------------------------------------------------------------------
+
+
+def test_a_control_of_no_strength_is_the_model_itself(lm: LanguageModel) -> None:
+    rows = some_ids(3, 64)
+    inputs = controls.Inputs.of(lm, rows, some_pairs(rows), 0)
+    plain = sensitivity.sensitivity(lm, rows, inputs.pairs, 0)
+    for one in controls.under(
+        lm, inputs, [controls.Control(kind=kind, strength=0.0) for kind in ("noise", "sharpened")]
+    ):
+        torch.testing.assert_close(one.loss, plain.loss, atol=1e-4, rtol=0)
+        for kind, shifts in plain.shifts.items():
+            torch.testing.assert_close(one.shifts[kind], shifts, atol=1e-4, rtol=1e-3, equal_nan=True)
+
+
+def test_controls_hold_the_attention_to_the_first_token_and_do_harm(lm: LanguageModel) -> None:
+    rows = some_ids(2, 64)
+    inputs = controls.Inputs.of(lm, rows, some_pairs(rows), 0)
+    some = [controls.Control(kind="noise", strength=2.0), controls.Control(kind="sharpened", strength=1.0)]
+    with controls.controlled(lm, 1, inputs, some) as p, torch.no_grad():
+        logits = lm.model(sensitivity.with_prefix(lm, rows[1].expand(3, -1))).logits
+    for attn in p.per_layer().values():  # (row, head, query, key)
+        torch.testing.assert_close(attn[1:], attn[:1].expand(2, -1, -1, -1), atol=1e-5, rtol=1e-4)
+    assert all(float((logits[n] - logits[0]).abs().max()) > 1e-2 for n in (1, 2))
+    torch.testing.assert_close(logits[0].softmax(-1), predicted(lm, rows[1]), atol=1e-5, rtol=1e-4)
+
+
+def alone(lm: LanguageModel, row: Tensor, inputs: controls.Inputs, control: controls.Control) -> Tensor:
+    """The third text under one control, by two passes: one that notes the attention to the first token, one that
+    disturbs, with numbers cut from the end of the text."""
+    given = torch.cat([torch.tensor([1]), row])[None]
+    size, longest = given.shape[1], inputs.protected.shape[1]
+    protected = inputs.protected[2:3, longest - size :]
+    held: dict[int, Tensor] = {}
+
+    def note(module: Any, call: AttentionCall) -> AttentionCall:
+        held[module.layer_idx] = dose.first_mass(call)
+        return call
+
+    def disturb(module: Any, call: AttentionCall) -> AttentionCall:
+        layer = module.layer_idx
+        if control.kind == "sharpened":
+            return dose.sharpen(call, exp(control.strength), protected, held[layer])
+        z = dose.noise(control.seed, 2, layer, call.query.shape[1], longest)
+        z = z[None, :, longest - size :, longest - size :]
+        return dose.add_noise(call, control.strength, z, protected, held[layer])
+
+    with torch.no_grad():
+        with probe(lm.model, keys=[0], hook=note):
+            lm.model(given)
+        with probe(lm.model, keys=[0], hook=disturb):
+            return lm.model(given).logits[0, -TAIL:].log_softmax(-1)
+
+
+def test_controls_of_a_batch_equal_those_one_by_one(lm: LanguageModel) -> None:
+    rows = some_ids(3, 64)
+    inputs = controls.Inputs.of(lm, rows, some_pairs(rows), 0)
+    assert inputs.protected.shape[1] == 65  # BOS included
+    some = [
+        controls.Control(kind="noise", strength=1.5, seed=3),
+        controls.Control(kind="sharpened", strength=0.7),
+    ]
+    for row in (*inputs.pairs["typo"][2], rows[2]):  # the first two are shorter than the others
+        with controls.controlled(lm, 2, inputs, some):
+            together = sensitivity.at_end(lm, row.expand(3, -1))[1:]
+        for number, control in enumerate(some):
+            torch.testing.assert_close(together[number], alone(lm, row, inputs, control), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ([1, 2, 3, 4, 5], [1, 2, 9, 4, 5], [2]),
+        ([1, 2, 3, 4, 5], [1, 3, 2, 4, 5], [1, 2]),
+        ([1, 2, 3, 4, 5], [1, 7, 8, 9, 4, 5], [1, 2, 3]),  # of the longer text
+        ([1, 7, 8, 9, 4, 5], [1, 2, 4, 5], [1, 2, 3]),
+        ([1, 2, 2, 4, 5], [1, 2, 4, 5], [1]),  # one of two equal tokens is gone
+        ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5], []),
+    ],
+)
+def test_touched_tokens(before: list[int], after: list[int], expected: list[int]) -> None:
+    longer = max(len(before), len(after))
+    places = list(range(longer))[changes.touched((torch.tensor(before), torch.tensor(after)))]
+    assert places == expected
 
 
 def test_ratio_by_hand() -> None:
-    without = {"a": torch.tensor([2.0, 4.0]), "b": torch.tensor([1.0, 1.0])}
-    with_it = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([2.0, 2.0])}
+    """Geometric mean over kinds of a ratio of sums; a text without a change of some kind counts in the others."""
+    nan, none = torch.nan, torch.zeros(2).double()
+    without = sensitivity.Sensitivity({"a": torch.tensor([2.0, 4.0]), "b": torch.tensor([1.0, nan])}, none)
+    with_it = sensitivity.Sensitivity({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([2.0, nan])}, none)
     combined = robustness.ratio(without, with_it, 0)
     assert combined["value"] == pytest.approx((2 * 0.5) ** 0.5)
     assert combined["n"] == 2
+
+
+def test_the_weakened_sink_is_compared_at_its_own_loss(lm: LanguageModel) -> None:
+    """Strengths that enclose its cost; there, against numpy's interpolation of what a control does."""
+    rows = some_ids(4, 64)
+    inputs = controls.Inputs.of(lm, rows, some_pairs(rows), 0)
+    intact = sensitivity.sensitivity(lm, rows, inputs.pairs, 0)
+    noisy = controls.under(lm, inputs, [controls.Control(kind="noise", strength=1.0)])[0]
+    dearer = sensitivity.Sensitivity(intact.shifts, torch.maximum(noisy.loss, intact.loss + 0.01))
+    values = robustness.beside(lm, inputs, intact, dearer)
+    cost = float((dearer.loss - intact.loss).mean())
+    for kind in ("noise", "sharpened"):
+        points = [(0.0, 1.0), *((p["loss_rise"]["value"], p["ratio"]["value"]) for p in values[kind]["by_strength"])]
+        if all(a < b for (a, _), (b, _) in itertools.pairwise(points)):
+            level = np.interp(cost, *zip(*points, strict=True))
+            assert values[kind]["at_equal_loss"]["value"] == pytest.approx(level)
+            assert values[kind]["dose_minus_control"]["value"] == pytest.approx(1 - level)
+    assert len(values["noise"]["by_seed"]) == len(robustness.NOISE_SEEDS)
 
 
 # -- attacks ------------------------------------------------------------------------------------------------
@@ -216,25 +357,48 @@ def test_special_tokens_of_a_user_are_dropped(lm: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "weak", "status"),
+    ("gone", "weak", "beyond", "status"),
     [
-        (1.5, 1.2, "partly"), (1.5, 1.0, "partly"), (0.8, 1.2, "partly"), (0.8, 1.0, "inconclusive"),
-        (0.8, 0.9, "not reproduced"),
+        (1.5, 1.2, 0.2, "reproduced"), (0.8, 1.2, 0.2, "reproduced"), (1.5, 1.2, 0.0, "partly"),
+        (1.5, 1.2, -0.2, "not reproduced"), (1.5, 1.0, 0.2, "partly"), (0.8, 1.0, 0.2, "inconclusive"),
+        (0.8, 1.0, -0.2, "not reproduced"), (0.8, 0.9, 0.0, "not reproduced"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("broken", [False, True])
-def test_verdicts(gone: float, weak: float, status: str, broken: bool) -> None:
-    """A broken model shows nothing, neither for the claim nor against it."""
+def test_verdicts(gone: float, weak: float, beyond: float, status: str) -> None:
+    assert judged(gone, weak, beyond).status == status
 
+
+@pytest.mark.parametrize(
+    ("gone", "weak", "status"), [(1.5, 1.2, "partly"), (1.5, 1.0, "inconclusive"), (0.8, 0.9, "inconclusive")]
+)
+def test_a_broken_model_shows_nothing(gone: float, weak: float, status: str) -> None:
+    """Neither for the claim nor against it."""
+    verdict = judged(gone, weak, 0.0, broken=True)
+    assert verdict.status == status
+    assert "broken" in verdict.sentence
+
+
+@pytest.mark.parametrize(("cost", "headroom"), [(0.05, 0.1), (0.2, 0.0)])
+def test_no_control_decides_that_is_not_matched(cost: float, headroom: float) -> None:
+    assert judged(1.5, 1.2, 0.2, cost=cost, headroom=headroom).status == "partly"
+    assert judged(1.5, 1.2, -0.2, cost=cost, headroom=headroom).status == "partly"
+
+
+def judged(
+    gone: float, weak: float, beyond: float, *, broken: bool = False, cost: float = 0.2, headroom: float = 0.1
+) -> Verdict:
     def estimate(value: float) -> dict:
         return {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 9}
 
-    arms = {arm: {"loss": estimate(3.0)} for arm in robustness.ARMS}
+    arms = {arm: {"loss": estimate(3.0)} for arm in sensitivity.ARMS}
     if broken:
         arms["no sink"] = {"loss": estimate(6.1)}
-        status = "partly" if weak > 1.1 else "inconclusive"
-    values = {"sensitivity_ratio": estimate(gone), "weakened_ratio": estimate(weak), "arms": arms}
-    assert verdict.judge(Record("robustness", "some-model", {}, values, {})).status == status
+    control = {"headroom": estimate(headroom), "dose_minus_control": estimate(beyond)}
+    values = {
+        "sensitivity_ratio": estimate(gone), "weakened_ratio": estimate(weak), "arms": arms, "nats": 2.0,
+        "cost": estimate(cost), "noise": control, "sharpened": control, "beyond_control": estimate(beyond),
+    }  # fmt: skip
+    return verdict.judge(Record("robustness", "some-model", {}, values, {}))
 
 
 @pytest.mark.parametrize(

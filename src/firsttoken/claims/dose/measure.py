@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from firsttoken import statistics, texts
-from firsttoken.claims.dose.equal_loss import compare
 from firsttoken.claims.dose.runs import Bench, Ran, Scale, pooled, prepare
 from firsttoken.claims.dose.verdict import LEAST_COST, judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures.bos_arms import Arm
 from firsttoken.measures.dose import Change, Masses, dosed, matching_strength, noisy, sharpened
+from firsttoken.measures.equal_loss import compare
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.progress import tracked
@@ -96,7 +96,8 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     target = scale.rise(partial(on_first, chosen))
 
     def beside(control: Sequence[Ran]) -> JSON:
-        return compare(doses[chosen], control, bench.untouched, parameters.seed)
+        arms = [sums_of(ran, bench.untouched) for ran in (bench.untouched, *control, doses[chosen])]
+        return compare(torch.stack(arms, dim=1), points, parameters.seed)
 
     def described(control: Sequence[Ran], strengths: Sequence[float]) -> JSON:
         by_strength = [numbers(ran) | {"strength": at} for ran, at in zip(control, strengths, strict=True)]
@@ -161,6 +162,17 @@ def describe(there: Ran, untouched: Ran, seed: int) -> JSON:
     return {name: asdict(statistics.bootstrap(four, _relative, seed=seed)) for name, four in sums.items()} | {
         name: asdict(statistics.bootstrap(of_text, seed=seed)) for name, of_text in samples.items()
     }
+
+
+def sums_of(ran: Ran, untouched: Ran) -> Tensor:
+    """Spread, own change and rise in loss of each text, (text, 3)."""
+    return torch.cat([ran.moved.relative, (ran.seen.loss - untouched.seen.loss)[:, None]], dim=1).double()
+
+
+def points(drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Rise in loss and outcome of each arm, from (text, arm, 3) with the untouched model first."""
+    spread, own, rise = drawn.sum(0).unbind(-1)
+    return rise / len(drawn), spread / own * own[0] / spread[0]
 
 
 def _relative(sums: Tensor) -> Tensor:

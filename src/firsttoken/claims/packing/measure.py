@@ -71,7 +71,11 @@ def measure(budget_name: str, seeds: int = 0, train: bool = True, fresh: bool = 
             "runs": [record.model for record in runs.values()],
         }
 
-    parameters = {"seeds": len(each), "length": budget(budget_name).length, **run_records.settings(trainings(budget_name))}
+    parameters = {
+        "seeds": len(each),
+        "length": budget(budget_name).length,
+        **run_records.settings(trainings(budget_name)),
+    }
     return run_records.record_of(CLAIM, budget_name, parameters, runs, values, judge, VERSION)
 
 

@@ -85,7 +85,10 @@ def _of_seeds(rows: Mapping[Row, JSON | None], seeds: int, runs: int) -> Verdict
             f"{name}, {seeds} seeds: {_each(with_bos, '.1%')} of the heads are sinks with BOS fixed in training, "
             f"{_each(without, '.1%')} when that BOS is missing at inference (which costs {_each(cost, '.3f')} nats), "
             f"{_each(never, '.1%')} when trained without any. "
-            + " ".join(f"({letter}) {'holds' if check else 'does not'}." for letter, check in zip("abcd", (*checks, unfixed[-1]), strict=True))
+            + " ".join(
+                f"({letter}) {'holds' if check else 'does not'}."
+                for letter, check in zip("abcd", (*checks, unfixed[-1]), strict=True)
+            )
         )
     if not formed:
         return Verdict("inconclusive", " ".join(["No seed forms one sink head, even with BOS fixed.", *parts]))

@@ -12,22 +12,24 @@ CLAIM = Claim(
     practice=True,
     unit="texts",
     rule=(
-        "Partly if predictions surely move more after a small change without a sink, or with a weakened one; surely: "
-        "the whole 95 % interval is above one. An arm that more than doubles the loss has broken the model and counts "
-        "for nothing. Reproduced needs a control that costs as much loss and leaves the sink, which has not been run. "
-        "Not reproduced if the weakened arm is surely not above one and no arm is broken; else inconclusive."
+        "Weakened is by the fewest of 1, 2, 4 and 8 nats that cost 0.08 nats of loss. Reproduced if predictions then "
+        "surely move more after a small change, and surely more than under noise on the other scores that costs as "
+        "much and leaves the sink. Not reproduced if surely less than under that noise, or if the weakened arm is "
+        "surely not above one and no arm is broken (loss more than doubled, which counts for nothing). Partly if the "
+        "weakened arm, or the one without a sink, is surely above one; else inconclusive. Surely: the whole 95 % "
+        "interval."
     ),
     fixed=(
-        "2026-11-25, before the measurement; made stricter on 2026-11-27, after the records: broken models count for "
-        "nothing, and without a control of equal loss partly is the most"
+        "2026-11-25; broken models since 2026-11-27, after the first records; the control, and weakening by cost, on "
+        "2026-11-28, before any control was run, for texts that no earlier version had used"
     ),
     shows_not=(
-        "Safety against an attacker: changes are small and random or found by a short search. Taking the sink away "
-        "makes a model worse as well, and a worse model may be easier to move for that reason."
+        "Safety against an attacker: changes are small and random or found by a short search. And equal loss is one "
+        "way to call two kinds of damage equally large."
     ),
     would_change=(
-        "A control that harms the loss as much and leaves the sink: if it moves predictions as far, the sink is not "
-        "what protects."
+        "Another kind of damage that costs as much, leaves the sink, and moves predictions as far: sharper attention "
+        "to the other tokens is shown beside."
     ),
     keywords=("adversarial", "typos", "attack", "jailbreak", "repeated-token"),
     quick={"passages": 6, "candidates": 6},

@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from firsttoken.estimates import interval
 from firsttoken.records import Record, Verdict
 
 BROKEN = 2.0  # times the loss of the intact model, above which an arm has broken it
+LEAST_COST = 0.08  # nats of loss; a weakened sink that costs less is held against no control
 
 
 def judge(record: Record) -> Verdict:
-    """Partly if predictions surely move more after a small change without a sink, or with a weakened one; not
-    reproduced where neither arm shows it and both could; inconclusive where one of them broke the model.
+    """Reproduced if predictions surely move more after a small change with a weakened sink, and surely more than under
+    noise that costs as much and leaves the sink; not reproduced if surely less than under that noise, or if the
+    weakened arm surely does not move them more and no arm is broken; partly if one of two arms surely moves them more.
 
-    "Surely": the whole 95 % interval is above one. Nothing is reproduced before a control that costs as much loss and
-    leaves the sink has been run.
+    "Surely": the whole 95 % interval is on that side.
     """
     values = record.values
     gone, weak = values["sensitivity_ratio"], values["weakened_ratio"]
-    sentence = (
-        f"After a small change, predictions move {interval(gone)} times as far when no sink forms, and "
-        f"{interval(weak)} times when it is weakened."
-    )
     loss = {arm: values["arms"][arm]["loss"]["value"] for arm in ("intact", "no sink")}
-    sentence += f" Without a sink the loss itself goes from {loss['intact']:.2f} to {loss['no sink']:.2f} nats."
     broken = loss["no sink"] > BROKEN * loss["intact"]
-    if broken:
-        sentence += " That model is broken, and how far its predictions move shows nothing."
+    ruined = ", a broken model, which shows nothing" if broken else ""
+    sentence = (
+        f"After a small change, predictions move {interval(weak)} times as far when the sink is weakened by "
+        f"{values['nats']:g} nats, and {interval(gone)} times when none forms (loss {loss['intact']:.2f} → "
+        f"{loss['no sink']:.2f} nats{ruined}). {_of_control(values)}"
+    )
+    beyond = values["beyond_control"]
+    if (decides(values) and beyond["high"] < 0) or (weak["high"] <= 1 and not broken):
+        return Verdict("not reproduced", sentence)
+    if weak["low"] > 1 and decides(values) and beyond["low"] > 0:
+        return Verdict("reproduced", sentence)
     if weak["low"] > 1 or (gone["low"] > 1 and not broken):
-        return Verdict("partly", sentence + " Damage of the same size that leaves the sink has not been compared.")
-    if broken or weak["high"] > 1:
-        return Verdict("inconclusive", sentence + " The weakened sink leaves it open.")
-    return Verdict("not reproduced", sentence)
+        return Verdict("partly", sentence)
+    return Verdict("inconclusive", sentence)
+
+
+def decides(values: Mapping[str, Any]) -> bool:
+    """Whether the weakened sink costs enough to be judged, and noise surely costs as much at its strongest."""
+    return bool(values["cost"]["value"] >= LEAST_COST and values["noise"]["headroom"]["low"] > 0)
+
+
+def _of_control(values: Mapping[str, Any]) -> str:
+    cost = values["cost"]
+    if cost["value"] < LEAST_COST:
+        return f"No weakening costs {LEAST_COST} nats of loss (this one costs {interval(cost)}): no control decides."
+    at = f"At its cost of {interval(cost)} nats of loss"
+    if not decides(values):
+        return f"{at} the control is unmatched: the strongest noise does not surely cost as much."
+    beside = f"{at} that is {interval(values['beyond_control'], '+.2f')} beyond noise that leaves the sink"
+    sharper = values["sharpened"]
+    if sharper["headroom"]["low"] <= 0:
+        return f"{beside}; sharper attention to the other tokens was not surely matched."
+    return f"{beside}, and {interval(sharper['dose_minus_control'], '+.2f')} beyond sharper attention to the others."
