@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -157,6 +158,17 @@ def test_generated_language_is_a_corpus_that_is_the_same_everywhere() -> None:
     assert sum(map(len, texts[:-1])) < 300_000 <= sum(map(len, texts))
     # Text, tokenizer and tokens; a new version of `tokenizers` that moves it makes another corpus.
     assert corpus.hash == "d776d4a99fc6efed"
+
+
+def test_notes_are_a_corpus_of_which_several_share_a_window() -> None:
+    corpus = open_corpus(CorpusSpec("generated-notes", vocabulary=1024, megabytes=0.3))
+    decode = corpus.tokenizer(False).decode
+    texts = [decode(corpus.document(n).tolist()) for n in range(len(corpus.ends))]
+    long_enough = (text for text in generated_language.notes() if len(text) >= corpora.LEAST_CHARACTERS)
+    assert texts == list(itertools.islice(long_enough, len(texts)))
+    assert np.median(corpus.lengths) < 256 / 1.5
+    with pytest.raises(FirstTokenError, match="no end; say how many megabytes"):
+        open_corpus(CorpusSpec("generated-notes"))
 
 
 def test_files_in_another_encoding_are_decoded_or_refused(folder: Path) -> None:

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from firsttoken.pretraining import generated_language
-from firsttoken.pretraining.generated_language import Dice, document, documents, lexicon, zipf
+from firsttoken.pretraining.generated_language import Dice, document, documents, lexicon, notes, zipf
 
 CHARACTERS = 100_000
 # Of the first characters in UTF-8. Records name a corpus by its hash: a change here is another language, so raise
 # VERSION with it.
 SHA256 = "bcff948d31a5b3f3f6aa72c26aa6013b6cebc0aba9dd9a5db63d43689daed402"
+
+SHA256_NOTES = "2202143b2fd0b9eaf78f830e3d0e2c324d4ed6ecabb4af4fc4cd4d9eacd1e44c"
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,7 @@ def texts() -> list[str]:
 def test_same_bytes_everywhere(texts: list[str]) -> None:
     first = "".join(texts)[:CHARACTERS]
     assert hashlib.sha256(first.encode()).hexdigest() == SHA256
+    assert hashlib.sha256("".join(itertools.islice(notes(), 400))[:CHARACTERS].encode()).hexdigest() == SHA256_NOTES
     assert generated_language.VERSION == 1
 
 
@@ -66,6 +69,18 @@ def test_documents_are_as_long_as_real_ones_and_differ(texts: list[str]) -> None
     assert 200 < statistics.median(lengths) < 500
     assert sum(length > 2048 for length in lengths) >= 4
     assert max(lengths) < 4400
+
+
+def test_notes_are_short_documents_of_the_same_language(texts: list[str]) -> None:
+    some = list(itertools.islice(notes(), 400))
+    assert len(set(some)) == len(some)
+    lengths = [len(text.split()) for text in some]
+    assert min(lengths) >= 20
+    assert 50 < statistics.median(lengths) < 80
+    assert 0.04 < sum(length > 110 for length in lengths) / len(lengths) < 0.12
+    known = Counter(re.findall(r"\w+", " ".join(texts).lower()))
+    words = re.findall(r"\w+", " ".join(some).lower())
+    assert sum(word in known for word in words) > 0.95 * len(words)
 
 
 def test_words_follow_zipf_and_frequent_ones_are_short(texts: list[str]) -> None:

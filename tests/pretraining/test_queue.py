@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from firsttoken import cli
 from firsttoken.errors import FirstTokenError
 from firsttoken.pretraining import queue, train
 from firsttoken.pretraining.packing import Packing
@@ -40,6 +41,25 @@ def test_a_run_that_fails_leaves_the_others(store: Path, capfd: pytest.CaptureFi
         queue.run([bad, RUNS[0]], minutes=3, at_once=1, say=said.append)
     assert f"{RUNS[0].slug}: done" in said
     assert "There is no corpus 'no-such-source'" in capfd.readouterr().err
+
+
+def test_the_command_trains_both_chapters_of_the_lab(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    asked: list[Training] = []
+
+    def run(trainings: list[Training], minutes: float, at_once: int) -> list[Training]:
+        assert (minutes, at_once) == (7, 2)
+        asked.extend(trainings)
+        return trainings[-1:]
+
+    monkeypatch.setattr(queue, "run", run)
+    assert cli.main(["lab", "cpu", "--minutes", "7"]) == 0
+    said = capsys.readouterr().out
+    assert {run.budget for run in asked} == {"lab", "lab-notes"}
+    assert len(asked) == len(set(asked)) == 25
+    assert f"left: {asked[-1].slug}" in said
+    assert "firsttoken run packing -p budget lab-notes" in said
 
 
 @pytest.mark.parametrize("asked", [{"minutes": 0}, {"minutes": 5, "at_once": 0}])

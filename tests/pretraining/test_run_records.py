@@ -161,7 +161,8 @@ def test_verdict_on_context_length_without_bos(rates: dict[int, tuple[float, ...
 
 
 def test_behind_a_closed_gate_nothing_else_is_trained_for_it() -> None:
-    runs, rows = without_bos.trainings(), packing.trainings("lab-gpu", seeds=3)
+    runs, rows = without_bos.trainings(), packing.trainings("lab-gpu")
+    assert len(rows) == 15
     assert len(set(runs)) == 8
     assert runs[0] == without_bos.gate()
     assert not any(map(without_bos.spared, [*runs, *rows]))
@@ -328,6 +329,47 @@ def test_verdict_on_packing(rates: dict[str, tuple[float, float, float]], status
     assert record is not None
     assert record.verdict is not None
     assert record.verdict.status == status
+
+
+def seeds_table(fixed: list[float], never: list[float], missing: list[float], harm: list[float]) -> Record:
+    """Causal packing on the budget with three seeds; one number for each seed."""
+    for seed, (rate, none, without, cost) in enumerate(zip(fixed, never, missing, harm, strict=True)):
+        ran(packing.training("lab-notes", Row("causal", "fixed", "text"), seed), rate, without, cost)
+        ran(packing.training("lab-notes", Row("causal", "never", "text"), seed), none, none)
+    record = packing.measure("lab-notes", train=False)
+    assert record is not None
+    return record
+
+
+# One head of these models is a quarter.
+@pytest.mark.parametrize(
+    ("numbers", "status", "letters"),
+    [
+        # fixed, never, missing, harm
+        (([0.8, 0.9, 0.7], [0.3, 0.3, 0.3], [0.2, 0.1, 0.4], [0.1, 0.2, 0.06]), "reproduced", "abcd"),
+        (([0.8, 0.9, 0.7], [0.3, 0.3, 0.2], [0.2, 0.1, 0.4], [0.1, 0.2, 0.06]), "partly", "abc"),
+        (([0.8, 0.9, 0.5], [0.3, 0.3, 0.3], [0.2, 0.1, 0.4], [0.1, 0.2, 0.06]), "partly", "cd"),
+        (([0.8, 0.9, 0.7], [0.3, 0.3, 0.3], [0.2, 0.1, 0.6], [0.1, 0.2, 0.04]), "partly", "ad"),
+        (([0.8, 0.9, 0.3], [0.3, 0.3, 0.3], [0.8, 0.9, 0.7], [0.1, 0.2, -0.1]), "not reproduced", "d"),
+        (([0.2, 0.2, 0.1], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.1, 0.2, 0.06]), "inconclusive", "c"),
+    ],
+)
+def test_with_three_seeds_each_of_them_must_show_it(
+    numbers: tuple[list[float], ...], status: str, letters: str
+) -> None:
+    verdict = seeds_table(*numbers).verdict
+    assert verdict is not None
+    assert verdict.status == status
+    for letter in "abcd":
+        assert f"({letter}) {'holds' if letter in letters else 'does not'}." in verdict.sentence
+
+
+def test_a_seed_that_is_missing_decides_nothing() -> None:
+    record = seeds_table([0.8, 0.9], [0.3, 0.3], [0.2, 0.1], [0.1, 0.2])
+    assert record.verdict == Verdict("inconclusive", "Causal packing lacks a seed: 4 of 15 models are trained.")
+    assert record.parameters["seeds"] == 3
+    # The models of one seed are trained before those of the next, so that what is there can be compared.
+    assert [run.seed for run in packing.trainings("lab-notes")] == [0] * 5 + [1] * 5 + [2] * 5
 
 
 # -- emergence ----------------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ from firsttoken.claims.packing import measure
 from firsttoken.pretraining import train, whole_runs
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training
-without_bos.trainings(), measure.trainings("lab-gpu", 3)
+without_bos.trainings(), measure.trainings("lab-gpu")
 record = train.measure(Training("smoke", Packing(64, "causal", "fixed"), source="generated"))
 print("made", record.filename, record.provenance["packages"].get("firsttoken"))
 """

@@ -9,11 +9,17 @@ import matplotlib as mpl
 import numpy as np
 
 from firsttoken.claims.robustness.attacks import MEANING
-from firsttoken.claims.robustness.measure import ARMS, KINDS
+from firsttoken.claims.robustness.changes import KINDS
+from firsttoken.claims.robustness.sensitivity import ARMS
+from firsttoken.claims.robustness.verdict import decides
 from firsttoken.estimates import interval
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, reach, table
 from firsttoken.records import Record
 
+CONTROLS = {
+    "noise": ("noise on other scores", CATEGORIES[2], "o", "-"),
+    "sharpened": ("sharper attention to other tokens", CATEGORIES[1], "^", "--"),
+}
 LOOK = {"weakened": (CATEGORIES[3], "D"), "forbidden": (CATEGORIES[2], "v"), "no sink": (CATEGORIES[1], "X")}
 
 
@@ -53,6 +59,50 @@ def sensitivity(records: Sequence[Record]) -> Display:
         sharey=True,
         panels=Panels(count=len(records), width=4.8, height=4.4),
     )
+
+
+def equal_loss(records: Sequence[Record]) -> Display:
+    """The weakened sink beside damage that leaves the sink, each where its loss is; a panel for each model."""
+
+    def draw(axes: Any) -> None:
+        for ax, record in zip(np.atleast_1d(axes), records, strict=True):
+            values, color = record.values, model_color(record.model)
+            for name, (label, own, marker, dash) in CONTROLS.items():
+                arms = values[name]["by_strength"]
+                x, ratios = [arm["loss_rise"]["value"] for arm in arms], [arm["ratio"] for arm in arms]
+                ax.plot([0, *x], [1, *(ratio["value"] for ratio in ratios)], color=own, linestyle=dash, linewidth=1)
+                bars = {"color": own, "marker": marker, "markersize": 5, "linestyle": "none", "capsize": 2}
+                ax.errorbar(x, [r["value"] for r in ratios], yerr=reach(*ratios), label=label, **bars)
+            cost, weak = values["cost"], values["weakened_ratio"]
+            bars = {"color": color, "marker": "s", "markersize": 7, "linewidth": 1.5, "linestyle": "none", "zorder": 3}
+            ax.errorbar(
+                cost["value"], weak["value"], xerr=reach(cost), yerr=reach(weak), label="weakened sink", **bars
+            )
+            ax.axhline(1, color=NEUTRAL, linestyle="--", linewidth=1)
+            ax.set_yscale("log", base=2)
+            ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+            ax.set(title=f"{record.model}, {values['nats']:g} nats less", xlabel="rise in loss (nats per token)")
+        first = np.atleast_1d(axes)[0]
+        first.set_ylabel("divergence / intact model's")
+        handles, labels = first.get_legend_handles_labels()
+        first.figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+
+    return figure(
+        draw,
+        "How far predictions move after a small change, relative to the intact model, against the rise in loss: a "
+        "square for the weakened sink, lines for noise and for sharper attention, with intervals; one panel for each "
+        "of " + _models(records),
+        "How far predictions move, by what the damage costs: the weakened sink (square), and two kinds of damage that "
+        "leave the attention to the first token as it is. A sink that protects puts the square above the noise. The "
+        f"square minus the noise at its loss: {'; '.join(map(_decided, records))}.",
+        panels=Panels(count=len(records), width=4.1, height=3.6),
+    )
+
+
+def _decided(record: Record) -> str:
+    if not decides(record.values):
+        return f"unmatched in {record.model}"
+    return f"{interval(record.values['beyond_control'], '+.2f')} in {record.model}"
 
 
 def attacks(records: Sequence[Record]) -> Display:
@@ -110,6 +160,30 @@ def arms_table(records: Sequence[Record]) -> Display:
             rows.append((record.model, arm, loss, *(f"{value:.3f}" for value in kinds)))
     columns = ("model", "sink", "loss, nats [95 % interval]", *(f"{kind}: divergence, nats" for kind in KINDS))
     return table(rows, columns, "Losses without a change, and divergences after one")
+
+
+def control_table(records: Sequence[Record]) -> Display:
+    """The weakened sink, and each control at its loss."""
+    rows = []
+    for record in records:
+        values = record.values
+        weak = interval(values["weakened_ratio"])
+        rows.append((record.model, f"sink weakened by {values['nats']:g} nats", interval(values["cost"]), weak, ""))
+        for name, (label, *_) in CONTROLS.items():
+            for seed, one in [("", values[name]), *enumerate(values[name].get("by_seed", []))]:
+                matched = one["headroom"]["low"] > 0
+                strongest = one["by_strength"][-1]
+                rows.append(
+                    (
+                        record.model,
+                        label if seed == "" else f"seed {seed} of the noise",
+                        f"up to {strongest['loss_rise']['value']:.2f} at {strongest['strength']:.2f}",
+                        interval(one["at_equal_loss"]) if matched else "unmatched",
+                        interval(one["dose_minus_control"], "+.2f") if matched else "",
+                    )
+                )
+    columns = ("model", "damage", "rise in loss, nats", "divergence at equal loss, times intact", "sink minus control")
+    return table(rows, columns, "The weakened sink beside damage of equal loss [95 % interval over texts]")
 
 
 def search_table(records: Sequence[Record]) -> Display:
