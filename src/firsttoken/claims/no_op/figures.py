@@ -12,8 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from firsttoken.estimates import JSON
-from firsttoken.plots import NEUTRAL, Display, band, figure, model_color, reach, table
+from firsttoken.claims.no_op.kinds import KINDS, LOW_RANK, SMALL
+from firsttoken.estimates import JSON, interval
+from firsttoken.plots import NEUTRAL, Display, Panels, band, figure, model_color, reach, table
 from firsttoken.records import Record
 
 MARKERS = "os^D"  # a model is told by its marker as well as by its colour
@@ -291,3 +292,50 @@ def target_table(records: Sequence[Record]) -> Display:
             shares = [f"{share:.0%}" for share in test["targets"].values()]
             rows.append((f"{record.model}: {test['layer']}.{test['head']}", *shares))
     return table(rows, columns, "Where a head's attention goes when it is off the first token")
+
+
+def kinds(records: Sequence[Record]) -> Display:
+    """Each sink head by the size of the first token's value and by the rank of what it adds at rest."""
+
+    def draw(axes: Any) -> None:
+        for ax, record in zip(axes, records, strict=True):
+            heads = record.values["by_head"]
+            x, y = [head["value_ratio"] for head in heads], [head["stable_rank"] for head in heads]
+            ax.scatter(x, y, s=14, color=model_color(record.model), alpha=0.7, linewidths=0)
+            ax.axvline(SMALL, color=NEUTRAL, linewidth=1)
+            ax.axhline(LOW_RANK, color=NEUTRAL, linewidth=1, linestyle=":")
+            ax.set(title=record.model, xlabel="value norm: first token / others", xlim=(0, None), yscale="log")
+            ax.yaxis.set_major_formatter(lambda rank, _: f"{rank:g}")
+            ax.yaxis.set_minor_formatter(lambda rank, _: f"{rank:g}" if rank in (2, 3, 4, 6) else "")
+        axes[0].set_ylabel("stable rank of what it adds at rest")
+
+    shares = "; ".join(
+        f"{interval(record.values['sink_share'], '.0%')} in {record.model}"
+        for record in records
+        if record.values["heads"]
+    )
+    return figure(
+        draw,
+        "A point for each sink head: norm of the first token's value over that of the others, and stable rank of what "
+        "the head adds while it rests, with lines at 0.5 and 2; one panel for each of " + _models(records),
+        "Sink heads by the size of the first token's value and by the rank of what they add while they rest. Left of "
+        "the line the value is small; below the dotted line what is added is nearly one vector. The first token's own "
+        f"part of it, in the median head: {shares}.",
+        panels=Panels(count=len(records), width=4.1, height=3.4),
+    )
+
+
+def kinds_table(records: Sequence[Record]) -> Display:
+    """How many heads are of each kind, and the medians."""
+    rows = []
+    for record in records:
+        values = record.values
+        if not values["heads"]:
+            rows.append((record.model, "0", *("–",) * 6))
+            continue
+        medians = [interval(values[name]) for name in ("value_ratio", "stable_rank")]
+        share = interval(values["sink_share"], ".0%")
+        of_kind = [interval(values["kinds"][kind], ".0%") for kind in KINDS]
+        rows.append((record.model, str(values["heads"]), *medians, share, *of_kind))
+    columns = ("model", "sink heads", "value, first / others", "stable rank", "first token's part", *KINDS.values())
+    return table(rows, columns, "Sink heads at rest: medians over heads, and the share of each kind [95 % interval]")

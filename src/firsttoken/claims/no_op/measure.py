@@ -18,6 +18,7 @@ from torch import Tensor
 from firsttoken import statistics, texts
 from firsttoken.claims.no_op import search
 from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head
+from firsttoken.claims.no_op.kinds import MEASUREMENT as KINDS
 from firsttoken.claims.no_op.rules import example, rule_effect, search_summary
 from firsttoken.claims.no_op.search import FEWEST_QUERIES, FEWEST_TEXTS, Discovery
 from firsttoken.claims.no_op.verdict import judge
@@ -198,4 +199,4 @@ MEASUREMENT = Measurement(
     version=4,  # 4: examples that show the rule; layers of hybrids by their number
     fit=of_this_model,
 )
-MEASUREMENTS = (MEASUREMENT,)
+MEASUREMENTS = (MEASUREMENT, KINDS)

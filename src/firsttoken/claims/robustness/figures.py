@@ -11,7 +11,7 @@ import numpy as np
 from firsttoken.claims.robustness.attacks import MEANING
 from firsttoken.claims.robustness.changes import KINDS
 from firsttoken.claims.robustness.sensitivity import ARMS
-from firsttoken.claims.robustness.verdict import decides
+from firsttoken.claims.robustness.verdict import decides, in_nats
 from firsttoken.estimates import interval
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, reach, table
 from firsttoken.records import Record
@@ -81,7 +81,7 @@ def equal_loss(records: Sequence[Record]) -> Display:
             ax.axhline(1, color=NEUTRAL, linestyle="--", linewidth=1)
             ax.set_yscale("log", base=2)
             ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
-            ax.set(title=f"{record.model}, {values['nats']:g} nats less", xlabel="rise in loss (nats per token)")
+            ax.set(title=f"{record.model}, {in_nats(values)} less", xlabel="rise in loss (nats per token)")
         first = np.atleast_1d(axes)[0]
         first.set_ylabel("divergence / intact model's")
         handles, labels = first.get_legend_handles_labels()
@@ -168,7 +168,7 @@ def control_table(records: Sequence[Record]) -> Display:
     for record in records:
         values = record.values
         weak = interval(values["weakened_ratio"])
-        rows.append((record.model, f"sink weakened by {values['nats']:g} nats", interval(values["cost"]), weak, ""))
+        rows.append((record.model, f"sink weakened by {in_nats(values)}", interval(values["cost"]), weak, ""))
         for name, (label, *_) in CONTROLS.items():
             for seed, one in [("", values[name]), *enumerate(values[name].get("by_seed", []))]:
                 matched = one["headroom"]["low"] > 0

@@ -26,7 +26,7 @@ def judge(record: Record) -> Verdict:
     ruined = ", a broken model, which shows nothing" if broken else ""
     sentence = (
         f"After a small change, predictions move {interval(weak)} times as far when the sink is weakened by "
-        f"{values['nats']:g} nats, and {interval(gone)} times when none forms (loss {loss['intact']:.2f} → "
+        f"{in_nats(values)}, and {interval(gone)} times when none forms (loss {loss['intact']:.2f} → "
         f"{loss['no sink']:.2f} nats{ruined}). {_of_control(values)}"
     )
     beyond = values["beyond_control"]
@@ -37,6 +37,11 @@ def judge(record: Record) -> Verdict:
     if weak["low"] > 1 or (gone["low"] > 1 and not broken):
         return Verdict("partly", sentence)
     return Verdict("inconclusive", sentence)
+
+
+def in_nats(values: Mapping[str, Any]) -> str:
+    """By how much the sink is weakened, in words."""
+    return f"{values['nats']:g} nat{'s' if values['nats'] != 1 else ''}"
 
 
 def decides(values: Mapping[str, Any]) -> bool:
