@@ -327,7 +327,7 @@ def kinds(records: Sequence[Record]) -> Display:
 
 def kinds_table(records: Sequence[Record]) -> Display:
     """How many heads are of each kind, and the medians."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for record in records:
         values = record.values
         if not values["heads"]:
