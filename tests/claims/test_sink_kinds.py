@@ -53,7 +53,7 @@ def test_every_head_is_of_one_kind() -> None:
     )
     of_kind = {kind: kinds.is_of(kind, heads).tolist() for kind in kinds.KINDS}
     assert of_kind == {
-        "nop": [True, True, False, False],
+        "NOP": [True, True, False, False],
         "broadcast": [False, False, True, False],
         "neither": [False, False, False, True],
     }

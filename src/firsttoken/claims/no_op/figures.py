@@ -337,5 +337,10 @@ def kinds_table(records: Sequence[Record]) -> Display:
         share = interval(values["sink_share"], ".0%")
         of_kind = [interval(values["kinds"][kind], ".0%") for kind in KINDS]
         rows.append((record.model, str(values["heads"]), *medians, share, *of_kind))
-    columns = ("model", "sink heads", "value, first / others", "stable rank", "first token's part", *KINDS.values())
-    return table(rows, columns, "Sink heads at rest: medians over heads, and the share of each kind [95 % interval]")
+    columns = ("model", "sink heads", "value, first / others", "stable rank", "first token's part", *KINDS)
+    return table(
+        rows,
+        columns,
+        "Sink heads at rest: medians over heads, and the share of each kind [95 % interval over texts]. "
+        + "; ".join(f"{kind}: {meaning}" for kind, meaning in KINDS.items()),
+    )

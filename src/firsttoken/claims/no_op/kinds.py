@@ -24,9 +24,9 @@ SMALL = 0.5  # of the others' values, below which the first token's is small
 LOW_RANK = 2.0  # stable rank, below which what a head adds is nearly one vector
 FEWEST = 50  # resting queries, below which a head is of no kind
 KINDS = {
-    "nop": "small value: adds next to nothing",
-    "broadcast": "no small value, low rank: adds one vector",
-    "neither": "no small value, higher rank",
+    "NOP": "small value, adds next to nothing",
+    "broadcast": "no small value, but nearly one vector",
+    "neither": "no small value, more than one vector",
 }
 RESAMPLES = 200  # each reads a matrix of every head
 
@@ -99,7 +99,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
 def is_of(kind: str, heads: Kinds) -> Tensor:
     """Which heads are of a kind, (head,)."""
     small, low = heads.value_ratio < SMALL, heads.stable_rank < LOW_RANK
-    return {"nop": small, "broadcast": ~small & low, "neither": ~small & ~low}[kind]
+    return {"NOP": small, "broadcast": ~small & low, "neither": ~small & ~low}[kind]
 
 
 MEASUREMENT = Measurement(
