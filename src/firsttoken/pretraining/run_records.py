@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from firsttoken import records
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
+from firsttoken.measures.sinks import even_share
 from firsttoken.pretraining import train as pretrain
 from firsttoken.pretraining.budgets import BUDGETS, budget
 from firsttoken.pretraining.checkpoint_probe import Arm
@@ -135,7 +136,8 @@ NUMBERS = ("sink_rate_0.3", "sink_rate_0.8", "mass", "value_norm_ratio", "loss")
 def row(runs: Sequence[Record], arm: Arm, tokens: int) -> JSON | None:
     """What models of one kind (seeds) show on texts of so many tokens in one arm; None where none was trained.
 
-    `missing_bos` is what leaving BOS out changes in them, whatever the arm; `each` has the main numbers of every seed,
+    `missing_bos` is what leaving BOS out changes in them, whatever the arm; `each` has the main numbers of every seed
+    (`excess`: mass on the first token beyond an even share),
     and `head` is the share of one head, below which a difference between single models means nothing.
     """
     ends = [run.values["final"][str(tokens)] for run in runs]
@@ -150,6 +152,7 @@ def row(runs: Sequence[Record], arm: Arm, tokens: int) -> JSON | None:
         "each": [
             {
                 **{name: end[arm][name]["value"] for name in ("sink_rate_0.3", "loss")},
+                "excess": end[arm]["mass"]["value"] - even_share(tokens),
                 "missing_bos_loss": end["missing_bos"]["loss"]["value"],
             }
             for end in ends

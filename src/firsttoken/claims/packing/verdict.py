@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 LEAST_RATE = 0.05  # of sink heads, below which a model counts as one without sinks
 SEEDS = 3  # from so many on they are the unit, not the texts
-LEAST_LOSS = 0.05  # nats, of every seed
+LEAST_MASS, LEAST_LOSS = 0.03, 0.05  # of every seed: attention to the first token, and nats
 NAMES: dict[Masking, str] = {"causal": "Causal packing", "intra_document": "Intra-document masking"}
 
 
@@ -70,31 +70,30 @@ def _of_seeds(rows: Mapping[Row, JSON | None], seeds: int, runs: int) -> Verdict
                 models = len({(row.masking, row.bos) for row in ROWS}) * seeds
                 return Verdict("inconclusive", f"Causal packing lacks a seed: {runs} of {models} models are trained.")
             continue
-        head = complete[0]["head"]
-        never, with_bos, without = ([each["sink_rate_0.3"] for each in row["each"]] for row in complete)
+        never, with_bos, without = ([each["excess"] for each in row["each"]] for row in complete)
         cost = [each["missing_bos_loss"] for each in complete[1]["each"]]
-        formed |= max(with_bos) >= head
+        formed |= max(with_bos) >= LEAST_MASS
         checks = (
-            min(a - b for a, b in zip(with_bos, never, strict=True)) >= head,  # (a)
-            min(a - b for a, b in zip(with_bos, without, strict=True)) >= head,  # (b)
+            min(a - b for a, b in zip(with_bos, never, strict=True)) >= LEAST_MASS,  # (a)
+            min(a - b for a, b in zip(with_bos, without, strict=True)) >= LEAST_MASS,  # (b)
             min(cost) >= LEAST_LOSS,  # (c)
         )
         held.extend(checks)
-        unfixed.append(min(never) >= head)
+        unfixed.append(min(never) >= LEAST_MASS)
         parts.append(
-            f"{name}, {seeds} seeds: {_each(with_bos, '.1%')} of the heads are sinks with BOS fixed in training, "
-            f"{_each(without, '.1%')} when that BOS is missing at inference (which costs {_each(cost, '.3f')} nats), "
-            f"{_each(never, '.1%')} when trained without any. "
+            f"{name}, {seeds} seeds: the first token gets {_each(with_bos)} beyond an even share with BOS fixed in "
+            f"training, {_each(without)} when that BOS is missing at inference (which costs {_each(cost)} nats), "
+            f"{_each(never)} when trained without any. "
             + " ".join(
                 f"({letter}) {'holds' if check else 'does not'}."
                 for letter, check in zip("abcd", (*checks, unfixed[-1]), strict=True)
             )
         )
     if not formed:
-        return Verdict("inconclusive", " ".join(["No seed forms one sink head, even with BOS fixed.", *parts]))
+        return Verdict("inconclusive", " ".join(["No seed forms a sink, even with BOS fixed.", *parts]))
     status: Status = "reproduced" if all(held + unfixed) else "partly" if any(held) else "not reproduced"
     return Verdict(status, " ".join(parts))
 
 
-def _each(values: Sequence[float], spec: str) -> str:
-    return " / ".join(format(value, spec) for value in values)
+def _each(values: Sequence[float]) -> str:
+    return " / ".join(f"{value:+.3f}" for value in values)
