@@ -39,7 +39,7 @@ SMALL: dict[str, Any] = dict(
 OWN: dict[str, dict[str, Any]] = {
     "no_op": {"passages": 8, "trigger": ","},
     "kv_cache": {"length": 96},
-    "robustness": {"text_tokens": 64},
+    "robustness": {"text_tokens": 64, "skip_passages": 0},
 }
 # What a chapter cannot measure on a kind, and says so.
 REFUSED = {

@@ -271,6 +271,15 @@ def test_ratio_by_hand() -> None:
     assert combined["n"] == 2
 
 
+def test_a_kind_that_no_drawn_text_has_is_left_out() -> None:
+    """Half of all draws of these two texts lack one kind or the other; none may be without a number."""
+    nan, none = torch.nan, torch.zeros(2).double()
+    with_it = sensitivity.Sensitivity({"a": torch.tensor([1.0, nan]), "b": torch.tensor([nan, 2.0])}, none)
+    without = sensitivity.Sensitivity({"a": torch.tensor([2.0, nan]), "b": torch.tensor([nan, 1.0])}, none)
+    combined = robustness.ratio(without, with_it, 0)
+    assert (combined["value"], combined["low"], combined["high"]) == pytest.approx((1.0, 0.5, 2.0))
+
+
 def test_the_weakened_sink_is_compared_at_its_own_loss(lm: LanguageModel) -> None:
     """Strengths that enclose its cost; there, against numpy's interpolation of what a control does."""
     rows = some_ids(4, 64)

@@ -159,10 +159,10 @@ def samples(one: Sensitivity, intact: Sensitivity) -> Tensor:
 
 
 def points(drawn: Tensor) -> tuple[Tensor, Tensor]:
-    """Rise in loss, and ratio of divergences to the first arm's: of (text, arm, kind + 1), the geometric mean over
-    kinds."""
+    """Rise in loss, and ratio of divergences to the first arm's: of (text, arm, kind + 1), the geometric mean over the
+    kinds that any of the drawn texts has."""
     moved = drawn[..., :-1].nansum(0)  # (arm, kind)
-    return drawn[..., -1].mean(0), (moved / moved[0]).log().mean(-1).exp()
+    return drawn[..., -1].mean(0), (moved / moved[0]).log().nanmean(-1).exp()
 
 
 def ratio(without: Sensitivity, with_it: Sensitivity, seed: int) -> JSON:
