@@ -297,6 +297,9 @@ def target_table(records: Sequence[Record]) -> Display:
 def kinds(records: Sequence[Record]) -> Display:
     """Each sink head by the size of the first token's value and by the rank of what it adds at rest."""
 
+    ratios = [head["value_ratio"] for record in records for head in record.values["by_head"]]
+    widest = 1.05 * max([1.2 * SMALL, *ratios])
+
     def draw(axes: Any) -> None:
         for ax, record in zip(axes, records, strict=True):
             heads = record.values["by_head"]
@@ -304,7 +307,7 @@ def kinds(records: Sequence[Record]) -> Display:
             ax.scatter(x, y, s=14, color=model_color(record.model), alpha=0.7, linewidths=0)
             ax.axvline(SMALL, color=NEUTRAL, linewidth=1)
             ax.axhline(LOW_RANK, color=NEUTRAL, linewidth=1, linestyle=":")
-            ax.set(title=record.model, xlabel="value norm: first token / others", xlim=(0, None), yscale="log")
+            ax.set(title=record.model, xlabel="value norm: first token / others", xlim=(0, widest), yscale="log")
             ax.yaxis.set_major_formatter(lambda rank, _: f"{rank:g}")
             ax.yaxis.set_minor_formatter(lambda rank, _: f"{rank:g}" if rank in (2, 3, 4, 6) else "")
         axes[0].set_ylabel("stable rank of what it adds at rest")
@@ -321,6 +324,7 @@ def kinds(records: Sequence[Record]) -> Display:
         "Sink heads by the size of the first token's value and by the rank of what they add while they rest. Left of "
         "the line the value is small; below the dotted line what is added is nearly one vector. The first token's own "
         f"part of it, in the median head: {shares}.",
+        sharey=True,
         panels=Panels(count=len(records), width=4.1, height=3.4),
     )
 
