@@ -48,6 +48,24 @@ def test_a_page_about_one_of_them_keeps_what_is_about_it() -> None:
     assert "smollm2" not in text
 
 
+@pytest.mark.parametrize(
+    "paragraph",
+    [
+        "In `qwen2.5-coder-0.5b` it is so.",
+        "In Qwen2.5-Coder it is so.",
+        "In Gemma 3 270M and SmolLM2-135M-Instruct it is so.",
+        "It is {result}`any.gemma3-270m--variant.value:.2f`.",
+        "It is {result}`any.qwen2-5-coder-1-5b.value:.2f`.",
+    ],
+)
+def test_a_model_is_known_by_any_of_its_names(paragraph: str) -> None:
+    content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# Title\n\n{paragraph}")])
+    assert leave_out_other_models(content, ["tiny"])
+    assert paragraph not in content.cells[0].source
+    of_both = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# Title\n\n{paragraph}")])
+    assert not leave_out_other_models(of_both, list(map(slug, NAMES)))
+
+
 def test_nothing_is_said_where_nothing_was_taken() -> None:
     content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title\n\nText on gemma3-270m-it.")])
     assert not leave_out_other_models(content, ["tiny"])

@@ -16,6 +16,15 @@ from firsttoken.model_names import NAMES
 
 TAG = "own-models"
 _OWN = frozenset(map(slug, NAMES))
+# A model by its name, its slug (in the number of a variant's record as well), or what readers call it.
+_CALLED = {
+    slug(name): re.compile(
+        rf"(?<![\w-])(?:{re.escape(name)}|{re.escape(slug(name))})(?!\w|-\w)"
+        rf"|{re.escape(of.name.removesuffix('-Instruct'))}"
+    )
+    for name, of in NAMES.items()
+}
+_TWO_SIZES = re.compile(r"Qwen2\.5-Coder(?!-)")  # without a size it may be either
 NOTE = "What the book says about its own models is left out on this page."
 
 
@@ -49,7 +58,9 @@ def leave_out_other_models(content: Any, models: Collection[str]) -> bool:
 def _about_others(block: str, models: Collection[str]) -> bool:
     if block.startswith(("#", "```")):
         return False
-    named = {name for name in _OWN if re.search(rf"(?<![\w-]){name}(?![\w-])", block.replace("qwen2.5", "qwen2-5"))}
+    named = {name for name, called in _CALLED.items() if called.search(block)}
+    if _TWO_SIZES.search(block):
+        named |= {name for name in _OWN if name.startswith("qwen")}
     if named:
         return not named & set(models)
     return bool(re.search(r"\bbundled\b", block)) and not _OWN & set(models)
