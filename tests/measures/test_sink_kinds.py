@@ -27,12 +27,12 @@ def by_hand(value_of_sink: torch.Tensor, resting: float) -> sink_kinds.Kinds:
     # The same without any factorisation.
     added = mixed[1:] @ weight[0]
     singular = torch.linalg.svdvals(added)
-    found = sink_kinds.kinds(rests, torch.ones(1, 1, dtype=torch.bool), torch.tensor([0]))
+    seen = sink_kinds.kinds(rests, torch.ones(1, 1, dtype=torch.bool), torch.tensor([0]))
     norms = (value[0] @ weight[0]).norm(dim=-1)
-    torch.testing.assert_close(found.value_ratio[0], norms[0] / norms[1:].mean())
-    torch.testing.assert_close(found.stable_rank[0], (singular**2).sum() / singular[0] ** 2)
-    torch.testing.assert_close(found.sink_share[0], (TOKENS - 1) * (resting * norms[0]) ** 2 / (added**2).sum())
-    return found
+    torch.testing.assert_close(seen.value_ratio[0], norms[0] / norms[1:].mean())
+    torch.testing.assert_close(seen.stable_rank[0], (singular**2).sum() / singular[0] ** 2)
+    torch.testing.assert_close(seen.sink_share[0], (TOKENS - 1) * (resting * norms[0]) ** 2 / (added**2).sum())
+    return seen
 
 
 def test_a_head_that_adds_nothing_and_one_that_broadcasts() -> None:

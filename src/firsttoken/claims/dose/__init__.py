@@ -21,12 +21,12 @@ CLAIM = Claim(
         "reproduced if (a) and (b) hold, partly if one does; else it cannot be decided."
     ),
     fixed=(
-        "2026-11-27 after a pilot; changed on 2026-11-28, because noise of a strength found on other texts was "
-        "unmatched, before this measurement, on texts that neither had used"
+        "2026-11-27 after a pilot; changed on 2026-11-28, since noise of a strength found on other texts was "
+        "unmatched, before measuring on unused texts"
     ),
     shows_not=(
-        "That the sink does this beyond any redistribution: noise is one kind of damage, and sharper attention to "
-        "the other tokens moves spread too. (a) alone is close to arithmetic."
+        "That the sink does this beyond any redistribution: sharper attention to the other tokens moves spread "
+        "too. (a) alone is close to arithmetic."
     ),
     would_change=(
         "Models and passages on which weakening the sink surely does no more than noise of equal loss, or surely more "
