@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from firsttoken.errors import FirstTokenError
@@ -17,6 +17,7 @@ from firsttoken.files import ROOT, needs_checkout
 if TYPE_CHECKING:
     from firsttoken.models.bundled import Bundled
     from firsttoken.models.family import Member
+    from firsttoken.pretraining.run_spec import Training
 
 # The extra of this package that brings a module which the base install does not have.
 _EXTRAS = {
@@ -111,10 +112,7 @@ def command_lab(args: argparse.Namespace) -> None:
     from firsttoken.pretraining import queue
 
     left = queue.run([*lab.trainings(), *packing.trainings(packing.NOTES)], args.minutes, args.at_once)
-    for training in left:
-        print(f"left: {training.slug}")
-    for chapter, budget in ((lab.CLAIM, lab.BUDGET), (packing.CLAIM, packing.NOTES)):
-        print(f"firsttoken run {chapter} -p budget {budget}")
+    _print_left(left, {lab.CLAIM: lab.BUDGET, packing.CLAIM: packing.NOTES})
 
 
 def _lab_on_a_card(minutes: float) -> None:
@@ -128,10 +126,15 @@ def _lab_on_a_card(minutes: float) -> None:
         raise FirstTokenError("There is no CUDA device here, on which these runs take minutes; use `lab cpu`.")
     rows = packing.trainings(without_bos.BUDGET)
     left = whole_runs.run([*without_bos.trainings(), *rows], minutes, without_bos.spared, without_bos.before)
+    _print_left(left, dict.fromkeys((without_bos.CLAIM, packing.CLAIM), without_bos.BUDGET))
+
+
+def _print_left(left: Sequence[Training], budgets: Mapping[str, str]) -> None:
+    """What has no record yet, and the commands that show what has one: the budget of each chapter."""
     for training in left:
         print(f"left: {training.slug}")
-    for chapter in (without_bos.CLAIM, packing.CLAIM):
-        print(f"firsttoken run {chapter} -p budget {without_bos.BUDGET}")
+    for chapter, budget in budgets.items():
+        print(f"firsttoken run {chapter} -p budget {budget}")
 
 
 def command_chapters(args: argparse.Namespace) -> None:

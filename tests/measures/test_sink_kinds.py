@@ -22,7 +22,7 @@ def by_hand(value_of_sink: torch.Tensor, resting: float) -> sink_kinds.Kinds:
     first = torch.full((1, TOKENS), resting)
     first[0, 0] = 1.0
     mixed = first[0, :, None] * value[0, 0] + (1 - first[0, :, None]) * value[0]
-    one = sink_kinds.of_layer(first, value, mixed, weight)
+    one = sink_kinds.of_layer(first, value, mixed, sink_kinds.same_norms(weight))
     rests = sink_kinds.Rests(*(getattr(one, name)[None, None] for name in sink_kinds.Rests.__dataclass_fields__))
     # The same without any factorisation.
     added = mixed[1:] @ weight[0]

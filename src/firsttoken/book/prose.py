@@ -13,18 +13,22 @@ from typing import Any
 
 from firsttoken.files import slug
 from firsttoken.model_names import NAMES
+from firsttoken.models.family import FAMILY
 
 TAG = "own-models"
-_OWN = frozenset(map(slug, NAMES))
-# A model by its name, its slug (in the number of a variant's record as well), or what readers call it.
-_CALLED = {
-    slug(name): re.compile(
-        rf"(?<![\w-])(?:{re.escape(name)}|{re.escape(slug(name))})(?!\w|-\w)"
-        rf"|{re.escape(of.name.removesuffix('-Instruct'))}"
-    )
-    for name, of in NAMES.items()
-}
-_TWO_SIZES = re.compile(r"Qwen2\.5-Coder(?!-)")  # without a size it may be either
+
+
+def _called(name: str, shown: str, in_sizes: bool) -> re.Pattern[str]:
+    """A model by its name, its slug (in the number of a variant's record as well) or what readers call it; one of a
+    family in several sizes by that without a size too, which may then be any of them."""
+    own = rf"(?<![\w-])(?:{re.escape(name)}|{re.escape(slug(name))})(?!\w|-\w)"
+    full = shown.removesuffix("-Instruct")
+    family = rf"|{re.escape(full.rpartition('-')[0])}(?!-)" if in_sizes else ""
+    return re.compile(f"{own}|{re.escape(full)}{family}")
+
+
+_CALLED = {slug(name): _called(name, of.name, name in FAMILY) for name, of in NAMES.items()}
+_OWN = frozenset(_CALLED)
 NOTE = "What the book says about its own models is left out on this page."
 
 
@@ -59,8 +63,6 @@ def _about_others(block: str, models: Collection[str]) -> bool:
     if block.startswith(("#", "```")):
         return False
     named = {name for name, called in _CALLED.items() if called.search(block)}
-    if _TWO_SIZES.search(block):
-        named |= {name for name in _OWN if name.startswith("qwen")}
     if named:
         return not named & set(models)
     return bool(re.search(r"\bbundled\b", block)) and not _OWN & set(models)

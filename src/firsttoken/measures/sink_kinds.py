@@ -15,6 +15,7 @@ For each head, with o_i = sum_j A_ij W_O v_j what it adds at query i, before any
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from firsttoken.measures.dose import first_mass
 from firsttoken.models import LanguageModel
 from firsttoken.models.anatomy import Block, attention_blocks, output_weight
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
-from firsttoken.probe.attention import AttentionCall, log_sum_exp, plain_scores
+from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.forward import run_decoder
 from firsttoken.progress import tracked
 
@@ -47,54 +49,67 @@ class Rests:
 
 def observe(lm: LanguageModel, ids: Tensor) -> Rests:
     """Read texts (text, token), without padding, one by one."""
-    blocks = {block.index: block for block in attention_blocks(lm.model)}
+    blocks = attention_blocks(lm.model)
+    factors: dict[int, Tensor] = {}  # of each layer, the same for all texts
     with torch.inference_mode(), explain_out_of_memory("lower length, or use dtype='bfloat16'"):
-        parts = [_of_text(lm, row[None], blocks) for row in tracked(list(ids))]
-    return Rests(*(torch.stack([getattr(part, name) for part in parts]) for name in Rests.__dataclass_fields__))
+        return _stacked([_of_text(lm, row[None], blocks, factors) for row in tracked(list(ids))])
 
 
-def _of_text(lm: LanguageModel, row: Tensor, blocks: dict[int, Block]) -> Rests:
+def _of_text(lm: LanguageModel, row: Tensor, blocks: Sequence[Block], factors: dict[int, Tensor]) -> Rests:
     seen: dict[int, Rests] = {}
-    firsts: dict[
-        int, tuple[Tensor, Tensor]
-    ] = {}  # attention to the first token (head, query), values (head, key, dim)
+    masses: dict[int, Tensor] = {}  # attention to the first token, (head, query)
+    values: dict[int, Tensor] = {}  # (head, key, value_dim)
 
     def hook(module: Any, call: AttentionCall) -> AttentionCall:
-        scores = plain_scores(call)
-        first = (scores[..., 0] - log_sum_exp(scores, call.sink_logits)).exp()
-        firsts[module.layer_idx] = first[0], call.value[0].float()
+        masses[module.layer_idx], values[module.layer_idx] = first_mass(call)[0], call.value[0].float()
         return call
 
     def watch(block: Block) -> Any:
         def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            first, value = firsts[block.index]
-            seen[block.index] = of_layer(first, value, inputs[0][0].float(), output_weight(block, len(value)).float())
+            layer, value = block.index, values[block.index]
+            if layer not in factors:
+                factors[layer] = same_norms(output_weight(block, len(value)).float())
+            seen[layer] = of_layer(masses[layer], value, inputs[0][0].float(), factors[layer])
 
         return block.output.register_forward_hook(see)
 
     with ExitStack() as stack:
-        for block in blocks.values():
+        for block in blocks:
             stack.callback(watch(block).remove)
         stack.enter_context(probe(lm.model, keys=[0], hook=hook))
         run_decoder(lm.model, row)
-    layers = [seen[layer] for layer in sorted(seen)]
-    return Rests(*(torch.stack([getattr(one, name) for one in layers]).cpu() for name in Rests.__dataclass_fields__))
+    return _stacked([seen[layer] for layer in sorted(seen)])
 
 
-def of_layer(first: Tensor, value: Tensor, mixed: Tensor, weight: Tensor) -> Rests:
+def _stacked(parts: Sequence[Rests]) -> Rests:
+    names = Rests.__dataclass_fields__
+    return Rests(*(torch.stack([getattr(part, name) for part in parts]).cpu() for name in names))
+
+
+def same_norms(weight: Tensor) -> Tensor:
+    """R with ||R m|| = ||W_O m|| for every m, and the same angles, in value_dim numbers instead of the model's width.
+
+    Args:
+        weight: W_O by head, (head, value_dim, width).
+
+    Returns:
+        (head, value_dim, value_dim)
+    """
+    return torch.linalg.qr(weight.transpose(1, 2))[1]
+
+
+def of_layer(first: Tensor, value: Tensor, mixed: Tensor, factor: Tensor) -> Rests:
     """One text in one layer.
 
     Args:
         first: attention to the first token, (head, query).
         value: (head, key, value_dim).
         mixed: sum_j A_ij v_j, the heads side by side, (query, head * value_dim).
-        weight: W_O by head, (head, value_dim, width).
+        factor: of the output projection, see `same_norms`.
 
     Returns:
         as in `Rests`, without text and layer
     """
-    # r = R m has the norm of o = W_O m and its angles, in value_dim numbers instead of the model's width.
-    _, factor = torch.linalg.qr(weight.transpose(1, 2))  # (head, value_dim, value_dim)
     rows = mixed.unflatten(-1, (len(value), -1)).transpose(0, 1)[:, 1:] @ factor.transpose(1, 2)
     norms = (value @ factor.transpose(1, 2)).norm(dim=-1)  # (head, key)
     resting = (first[:, 1:] >= RESTING).to(rows)

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from firsttoken.claims.dose.verdict import LEAST_COST, costly, covered
+from firsttoken.claims.equal_loss import LEAST_COST, costly, covered
 from firsttoken.estimates import JSON, interval
 from firsttoken.panels import lines_by_model
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, reach, table

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from firsttoken import statistics, texts
 from firsttoken.claims.dose.runs import Bench, Ran, Scale, pooled, prepare
-from firsttoken.claims.dose.verdict import LEAST_COST, judge
+from firsttoken.claims.dose.verdict import judge
+from firsttoken.claims.equal_loss import LEAST_COST
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures.bos_arms import Arm

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from firsttoken.claims.equal_loss import LEAST_COST, costly, covered, decides
 from firsttoken.estimates import interval
 from firsttoken.records import Record, Verdict
 
 LEAST_EFFECT = 0.05  # of the outcome at one nat, either way
-LEAST_COST = 0.08  # nats of loss; a dose that costs less is held against no control
 
 
 def judge(record: Record) -> Verdict:
@@ -17,15 +17,14 @@ def judge(record: Record) -> Verdict:
     values = record.values
     outcome = dict(zip(values["doses"], values["by_dose"]["outcome"], strict=True))
     more, less = outcome[1.0], outcome[-1.0]
-    control = values["noise"]
     difference = values["beyond_control"]
-    decides = costly(values) and covered(control)
+    decided = decides(values)
 
     follows = (more["high"] < 1 and more["value"] <= 1 - LEAST_EFFECT) and (
         less["low"] > 1 and less["value"] >= 1 + LEAST_EFFECT
     )
-    exceeds = decides and difference["low"] > 0
-    contradicted = more["low"] > 1 or less["high"] < 1 or (decides and difference["high"] < 0)
+    exceeds = decided and difference["low"] > 0
+    contradicted = more["low"] > 1 or less["high"] < 1 or (decided and difference["high"] < 0)
     sentence = (
         f"Spread / own becomes {interval(more)} times the untouched model's with one nat more on the first key and "
         f"{interval(less)} times with one nat less. {_of_control(values)}"
@@ -38,16 +37,6 @@ def judge(record: Record) -> Verdict:
         held, other = ("the dose", "the control") if follows else ("the control", "the dose")
         return Verdict("partly", f"{sentence} The part of the rule on {held} holds, that on {other} is open.")
     return Verdict("inconclusive", f"{sentence} Neither part of the rule holds or is refuted: it cannot be decided.")
-
-
-def costly(values: Mapping[str, Any]) -> bool:
-    """Whether the dose that is held against the controls costs enough loss to be judged."""
-    return bool(values["cost"]["value"] >= LEAST_COST)
-
-
-def covered(control: Mapping[str, Any]) -> bool:
-    """Whether the strongest control surely costs more than the dose, so that one of equal loss lies in between."""
-    return bool(control["headroom"]["low"] > 0)
 
 
 def _of_control(values: Mapping[str, Any]) -> str:

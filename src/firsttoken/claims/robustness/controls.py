@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import exp
 from typing import Any, Literal
 
 import torch
@@ -88,7 +89,7 @@ def controlled(
                 z = _noise(control.seed, text, module.layer_idx, heads, len(protected))[None, :, -queries:, -queries:]
                 disturbed = add_noise(copy, control.strength, z, some, mass)
             else:
-                disturbed = sharpen(copy, float(torch.tensor(control.strength).exp()), some, mass)
+                disturbed = sharpen(copy, exp(control.strength), some, mass)
             masks.append(disturbed.mask)  # type: ignore[arg-type]
         return replace(call, mask=torch.cat(masks), causal=False)
 

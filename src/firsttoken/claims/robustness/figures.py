@@ -8,10 +8,11 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
+from firsttoken.claims.equal_loss import covered, decides
 from firsttoken.claims.robustness.attacks import MEANING
 from firsttoken.claims.robustness.changes import KINDS
 from firsttoken.claims.robustness.sensitivity import ARMS
-from firsttoken.claims.robustness.verdict import decides, in_nats
+from firsttoken.claims.robustness.verdict import in_nats
 from firsttoken.estimates import interval
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, reach, table
 from firsttoken.records import Record
@@ -171,7 +172,7 @@ def control_table(records: Sequence[Record]) -> Display:
         rows.append((record.model, f"sink weakened by {in_nats(values)}", interval(values["cost"]), weak, ""))
         for name, (label, *_) in CONTROLS.items():
             for seed, one in [("", values[name]), *enumerate(values[name].get("by_seed", []))]:
-                matched = one["headroom"]["low"] > 0
+                matched = covered(one)
                 strongest = one["by_strength"][-1]
                 rows.append(
                     (

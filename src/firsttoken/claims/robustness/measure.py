@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from firsttoken import statistics, texts
+from firsttoken.claims.equal_loss import LEAST_COST
 from firsttoken.claims.robustness.attacks import attacks, react, search
 from firsttoken.claims.robustness.changes import KINDS, TAIL, of_every_kind
 from firsttoken.claims.robustness.controls import Control, Inputs, Kind, pooled, rise, under
 from firsttoken.claims.robustness.sensitivity import ARMS, Sensitivity, losses, sensitivity, sink_arm
-from firsttoken.claims.robustness.verdict import LEAST_COST, judge
+from firsttoken.claims.robustness.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures.ablations import calibrated

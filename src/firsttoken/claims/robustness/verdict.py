@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from firsttoken.claims.equal_loss import LEAST_COST, costly, covered, decides
 from firsttoken.estimates import interval
 from firsttoken.records import Record, Verdict
 
 BROKEN = 2.0  # times the loss of the intact model, above which an arm has broken it
-LEAST_COST = 0.08  # nats of loss; a weakened sink that costs less is held against no control
 
 
 def judge(record: Record) -> Verdict:
@@ -44,20 +44,15 @@ def in_nats(values: Mapping[str, Any]) -> str:
     return f"{values['nats']:g} nat{'s' if values['nats'] != 1 else ''}"
 
 
-def decides(values: Mapping[str, Any]) -> bool:
-    """Whether the weakened sink costs enough to be judged, and noise surely costs as much at its strongest."""
-    return bool(values["cost"]["value"] >= LEAST_COST and values["noise"]["headroom"]["low"] > 0)
-
-
 def _of_control(values: Mapping[str, Any]) -> str:
     cost = values["cost"]
-    if cost["value"] < LEAST_COST:
+    if not costly(values):
         return f"No weakening costs {LEAST_COST} nats of loss (this one costs {interval(cost)}): no control decides."
     at = f"At its cost of {interval(cost)} nats of loss"
     if not decides(values):
         return f"{at} the control is unmatched: the strongest noise does not surely cost as much."
     beside = f"{at} that is {interval(values['beyond_control'], '+.2f')} beyond noise that leaves the sink"
     sharper = values["sharpened"]
-    if sharper["headroom"]["low"] <= 0:
+    if not covered(sharper):
         return f"{beside}; sharper attention to the other tokens was not surely matched."
     return f"{beside}, and {interval(sharper['dose_minus_control'], '+.2f')} beyond sharper attention to the others."

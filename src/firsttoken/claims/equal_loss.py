@@ -1,0 +1,24 @@
+"""Whether a control of equal loss decides: what the verdicts of `dose` and `robustness` ask, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+LEAST_COST = 0.08  # nats of loss; a weakened sink that costs less is held against no control
+
+
+def costly(values: Mapping[str, Any]) -> bool:
+    """Whether the weakened sink that is held against the controls costs enough loss to be judged."""
+    return bool(values["cost"]["value"] >= LEAST_COST)
+
+
+def covered(control: Mapping[str, Any]) -> bool:
+    """Whether the strongest control surely costs more than the weakened sink, so that one of equal loss lies in
+    between."""
+    return bool(control["headroom"]["low"] > 0)
+
+
+def decides(values: Mapping[str, Any]) -> bool:
+    """Whether noise of equal loss decides."""
+    return costly(values) and covered(values["noise"])
