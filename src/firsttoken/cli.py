@@ -108,11 +108,14 @@ def command_lab(args: argparse.Namespace) -> None:
     if args.queue == "gpu":
         return _lab_on_a_card(args.minutes)
     from firsttoken.claims.context_length import lab
+    from firsttoken.claims.design import on_text
     from firsttoken.claims.packing import measure as packing
     from firsttoken.pretraining import queue
 
-    left = queue.run([*lab.trainings(), *packing.trainings(packing.NOTES)], args.minutes, args.at_once)
+    trainings = [*lab.trainings(), *on_text.trainings(), *packing.trainings(packing.NOTES)]
+    left = queue.run(trainings, args.minutes, args.at_once)
     _print_left(left, {lab.CLAIM: lab.BUDGET, packing.CLAIM: packing.NOTES})
+    print(f"firsttoken run {on_text.CLAIM}")
 
 
 def _lab_on_a_card(minutes: float) -> None:

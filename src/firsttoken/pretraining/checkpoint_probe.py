@@ -20,6 +20,7 @@ from firsttoken import statistics
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures import sinks
+from firsttoken.pretraining import designs
 from firsttoken.pretraining.corpora import BOS, Corpus
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
@@ -63,33 +64,39 @@ def observe(model: PreTrainedModel, texts: Tensor, arm: Arm, batch_tokens: int =
     """
     if arm == "BOS+text":
         texts = torch.cat([torch.full_like(texts[:, :1], BOS), texts[:, :-1]], dim=1)
-    norms: list[Tensor] = []
-
-    def note_values(module: Any, call: AttentionCall) -> AttentionCall:
-        size = call.value.float().norm(dim=-1)  # (batch, head, token)
-        norms.append(size[..., 0] / size[..., 1:].mean(-1))
-        return call
-
+    read = _probed if designs.design_of(model) is None else designs.read
     half = texts.shape[1] // 2
     alphas, ratios, losses, late_alphas, late_losses = [], [], [], [], []
     # Tokens 1 to length - 2 of the text are what both arms can predict.
     first, count = (1 if arm == "BOS+text" else 0), texts.shape[1] - 2
     with evaluating(model), torch.inference_mode():
         for batch in in_batches(texts, batch_tokens):
-            norms.clear()
             ids = batch.to(model.device)
             # Decoder and head one by one: the Trainer has put bf16 around `model.forward`, and a probe wants float32.
-            with probe(model, keys=[0], hook=note_values) as p:
-                hidden = run_decoder(model, ids)
+            hidden, first_token, value_ratio = read(model, ids)
             logits = model.get_output_embeddings()(hidden[:, first : first + count]).float()
-            alphas.append(sinks.first_token_attention(p.attention).cpu())
-            late_alphas.append(sinks.first_token_attention(p.attention[..., half:]).cpu())
-            ratios.append(torch.stack(norms, dim=1).cpu())
+            alphas.append(sinks.first_token_attention(first_token).cpu())
+            late_alphas.append(sinks.first_token_attention(first_token[..., half:]).cpu())
+            ratios.append(value_ratio.cpu())
             goal = ids[:, first + 1 : first + 1 + count]
             each = (logits.logsumexp(-1) - logits.gather(-1, goal[..., None])[..., 0]).double().cpu()
             losses.append(each.mean(1))
             late_losses.append(each[:, half - first :].mean(1))
     return Seen(*map(torch.cat, (alphas, ratios, losses, late_alphas, late_losses)))
+
+
+def _probed(model: PreTrainedModel, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `designs.read`, of any model that the probe can read."""
+    ratios: list[Tensor] = []
+
+    def note_values(module: Any, call: AttentionCall) -> AttentionCall:
+        size = call.value.float().norm(dim=-1)  # (batch, head, token)
+        ratios.append(size[..., 0] / size[..., 1:].mean(-1))
+        return call
+
+    with probe(model, keys=[0], hook=note_values) as p:
+        hidden = run_decoder(model, ids)
+    return hidden, p.attention, torch.stack(ratios, dim=1)
 
 
 @contextmanager

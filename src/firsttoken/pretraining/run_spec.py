@@ -14,6 +14,7 @@ from firsttoken import files
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.parameters import from_text
+from firsttoken.pretraining import designs
 from firsttoken.pretraining.budgets import Budget, budget
 from firsttoken.pretraining.packing import Packing
 
@@ -30,6 +31,7 @@ class Training:
     tokens: int | None = None
     least: int = 0  # train only on documents of so many tokens or more
     source: str | None = None  # of the text
+    design: str | None = None  # of attention, see `designs`; None: transformers' own
 
     def settings(self) -> Budget:
         """The budget with what this run changes."""
@@ -46,6 +48,10 @@ class Training:
                 f"{settings.tokens_per_step} tokens a step are no whole number of windows of {self.packing.length}; "
                 "use a power of two."
             )
+        if self.design is not None:
+            designs.check(self.design)
+        if self.design is not None and (self.packing.masking != "causal" or self.packing.reset_positions):
+            raise FirstTokenError("A design of attention is trained with causal masking and positions of the window.")
         if settings.steps < 20:
             raise FirstTokenError(f"{settings.tokens} tokens are {settings.steps} steps; train for 20 steps or more.")
         return settings
@@ -65,13 +71,16 @@ class Training:
         ]
         parts += [f"least-{self.least}"] if self.least else []
         parts += [self.source] if self.source else []
+        parts += [f"design-{self.design}"] if self.design else []
         parts += [f"seed-{self.seed}"] if self.seed else []
         return files.slug(" ".join(parts))
 
     def told(self) -> JSON:
-        """What a record says of it. `loss` came later than the first records and is left out where it is on all
-        positions, so that they still answer."""
+        """What a record says of it. `loss` and `design` came later than the first records and are left out where they
+        say nothing new, so that those still answer."""
         told = asdict(self)
+        if self.design is None:
+            del told["design"]
         if self.packing.loss == "all":
             del told["packing"]["loss"]
         return told

@@ -30,7 +30,7 @@ from firsttoken.files import cache_folder
 from firsttoken.models.machine import matmul_rate
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.models.quiet import no_progress_bar
-from firsttoken.pretraining import checkpoint_probe
+from firsttoken.pretraining import checkpoint_probe, design_outcomes, designs
 from firsttoken.pretraining.budgets import Budget
 from firsttoken.pretraining.corpora import Corpus, open_corpus
 from firsttoken.pretraining.packing import Windows, collate
@@ -168,7 +168,8 @@ def train(training: Training, corpus: Corpus, say: Callable[[str], None] = print
     count = settings.steps * settings.tokens_per_step // training.packing.length
     windows = Windows(corpus, training.packing, count, training.seed, training.least)
     set_seed(training.seed)
-    model = LlamaForCausalLM(settings.config(max(training.packing.length, SHORT)))
+    config = settings.config(max(training.packing.length, SHORT))
+    model = LlamaForCausalLM(config) if training.design is None else designs.build(config, training.design)
     watch = Watch(
         checkpoint_probe.held_out(corpus, settings.texts, SHORT), probe_steps(settings.steps), training.slug, say
     )
@@ -199,7 +200,8 @@ def train(training: Training, corpus: Corpus, say: Callable[[str], None] = print
     seconds = time.perf_counter() - start - watch.measuring
     rate = (settings.steps - first) * settings.tokens_per_step / seconds  # of this process, 0 if all was done before
     flops = rate * settings.flops_per_token(training.packing.length)
-    if trainer.is_world_process_zero():
+    # A model of another design is none that a chapter could load.
+    if trainer.is_world_process_zero() and training.design is None:
         _keep(trainer, training, corpus)
     history: list[Any] = trainer.state.log_history
     return model, {
@@ -236,9 +238,9 @@ def measure(training: Training, fresh: bool = False, reference: bool | None = No
     """The record `pretraining/<training.slug>.json`: trains unless a record of the same text and settings exists.
 
     Its values: `curve` (both arms at some steps, see `checkpoint_probe.point`), `losses`, `final` {tokens of a text:
-    both arms with intervals}, `tokens`, `weights`, `rounds` through the corpus, `windows_shared` by several documents,
-    `tokens_per_second`, `flops_per_second`, and `share_of_matmul_rate`, which divides that by what a large matrix
-    product reaches on the same device.
+    both arms with intervals}, `design` (of such a run, see `design_outcomes`), `tokens`, `weights`, `rounds` through
+    the corpus, `windows_shared` by several documents, `tokens_per_second`, `flops_per_second`, and
+    `share_of_matmul_rate`, which divides that by what a large matrix product reaches on the same device.
 
     Args:
         reference: as in `records.reuse_or_measure`.
@@ -271,6 +273,8 @@ def measure(training: Training, fresh: bool = False, reference: bool | None = No
     def run() -> JSON:
         model, values = train(training, corpus, partial(print, flush=True))
         values["final"] = {str(tokens): checkpoint_probe.in_full(model, texts[tokens]) for tokens in lengths}
+        if training.design is not None:
+            values["design"] = design_outcomes.outcomes(model, texts[SHORT])
         return values
 
     record = records.reuse_or_measure(CLAIM, measure=run, fresh=fresh, **question)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from firsttoken.records import Record, Status, Verdict
 
 DESIGNS = ("softmax", "gate", "sink_logit", "off_by_one", "sigmoid")  # in the order of a reader
 LEAST_ROW = 0.1  # that a row must add up to, away from triggers, to rest anywhere
+TEXT_DESIGNS = ("softmax", "gate", "sink_logit", "sigmoid")  # that are trained on text
+LEAST_EXCESS = 0.03  # of the attention, to the first token beyond an even share: on text, a sink from there on
+DEARER = 0.05  # nats of loss above plain softmax that a design on text may cost
+MORE = 1.05  # times the spread of plain softmax: a design on text mixes more from there on
 LEAST_SINK = 0.3  # of what a row adds up to, on the first token away from triggers: a sink from there on
 
 
@@ -28,6 +33,8 @@ def in_order(record: Record) -> dict[str, Any]:
 
 def judge(record: Record) -> Verdict:
     """How many of the designs remove the sink, if there is one to remove."""
+    if "on_text" in record.values:
+        return on_text(record.values["on_text"])
     counts = in_order(record)
     plain = counts.pop("softmax")
     told = [
@@ -42,3 +49,40 @@ def judge(record: Record) -> Verdict:
     removing = sum(map(removes, counts.values()))
     status: Status = "reproduced" if removing == len(counts) else "partly" if removing else "not reproduced"
     return Verdict(status, f"{sentence} {removing} of {len(counts)} designs remove it.")
+
+
+def on_text(entries: Mapping[str, Any]) -> Verdict:
+    """The same of models that were trained on text. Seeds are the unit, and each is held against softmax with the same
+    seed."""
+    numbers = {name: [f"{seed['excess']:+.3f}" for seed in entries[name] if seed] for name in TEXT_DESIGNS}
+    told = "; ".join(f"{name.replace('_', ' ')} {' and '.join(each)}" for name, each in numbers.items() if each)
+    sentence = f"On text, attention to the first token beyond an even share, a number for each seed: {told}."
+    if not all(all(entries[name]) for name in TEXT_DESIGNS):
+        return Verdict("inconclusive", f"{sentence} All seeds of all designs decide.")
+    plain = entries["softmax"]
+    if not all(seed["excess"] >= LEAST_EXCESS for seed in plain):
+        return Verdict("inconclusive", f"{sentence} Plain softmax has no sink in every seed.")
+    others = [name for name in TEXT_DESIGNS if name != "softmax"]
+    removing = [name for name in others if takes_over(entries[name], plain)]
+    status: Status = "reproduced" if len(removing) == len(others) else "partly" if removing else "not reproduced"
+    mixing = [name.replace("_", " ") for name in others if no_more_mixing(entries[name], plain)]
+    beside = f"tokens mix no more than with softmax: {', '.join(mixing)}" if mixing else "none keeps mixing as low"
+    return Verdict(
+        status,
+        f"{sentence} {len(removing)} of {len(others)} remove the sink at no higher loss; {beside}.",
+    )
+
+
+def takes_over(seeds: Sequence[Mapping[str, float]], plain: Sequence[Mapping[str, float]]) -> bool:
+    """Whether a design removes the sink in every seed, without a higher loss than softmax has with that seed."""
+    return all(
+        seed["excess"] < LEAST_EXCESS and seed["loss"] <= beside["loss"] + DEARER
+        for seed, beside in zip(seeds, plain, strict=True)
+    )
+
+
+def no_more_mixing(seeds: Sequence[Mapping[str, float]], plain: Sequence[Mapping[str, float]]) -> bool:
+    """Whether a changed token moves the others no farther than under softmax, in every seed."""
+    return all(
+        seed["spread_over_own"] <= MORE * beside["spread_over_own"] for seed, beside in zip(seeds, plain, strict=True)
+    )

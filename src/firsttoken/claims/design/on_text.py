@@ -1,0 +1,87 @@
+"""The designs of attention in models that are trained on text: eight layers, BOS fixed, windows of 256 tokens.
+
+Softmax is trained anew in the same way as the others, so that a pair of models with one seed differs in the design
+alone: same text in the same order, same initial weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import torch
+
+from firsttoken.claims.design.verdict import LEAST_EXCESS, TEXT_DESIGNS, judge
+from firsttoken.estimates import JSON
+from firsttoken.measures import resting
+from firsttoken.measures.sinks import even_share
+from firsttoken.pretraining import run_records
+from firsttoken.pretraining.budgets import budget
+from firsttoken.pretraining.design_outcomes import step_times
+from firsttoken.pretraining.packing import Packing
+from firsttoken.pretraining.run_spec import Training
+from firsttoken.pretraining.train import SHORT
+from firsttoken.records import Record
+
+CLAIM = "design"
+BUDGET = "lab"
+VERSION = 1
+SEEDS = (0, 1)
+
+
+def training(design: str, seed: int) -> Training:
+    """One of the runs."""
+    return Training(BUDGET, Packing(budget(BUDGET).length, "causal", "fixed"), seed, design=design)
+
+
+def trainings() -> list[Training]:
+    """All of them, those of the first seed first."""
+    return [training(design, seed) for seed in SEEDS for design in TEXT_DESIGNS]
+
+
+def measure(train: bool = False, fresh: bool = False) -> Record | None:
+    """The record `design/lab-budget.json`; None where nothing was trained and nothing is to be.
+
+    Its values: `on_text` {design: an entry for each seed, see `entry`, or null}, `step` {design: time of a training
+    step over that of softmax}, `heads` of one model, `without_sink`, the share of models without a sink among all but
+    softmax, `runs`.
+    """
+    trained = run_records.runs_of(trainings(), train, fresh)
+    parameters = {"seeds": len(SEEDS), "length": budget(BUDGET).length, **run_records.settings(trainings())}
+    return run_records.record_of(CLAIM, BUDGET, parameters, trained, lambda: values(trained), judge, VERSION)
+
+
+def values(trained: dict[Training, Record]) -> JSON:
+    """The values of the record, from those of the runs; the time of a step is measured now."""
+    entries = {
+        design: [entry(trained[one]) if (one := training(design, seed)) in trained else None for seed in SEEDS]
+        for design in TEXT_DESIGNS
+    }
+    others = [one for design, of_design in entries.items() if design != "softmax" for one in of_design if one]
+    without = sum(one["excess"] < LEAST_EXCESS for one in others)
+    settings = budget(BUDGET)
+    return {
+        "on_text": entries,
+        "step": step_times(settings, TEXT_DESIGNS, torch.get_num_threads()),
+        "heads": settings.layers * settings.heads,
+        "without_sink": asdict(resting.wilson(without, len(others))) if others else None,
+        "runs": [record.model for record in trained.values()],
+    }
+
+
+def entry(run: Record) -> JSON:
+    """What one model shows. At 64 tokens: `excess`, attention to the first token beyond an even share; `sink_rate` at
+    0.3; `value_norm`, of the first token over the mean of the others; `missing`, nats that leaving BOS out costs;
+    `row_sum`, `spread_over_own` and `largest_activation`, see `design_outcomes`. `loss`, in nats, at the length of the
+    training."""
+    short, own = (run.values["final"][str(tokens)] for tokens in (SHORT, budget(BUDGET).length))
+    beside = run.values["design"]
+    return {
+        "excess": short["BOS+text"]["mass"]["value"] - even_share(SHORT),
+        "sink_rate": short["BOS+text"]["sink_rate_0.3"]["value"],
+        "value_norm": short["BOS+text"]["value_norm_ratio"]["value"],
+        "missing": short["missing_bos"]["loss"]["value"],
+        "loss": own["BOS+text"]["loss"]["value"],
+        "row_sum": beside["row_sum"]["value"],
+        "spread_over_own": beside["spread_over_own"]["value"],
+        "largest_activation": beside["largest_activation"],
+    }

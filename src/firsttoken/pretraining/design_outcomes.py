@@ -1,0 +1,121 @@
+"""What a model of some design shows besides its loss and its sink: mixing, rows, large activations, time."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from firsttoken import statistics
+from firsttoken.estimates import JSON
+from firsttoken.measures.spread import distances, spread
+from firsttoken.pretraining.budgets import Budget
+from firsttoken.pretraining.checkpoint_probe import evaluating
+from firsttoken.pretraining.corpora import BOS
+from firsttoken.pretraining.designs import build, watched
+from firsttoken.pretraining.run_spec import bf16_pays
+from firsttoken.probe.forward import in_batches, run_decoder
+
+EDITS = 4  # of each text, one token each
+
+
+def outcomes(model: LlamaForCausalLM, texts: Tensor, seed: int = 0, batch_tokens: int = 16_384) -> JSON:
+    """One trained model on held-out texts (text, token) that BOS precedes.
+
+    Returns:
+        `spread_over_own`: how far one replaced token moves the later ones, over how far it moves itself: relative
+        distances of the residual stream, means over layers 1 to L, sums over all edits;
+        `row_sum`: what the attention of a query adds up to;
+        `largest_activation`: of the residual stream, over its median size, in the layer where that is largest.
+        All but the last with intervals over texts.
+    """
+    random = torch.Generator().manual_seed(seed)
+    rows = torch.cat([torch.full_like(texts[:, :1], BOS), texts[:, :-1]], dim=1)
+    last = rows.shape[1] - 2  # a token that has one behind it
+    pairs: list[Tensor] = []
+    sums: list[Tensor] = []
+    largest = torch.zeros(())
+    with evaluating(model), torch.inference_mode():
+        for batch in in_batches(rows, batch_tokens):
+            with watched(model) as (attention, _):
+                before = residual_stream(model, batch)
+            sums.append(torch.stack([each.sum(-1).mean((1, 2)) for each in attention], dim=1).mean(1))
+            sizes = before.abs().flatten(1)  # (layer, text x token x width)
+            largest = torch.maximum(largest, (sizes.amax(1) / sizes.median(1).values).max())
+            of_batch = torch.zeros(len(batch), 2)
+            for _ in range(EDITS):
+                position = torch.randint(1, last + 1, (len(batch),), generator=random)
+                edited = replaced(batch, position, rows, random)
+                relative = distances(before, residual_stream(model, edited))[1].transpose(0, 1)  # (text, layer, token)
+                own = relative[torch.arange(len(batch)), :, position]
+                of_batch += torch.stack([spread(relative, position).mean(1), own.mean(1)], dim=1)
+            pairs.append(of_batch)
+    return {
+        "spread_over_own": asdict(statistics.ratio_of_sums(torch.cat(pairs), seed=seed)),
+        "row_sum": asdict(statistics.bootstrap(torch.cat(sums), seed=seed)),
+        "largest_activation": round(float(largest), 2),
+    }
+
+
+def replaced(batch: Tensor, position: Tensor, others: Tensor, random: torch.Generator) -> Tensor:
+    """Copies of texts (text, token) with another token at one position of each, drawn from all tokens of `others` but
+    the first of each text, until it is another."""
+    pool = others[:, 1:].flatten()
+    rows = torch.arange(len(batch))
+    edited = batch.clone()
+    while (same := edited[rows, position] == batch[rows, position]).any():
+        drawn = pool[torch.randint(len(pool), (int(same.sum()),), generator=random)]
+        edited[rows[same], position[same]] = drawn
+    return edited
+
+
+def residual_stream(model: LlamaForCausalLM, ids: Tensor) -> Tensor:
+    """The residual stream behind each layer, before the final norm: (layer, text, token, width), float32."""
+    with _layer_outputs(model) as outputs:
+        run_decoder(model, ids)
+    return torch.stack([output.float() for output in outputs]).cpu()
+
+
+@contextmanager
+def _layer_outputs(model: LlamaForCausalLM) -> Iterator[list[Tensor]]:
+    outputs: list[Tensor] = []
+
+    def note(_: object, __: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        outputs.append(output if isinstance(output, Tensor) else output[0])
+
+    handles = [layer.register_forward_hook(note) for layer in model.model.layers]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def step_times(settings: Budget, names: Sequence[str], threads: int, rounds: int = 12) -> JSON:
+    """How long a training step of each design takes, over that of the first: forward and backward pass of a step of
+    the budget on random tokens, turn by turn so that all suffer alike from whatever else runs; with an interval over
+    rounds."""
+    ids = torch.randint(settings.corpus.vocabulary, (settings.tokens_per_step // settings.length, settings.length))
+    models = [build(settings.config(settings.length), name) for name in names]
+    seconds = torch.zeros(rounds + 1, len(names), dtype=torch.float64)
+    for turn, column in itertools.product(range(rounds + 1), range(len(names))):
+        begun = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays()):
+            loss = models[column](input_ids=ids, labels=ids).loss
+        loss.backward()
+        models[column].zero_grad()
+        seconds[turn, column] = time.perf_counter() - begun
+    ratios = seconds[1:] / seconds[1:, :1]  # the first turn warms up
+    return {
+        "threads": threads,
+        **{
+            name: asdict(statistics.bootstrap(ratios[:, column], lambda draw: draw.median()))
+            for column, name in enumerate(names)
+        },
+    }
