@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from firsttoken.claims.design import figures, measure, verdict
+from firsttoken.claims.design import figures, measure, on_text, verdict
+from firsttoken.pretraining.run_spec import Training
 from firsttoken.pretraining.smallest import VARIANTS, Smallest
 from firsttoken.pretraining.smallest_training import Run
 from firsttoken.records import Record
@@ -70,3 +72,86 @@ def test_verdicts_follow_from_the_counts(
     assert made.values["without_sink"]["value"] == pytest.approx(sum(s < 0.3 for s in others) / len(others))
     for shown in (figures.sinks(made), figures.design_table(made)):
         assert "design" in shown.text
+
+
+def text_record(excess: dict[str, Any], loss: dict[str, float] | None = None, spread: float = 0.2) -> Record:
+    """Two seeds of each design trained on text; None for one that was not trained."""
+
+    def entry(design: str, value: float | None) -> dict[str, float] | None:
+        if value is None:
+            return None
+        return {
+            "excess": value, "sink_rate": 0.1, "value_norm": 0.7, "missing": 0.05, "row_sum": 1.0,
+            "loss": 2.0 + (loss or {}).get(design, 0.0), "largest_activation": 40.0,
+            "spread_over_own": 0.2 if design == "softmax" else spread,
+        }  # fmt: skip
+
+    values = {
+        "on_text": {
+            design: [entry(design, one) for one in excess.get(design, (0.01, 0.02))] for design in verdict.TEXT_DESIGNS
+        },
+        "step": {design: {"value": 1.1} for design in verdict.TEXT_DESIGNS},
+        "heads": 16,
+    }
+    return Record("design", "lab-budget", {}, values, {})
+
+
+SINK = {"softmax": (0.1, 0.1)}
+
+
+@pytest.mark.parametrize(
+    ("excess", "loss", "spread", "status", "words"),
+    [
+        (SINK, {}, 0.2, "reproduced", "3 of 3 remove the sink at no higher loss; tokens mix no more than with softmax"),
+        (SINK, {"gate": 0.049}, 0.2, "reproduced", "3 of 3"),
+        (SINK, {"gate": 0.051}, 0.22, "partly", "2 of 3 remove the sink at no higher loss; none keeps mixing as low"),
+        (SINK | {"gate": (0.02, 0.03)}, {}, 0.2, "partly", "2 of 3"),
+        (SINK | dict.fromkeys(verdict.TEXT_DESIGNS[1:], (0.1, 0.0)), {}, 0.2, "not reproduced", "0 of 3"),
+        ({"softmax": (0.1, 0.029)}, {}, 0.2, "inconclusive", "no sink in every seed"),
+        (SINK | {"sigmoid": (0.01, None)}, {}, 0.2, "inconclusive", "All seeds of all designs decide"),
+        (SINK | {"sigmoid": (None, None)}, {}, 0.2, "inconclusive", "All seeds of all designs decide"),
+    ],
+)  # fmt: skip
+def test_verdicts_on_text(
+    excess: dict[str, Any], loss: dict[str, float], spread: float, status: str, words: str
+) -> None:
+    made = text_record(excess, loss, spread)
+    judged = verdict.judge(made)
+    assert judged.status == status
+    assert words in judged.sentence
+    assert "design" in figures.sinks_on_text(made).text
+    table = figures.text_table(made).text
+    assert ("not run" in table) == any(None in of_design for of_design in excess.values())
+
+
+def test_the_record_holds_what_the_runs_show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From records of runs to the record of the chapter: seeds in their places, shares over an even one."""
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
+
+    def run(training: Training) -> Record:
+        def arm(mass: float, loss: float) -> dict[str, Any]:
+            named = {"mass": mass, "sink_rate_0.3": 0.25, "value_norm_ratio": 0.6, "loss": loss}
+            return {name: {"value": value} for name, value in named.items()}
+
+        mass = 0.2 if training.design == "softmax" else 0.1 - 0.02 * training.seed
+        beside = {"row_sum": {"value": 1.0}, "spread_over_own": {"value": 0.3}, "largest_activation": 9.0}
+        final = {
+            "64": {"BOS+text": arm(mass, 2.5), "missing_bos": {"loss": {"value": 0.04}}},
+            "256": {"BOS+text": arm(0.05, 2.25), "missing_bos": {"loss": {"value": 0.01}}},
+        }
+        return Record("pretraining", training.slug, {}, {"final": final, "design": beside}, {})
+
+    monkeypatch.setattr(on_text, "step_times", lambda *_: {})
+    trained = {one: run(one) for one in on_text.trainings() if (one.design, one.seed) != ("gate", 1)}
+    values = on_text.values(trained)
+    even = sum(1 / n for n in range(1, 65)) / 64
+    gate, sigmoid = values["on_text"]["gate"], values["on_text"]["sigmoid"]
+    assert gate[0]["excess"] == pytest.approx(0.1 - even)
+    assert gate[1] is None
+    assert sigmoid[1]["excess"] == pytest.approx(0.08 - even)
+    assert (sigmoid[0]["loss"], sigmoid[0]["missing"], sigmoid[0]["spread_over_own"]) == (2.25, 0.04, 0.3)
+    assert values["heads"] == 16
+    others = [entry for name in ("gate", "sink_logit", "sigmoid") for entry in values["on_text"][name] if entry]
+    without = [entry["excess"] < 0.03 for entry in others]
+    assert values["without_sink"]["value"] == pytest.approx(sum(without) / 5)
+    assert len(values["runs"]) == 7

@@ -7,9 +7,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from firsttoken.claims.design.verdict import LEAST_SINK, has_sink, in_order, removes
+from firsttoken.claims.design.verdict import LEAST_EXCESS, LEAST_SINK, TEXT_DESIGNS, has_sink, in_order, removes
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
 from firsttoken.records import Record
+from firsttoken.records.numbers import NOT_RUN
 
 NAMES = {
     "softmax": "softmax",
@@ -70,3 +71,74 @@ def design_table(record: Record) -> Display:
         "row adds up to", "value norm of the first",
     )  # fmt: skip
     return table(cells, columns, "Ten seeds of each design; numbers without a count are medians over seeds")
+
+
+MARKS = "os^v"  # a seed each
+
+
+def sinks_on_text(record: Record) -> Display:
+    """What the first token gets beyond an even share, and what a changed token does to the others, by design: a mark
+    for each seed."""
+    entries = record.values["on_text"]
+
+    def draw(axes: Any) -> None:
+        panels = (
+            ("excess", "attention to the first token\nbeyond an even share"),
+            ("spread_over_own", "spread / own"),
+        )
+        for ax, (name, label) in zip(axes, panels, strict=True):
+            for seed in range(len(entries["softmax"])):
+                shown = {
+                    place: entries[design][seed][name]
+                    for place, design in enumerate(TEXT_DESIGNS)
+                    if entries[design][seed]
+                }
+                ax.plot(
+                    list(shown), list(shown.values()), MARKS[seed], color=CATEGORIES[2], alpha=0.8,
+                    label=f"seed {seed}",
+                )  # fmt: skip
+            ax.set_xticks(range(len(TEXT_DESIGNS)), [NAMES[name].replace(" ", "\n", 1) for name in TEXT_DESIGNS])
+            ax.set(ylabel=label, xlim=(-0.5, len(TEXT_DESIGNS) - 0.5))
+        axes[0].axhline(LEAST_EXCESS, color=NEUTRAL, linewidth=1)
+        axes[1].set_ylim(bottom=0)
+        axes[0].legend(frameon=False, fontsize=8)
+
+    return figure(
+        draw,
+        "Two panels by design of attention, a mark for each seed: attention to the first token beyond an even share, "
+        "and how far a changed token moves the later ones over how far it moves itself",
+        ncols=2,
+        figsize=(8.2, 3.4),
+    )
+
+
+def text_table(record: Record) -> Display:
+    """Every model that was trained on text."""
+    cells = []
+    for design in TEXT_DESIGNS:
+        step = record.values["step"][design]["value"]
+        for seed, one in enumerate(record.values["on_text"][design]):
+            if one is None:
+                cells.append((NAMES[design], str(seed), NOT_RUN, *"–" * 8))
+                continue
+            cells.append(
+                (
+                    NAMES[design],
+                    str(seed),
+                    f"{one['excess']:+.3f}",
+                    f"{one['sink_rate']:.1%}",
+                    f"{one['loss']:.3f}",
+                    f"{one['missing']:+.3f}",
+                    f"{one['spread_over_own']:.3f}",
+                    f"{one['row_sum']:.2f}",
+                    f"{one['value_norm']:.2f}",
+                    f"{one['largest_activation']:.0f}",
+                    f"{step:.2f}",
+                )
+            )
+    columns = (
+        "design", "seed", "beyond even", "heads above 0.3", "loss", "cost of a missing BOS", "spread / own",
+        "row adds up to", "value norm of the first", "largest activation / median", "time of a step / softmax",
+    )  # fmt: skip
+    heads = record.values["heads"]
+    return table(cells, columns, f"Models trained on text; one of {heads} heads is {1 / heads:.2%}")
