@@ -1,7 +1,7 @@
 """The directive `{head-map} MODEL ...`: a compact live map of the heads of some models, from committed records.
 
-The chapter `phenomenon` shows the same map with more room; one script draws both. The maps of each model become a
-file below `_static`, which a page asks for when the model is chosen.
+The chapter `phenomenon` shows the same map with more room; one script draws both. The maps of each model on each
+passage become a file below `_static`, which a page asks for when they are chosen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from firsttoken.claims.phenomenon.figures import all_heads
-from firsttoken.claims.phenomenon.head_map import Choice, compact, maps_script
+from firsttoken.claims.phenomenon.head_map import Choice, Seen, compact, maps_script, read
 from firsttoken.model_names import model_name
 from firsttoken.records import Record, find
 from firsttoken.records.numbers import NOT_RUN
@@ -33,17 +33,30 @@ class HeadMap(SphinxDirective):
         records = [record for record in named if record is not None]
         if not records:
             return [nodes.paragraph("", "", nodes.Text(NOT_RUN), classes=["not-run"])]
+        others = [find("phenomenon", record.model, "passages") for record in records]
+        if None in others:  # the choice of passages is the same for all models
+            others = [None] * len(records)
+        choices = [self.choice(*both) for both in zip(records, others, strict=True)]
         still = all_heads(records[0], size=(3.9, 2.8))
-        return [nodes.raw("", compact([self.choice(record) for record in records], still), format="html")]
+        return [nodes.raw("", compact(choices, still), format="html")]
 
-    def choice(self, record: Record) -> Choice:
-        """A model, its maps written beside the pages under an address that changes when they do."""
-        script = maps_script(record)
-        file = Path(self.env.app.outdir) / "_static" / FOLDER / f"{record.model}.js"
+    def choice(self, record: Record, others: Record | None) -> Choice:
+        """A model, its maps written beside the pages."""
+        return Choice(
+            name=model_name(record.model).name,
+            layers=record.layer_numbers(len(record.values["alpha"])),
+            passages=[
+                Seen(title=title, values=values, maps=self.written(f"{record.model}-{number}", maps_script(values)))
+                for number, (title, values) in enumerate(read(record, others))
+            ],
+        )
+
+    def written(self, name: str, script: str) -> str:
+        """Where a script now lies, from the folder of static files; another address whenever its text is another."""
+        file = Path(self.env.app.outdir) / "_static" / FOLDER / f"{name}.js"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(script, encoding="utf-8")
-        address = f"{FOLDER}/{file.name}?v={sha256(script.encode()).hexdigest()[:8]}"
-        return Choice(record=record, name=model_name(record.model).name, maps=address)
+        return f"{FOLDER}/{file.name}?v={sha256(script.encode()).hexdigest()[:8]}"
 
 
 def setup(app: Sphinx) -> dict[str, object]:

@@ -1,5 +1,6 @@
 // Brings every `.head-map` to life: a grid of layers x heads, and where the attention of the chosen head goes. That is shown as its
-// whole map, or, in a `.compact` one, as bars over the words of the passage; a compact one also has a choice of models.
+// whole map, or, in a `.compact` one, as bars over the words of the passage; a compact one also has a choice of models and of
+// passages.
 (() => {
   const HERE = document.currentScript.src.replace(/[^/]*$/, "");
   // Ten steps of viridis, interpolated between.
@@ -28,15 +29,15 @@
       return sum / size;
     });
 
-  // The maps of a model may be a file of their own: a script, because a page opened as a file may read no other.
-  const load = (model, then) => {
-    if (model.maps) return;
-    model.waiting ??= [];
-    if (model.waiting.push(then) > 1) return; // it has been asked for
-    const script = element("script", { src: HERE + model.source });
-    const done = (fault) => model.waiting.splice(0).forEach((one) => one(fault));
-    script.onload = () => { model.maps = script.maps; done(); };
-    script.onerror = () => done("The maps of this model could not be loaded.");
+  // The maps of a passage may be a file of their own: a script, because a page opened as a file may read no other.
+  const load = (seen, then) => {
+    if (seen.maps) return;
+    seen.waiting ??= [];
+    if (seen.waiting.push(then) > 1) return; // it has been asked for
+    const script = element("script", { src: HERE + seen.source });
+    const done = (fault) => seen.waiting.splice(0).forEach((one) => one(fault));
+    script.onload = () => { seen.maps = script.maps; done(); };
+    script.onerror = () => done("The maps of this passage could not be loaded.");
     document.head.append(script);
   };
 
@@ -53,12 +54,12 @@
   const wholeMap = (root) => {
     const canvas = element("canvas", { class: "head-map-canvas", role: "img" });
     const hint = element("p", { class: "head-map-hint" }, "Point at a cell of the map to read it.");
-    let [model, weight] = [null, null];
+    let [tokens, weight] = [[], null];
 
     const geometry = () => {
       const width = canvas.clientWidth;
       const margin = Math.min(90, width * 0.24);
-      return { width, margin, step: (width - margin) / model.tokens.length };
+      return { width, margin, step: (width - margin) / tokens.length };
     };
 
     const paint = () => {
@@ -71,7 +72,7 @@
       pen.font = `${Math.max(6, Math.min(12, step * 0.95))}px system-ui, sans-serif`;
       pen.fillStyle = getComputedStyle(canvas).color;
       pen.textBaseline = "middle";
-      model.tokens.forEach((token, i) => {
+      tokens.forEach((token, i) => {
         const text = visible(token).slice(0, 12);
         pen.textAlign = "right";
         pen.fillText(text, margin - 4, margin + (i + 0.5) * step);
@@ -82,7 +83,7 @@
         pen.fillText(text, 0, 0);
         pen.restore();
       });
-      for (let query = 0; query < model.tokens.length; query++)
+      for (let query = 0; query < tokens.length; query++)
         for (let key = 0; key <= query; key++) {
           pen.fillStyle = colour(weight(query, key));
           pen.fillRect(margin + key * step, margin + query * step, step + 0.3, step + 0.3);
@@ -92,7 +93,6 @@
     canvas.addEventListener("pointermove", (event) => {
       const { margin, step } = geometry();
       const [key, query] = [event.offsetX, event.offsetY].map((at) => Math.floor((at - margin) / step));
-      const { tokens } = model;
       hint.textContent = key < 0 || query < 0 || key > query || query >= tokens.length
         ? "Point at a cell of the map to read it."
         : `“${visible(tokens[query])}” (token ${query}) gives “${visible(tokens[key])}” (token ${key}) ` +
@@ -101,8 +101,8 @@
     new ResizeObserver(paint).observe(root);
     new MutationObserver(paint).observe(document.documentElement, { attributeFilter: ["data-theme"] });
 
-    const show = (of, newWeight, said) => {
-      [model, weight] = [of, newWeight];
+    const show = (model, seen, newWeight, said) => {
+      [tokens, weight] = [seen.tokens, newWeight];
       canvas.setAttribute("aria-label", `Attention map of ${model.model}, ${said}`);
       paint();
     };
@@ -112,10 +112,10 @@
   // The passage, over each word a bar for what it gets.
   const passage = () => {
     const words = element("ol", { class: "head-map-passage" });
-    const show = (model, weight, said) => {
-      const shares = weight ? received(weight, model.tokens.length) : model.tokens.map(() => 0);
+    const show = (model, { tokens }, weight, said) => {
+      const shares = weight ? received(weight, tokens.length) : tokens.map(() => 0);
       words.setAttribute("aria-label", `Where its attention goes, the mean over the tokens of this passage. ${said}`);
-      words.replaceChildren(...model.tokens.map((token, key) => {
+      words.replaceChildren(...tokens.map((token, key) => {
         const bar = element("span", { class: "head-map-bar" });
         bar.style.setProperty("--share", shares[key]);
         const number = element("span", { class: "head-map-share" }, shares[key] >= 0.05 ? percent(shares[key]) : "");
@@ -128,8 +128,8 @@
   // -- the grid of heads -------------------------------------------------------------------------------------------
 
   // Pointing at a head shows it for as long as the pointer is there; a click, a tap and the arrow keys choose it.
-  const gridOf = (model, show) => {
-    const [layers, heads] = [model.alpha.length, model.alpha[0].length];
+  const gridOf = (model, seen, show) => {
+    const [layers, heads] = [seen.alpha.length, seen.alpha[0].length];
     const grid = element("div", { class: "head-map-grid", role: "grid", "aria-label": `${model.model}: layers and heads` });
     grid.style.setProperty("--layers", layers);
     const places = new Map(); // of each button, its layer's row and its head
@@ -147,7 +147,7 @@
     };
 
     const cell = (layer, head) => {
-      const share = model.alpha[layer][head];
+      const share = seen.alpha[layer][head];
       const where = `layer ${model.layers[layer]}, head ${head}: ${percent(share)}`;
       const button = element("button", {
         type: "button", role: "gridcell", tabindex: "-1", "aria-selected": "false", title: where,
@@ -157,7 +157,7 @@
       places.set(button, [layer, head]);
       return button;
     };
-    const buttons = model.alpha.map((row, layer) => row.map((_, head) => cell(layer, head)));
+    const buttons = seen.alpha.map((row, layer) => row.map((_, head) => cell(layer, head)));
     for (let head = 0; head < heads; head++)
       grid.append(element("div", { role: "row" }, ...buttons.map((column) => column[head])));
 
@@ -178,8 +178,9 @@
     });
     grid.addEventListener("pointerleave", () => chosen && show(...places.get(chosen)));
 
-    const { layer, head } = model.strongest;
-    return { grid, start: () => choose(model.layers.indexOf(layer), head), again: () => show(...places.get(chosen)) };
+    const { layer, head } = seen.strongest;
+    const start = (place) => choose(...(place ?? [model.layers.indexOf(layer), head]));
+    return { grid, start, place: () => places.get(chosen), again: () => show(...places.get(chosen)) };
   };
 
   // -- a whole element -----------------------------------------------------------------------------------------------
@@ -188,48 +189,60 @@
     const models = [].concat(JSON.parse(root.querySelector("script").textContent));
     const view = root.classList.contains("compact") ? passage() : wholeMap(root);
     const title = element("p", { class: "head-map-title" });
-    const place = element("div");
+    const stage = element("div");
     const status = element("p", { class: "head-map-status", "aria-live": "polite" });
     const caption = element("p", { class: "head-map-caption" });
     const scale = element("p", { class: "head-map-scale", "aria-hidden": "true" }, "0",
       element("span", { style: `background: linear-gradient(to right, ${STOPS.map((s) => `rgb(${s})`)})` }),
       "1 (all attention)");
 
-    const open = (model) => {
+    let [model, number, current] = [models[0], 0, null];
+
+    // At `place`, a row of layers and a head, or at the strongest head.
+    const open = (place) => {
+      const seen = model.passages[number];
       const show = (layer, head) => {
-        const share = model.alpha[layer][head];
+        const share = seen.alpha[layer][head];
         status.textContent = `Layer ${model.layers[layer]}, head ${head}: ${amount(share)} of its attention, ` +
-          `${percent(share)}, goes to the first token, “${visible(model.tokens[0])}”.`;
-        view.show(model, model.maps ? unpack(model.maps[layer][head]) : null, status.textContent);
+          `${percent(share)}, goes to the first token, “${visible(seen.tokens[0])}”.`;
+        view.show(model, seen, seen.maps ? unpack(seen.maps[layer][head]) : null, status.textContent);
       };
-      const { grid, start, again } = gridOf(model, show);
+      const opened = (current = gridOf(model, seen, show));
       title.textContent = models.length > 1 ? "Attention to the first token: layers →, heads ↓"
         : `${model.model}: attention to the first token, layers → , heads ↓`;
-      caption.textContent = model.caption ?? "";
-      place.replaceChildren(grid);
-      start();
-      load(model, (fault) => {
-        if (place.firstChild !== grid) return; // another model was chosen meanwhile
-        again();
+      caption.textContent = seen.caption ?? "";
+      stage.replaceChildren(opened.grid);
+      opened.start(place);
+      load(seen, (fault) => {
+        if (current !== opened) return; // another one was chosen meanwhile
+        opened.again();
         if (fault) status.append(` ${fault}`);
       });
     };
 
     // Native radio buttons: arrow keys move between them.
-    const menu = models.map((model, number) => {
-      const input = element("input", { type: "radio", name: `head-map-${[...document.querySelectorAll(".head-map")].indexOf(root)}` });
-      input.checked = !number;
-      input.addEventListener("change", () => open(model));
-      return element("label", {}, input, ` ${model.model}`);
-    });
-    const choice = models.length > 1
-      ? [element("fieldset", { class: "head-map-models" }, element("legend", {}, "Model"), ...menu)] : [];
+    const many = [...document.querySelectorAll(".head-map")].indexOf(root);
+    const choiceOf = (name, labels, choose) => {
+      if (labels.length < 2) return [];
+      const menu = labels.map((label, at) => {
+        const input = element("input", { type: "radio", name: `head-map-${many}-${name}` });
+        input.checked = !at;
+        input.addEventListener("change", () => choose(at));
+        return element("label", {}, input, ` ${label}`);
+      });
+      return [element("fieldset", { class: "head-map-models" }, element("legend", {}, name), ...menu)];
+    };
+    const choices = [
+      ...choiceOf("Model", models.map((one) => one.model), (at) => { model = models[at]; open(); }),
+      // The same head on another passage.
+      ...choiceOf("Passage", model.passages.map((one) => one.title), (at) => { number = at; open(current.place()); }),
+    ];
     root.append(
-      element("div", { class: "head-map-left" }, ...choice, title, place, scale, status),
-      element("div", { class: "head-map-right" }, ...view.parts, ...(models[0].caption ? [caption] : [])));
+      element("div", { class: "head-map-left" }, ...choices, title, stage, scale, status),
+      element("div", { class: "head-map-right" }, ...view.parts, ...(model.passages[0].caption ? [caption] : [])));
     root.querySelector(".head-map-static").remove();
     root.classList.add("alive");
-    open(models[0]);
+    open();
   };
 
   addEventListener("DOMContentLoaded", () => document.querySelectorAll(".head-map").forEach(build));

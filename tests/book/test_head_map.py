@@ -70,7 +70,7 @@ def test_arrow_keys_choose_heads_and_models(visit: Visit) -> None:
     page.keyboard.press("ArrowDown")
     assert status(page).startswith("Layer 3, head 2:")
     assert page.locator(".head-map [aria-selected=true]").count() == 1
-    page.locator(".head-map-models input:checked").focus()
+    page.locator(".head-map-models input:checked").first.focus()
     page.keyboard.press("ArrowRight")
     grid = page.get_by_role("grid", name=model_name(MODELS[1]).name)
     alpha = record_of(MODELS[1]).values["alpha"]
@@ -105,7 +105,7 @@ def test_a_finger_chooses_and_the_maps_of_a_model_are_a_file_of_their_own(
     assert not [url for url in asked if MODELS[1] in url], "the maps of a model come when it is chosen"
     page.get_by_label(model_name(MODELS[1]).name, exact=True).tap()
     page.wait_for_function("() => document.querySelector('.head-map-share')?.textContent")
-    assert [url for url in asked if f"{MODELS[1]}.js" in url]
+    assert [url for url in asked if f"{MODELS[1]}-0.js" in url]
     head(page, 3, 1).tap()
     assert status(page).startswith("Layer 3, head 1:")
     assert abs(sum(bars(page)) - 1) < 0.05, "bytes, so nearly one"
@@ -123,6 +123,32 @@ def test_words_and_numbers_are_the_records(visit: Visit, model: str) -> None:
     share = 100 * record.values["alpha"][4][0]
     said = f"{share:.0f} %" if share >= 10 else f"{share:.1f} %"
     assert said in (head(page, 4, 0).get_attribute("aria-label") or "")
+
+
+@pytest.mark.parametrize("served", [True, False], ids=["from a server", "from files"])
+def test_the_same_head_on_another_passage(visit: Visit, html: Path, served: bool) -> None:
+    """Its words and numbers are those of the record, its maps a file that comes when it is chosen."""
+    window = visit(**({} if served else {"address": html.as_uri() + "/"}))
+    asked: list[str] = []
+    window.page.on("request", lambda request: asked.append(request.url))
+    page = opened(window)
+    others = find("phenomenon", MODELS[0], "passages")
+    assert others is not None
+    head(page, 3, 1).click()
+    for number, seen in enumerate(others.values["passages"], 1):
+        file = f"{MODELS[0]}-{number}.js"
+        assert not [url for url in asked if file in url]
+        page.get_by_label(seen["title"], exact=True).check()
+        page.wait_for_function("() => document.querySelector('.head-map-share')?.textContent")
+        assert [url for url in asked if file in url]
+        assert status(page).startswith("Layer 3, head 1:")
+        assert page.locator(".head-map-passage li").count() == len(seen["tokens"])
+        assert f"{seen['mass']:.0%}" in page.locator(".head-map-caption").inner_text()
+        assert abs(bars(page)[0] - seen["alpha"][3][1]) < 0.01
+    page.get_by_label(model_name(MODELS[1]).name, exact=True).check()
+    last = find("phenomenon", MODELS[1], "passages")
+    assert last is not None
+    assert f"{last.values['passages'][-1]['mass']:.0%}" in page.locator(".head-map-caption").inner_text()
 
 
 def test_without_a_script_there_is_a_picture(visit: Visit) -> None:

@@ -7,11 +7,12 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from firsttoken.claims.phenomenon import figures
-from firsttoken.claims.phenomenon.head_map import Choice, caption, compact, maps_script
+from firsttoken.claims.phenomenon.head_map import Choice, Seen, caption, compact, maps_script, read
 from firsttoken.measures.attention_maps import pack
 from firsttoken.plots import Display
 from firsttoken.records import Record
@@ -28,6 +29,7 @@ def record() -> Record:
         "alpha": [[0.6, 0.6], [0.6, 0.61]],
         "maps": [[even, even], [even, even]],
         "mass": 0.25,
+        "sink_rate": 0.75,
         "even": 0.5,
         "strongest": {"layer": 3, "head": 1, "alpha": 0.61},
     }
@@ -42,26 +44,60 @@ def embedded(html: str) -> Any:
 def test_a_chapters_map_holds_everything_and_its_still_picture(record: Record) -> None:
     shown = figures.head_map(record)
     data = embedded(shown.html)
-    assert data["tokens"] == record.values["tokens"], "a token that looks like the end of a script does not end it"
-    assert data["maps"] == record.values["maps"]
+    (seen,) = data["passages"]
+    assert seen["tokens"] == record.values["tokens"], "a token that looks like the end of a script does not end it"
+    assert seen["maps"] == record.values["maps"]
     assert data["layers"] == [1, 3]
     assert '<div class="head-map-static"><figure' in shown.html
     assert "compact" not in shown.html
 
 
-def test_a_compact_map_leaves_the_maps_to_files_of_their_own(record: Record) -> None:
-    other = replace(record, model="other")
-    choices = [Choice(record=of, name=of.model.title(), maps=f"{of.model}.js") for of in (record, other)]
+@pytest.fixture
+def others(record: Record) -> Record:
+    further = [{**record.values, "title": title, "mass": mass} for title, mass in (("code", 0.3), ("French", 0.4))]
+    return replace(record, variant="passages", values={"passages": further})
+
+
+def test_a_compact_map_leaves_the_maps_to_files_of_their_own(record: Record, others: Record) -> None:
+    choices = [
+        Choice(
+            name=name,
+            layers=[1, 3],
+            passages=[
+                Seen(title=title, values=values, maps=f"{name}-{number}.js")
+                for number, (title, values) in enumerate(read(record, others))
+            ],
+        )
+        for name in ("Tiny", "Other")
+    ]
     html = compact(choices, STILL)
     data = embedded(html)
     assert [model["model"] for model in data] == ["Tiny", "Other"]
-    assert [model["source"] for model in data] == ["tiny.js", "other.js"]
-    assert not [model for model in data if "maps" in model]
+    assert [[seen["title"] for seen in model["passages"]] for model in data] == [["a story", "code", "French"]] * 2
+    assert [seen["source"] for seen in data[1]["passages"]] == [f"Other-{number}.js" for number in range(3)]
+    assert [("25%" in one["caption"], "40%" in one["caption"]) for one in data[0]["passages"][::2]] == [
+        (True, False),
+        (False, True),
+    ]
+    assert not [seen for model in data for seen in model["passages"] if "maps" in seen]
     assert html.count(STILL.html) == 1
-    maps = maps_script(record).removeprefix("document.currentScript.maps = ").rstrip(";\n")
+    maps = maps_script(record.values).removeprefix("document.currentScript.maps = ").rstrip(";\n")
     assert json.loads(maps) == record.values["maps"]
 
 
+def test_without_further_passages_there_is_one(record: Record) -> None:
+    assert [title for title, _ in read(record, None)] == ["a story"]
+
+
+def test_passages_are_compared_head_by_head(record: Record, others: Record) -> None:
+    opposite = [[0.61, 0.6], [0.6, 0.6]]
+    changed = [{**values, "alpha": opposite} for values in others.values["passages"][:1]]
+    shown = figures.by_passage([record], [replace(others, values={"passages": changed})])
+    expected = np.corrcoef(np.ravel(record.values["alpha"]), np.ravel(opposite))[0, 1]
+    assert f"{expected:.2f}" in shown.text
+    assert figures.by_passage([record], []).text.count("a story") == 1
+
+
 def test_the_caption_has_its_numbers_from_the_record(record: Record) -> None:
-    assert "25%" in caption(record, "Tiny")
-    assert "50%" in caption(record, "Tiny")
+    assert "25%" in caption(record.values, "Tiny")
+    assert "50%" in caption(record.values, "Tiny")

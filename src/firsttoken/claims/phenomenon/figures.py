@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from firsttoken.claims.phenomenon.head_map import whole
+from firsttoken.claims.phenomenon.head_map import read, whole
 from firsttoken.measures.attention_maps import unpack
-from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, figure, model_color, numbering
+from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, figure, model_color, numbering, table
 from firsttoken.records import Record
 
 
@@ -143,6 +143,31 @@ def sink_and_reader(record: Record) -> Display:
         nrows=2,
         figsize=(6.4, 10.4),
     )
+
+
+def by_passage(records: Sequence[Record], others: Sequence[Record]) -> Display:
+    """Mass and sink rate of each model on each passage, and how much the passages agree on which heads rest."""
+    further = {record.model: record for record in others}
+    rows = []
+    for record in records:
+        seen = read(record, further.get(record.model))
+        main = np.array(record.values["alpha"]).ravel()
+        for title, values in seen:
+            alike = np.corrcoef(main, np.array(values["alpha"]).ravel())[0, 1]
+            strongest = values["strongest"]
+            rows.append(
+                (
+                    record.model,
+                    title,
+                    f"{values['mass']:.1%}",
+                    f"{values['sink_rate']:.1%}",
+                    f"layer {strongest['layer']}, head {strongest['head']}",
+                    "1" if values is record.values else f"{alike:.2f}",
+                )
+            )
+    epsilon = records[0].parameters["epsilon"]
+    columns = ("model", "passage", "mass", f"heads above {epsilon}", "strongest head", "correlation over heads")
+    return table(rows, columns, "The same heads on other passages; correlation is with the first passage")
 
 
 def mass_and_rate(records: Sequence[Record]) -> Display:

@@ -42,9 +42,14 @@ def spelled_out(lm: LanguageModel, parameters: Parameters) -> Parameters:
 
 
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
+    """What `seen` has of the one passage."""
+    return seen(lm, parameters, passages[0])
+
+
+def seen(lm: LanguageModel, parameters: Parameters | OtherParameters, passage: str) -> JSON:
     """`tokens`, `alpha` (layer, head), every map, `mass` and `sink_rate`, the `strongest` head, and what an `even`
     spread of attention would give the first token."""
-    ids = texts.encode(lm, passages, parameters.length, parameters.bos)
+    ids = texts.encode(lm, [passage], parameters.length, parameters.bos)
     maps = every_map(lm, ids, parameters.execution)
     alpha = maps[..., 0].mean(-1)
     row, head = divmod(int(alpha.argmax()), alpha.shape[1])
@@ -60,6 +65,37 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     }
 
 
+# Titles and texts, which may be named. In the second a head can know from the text itself what comes next.
+OTHERS = {
+    "Python": "python-running-median",
+    "a sentence over and over": "The goat ate the green hat. " * 6,
+    "French": "fr-le-marche-du-samedi",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherParameters:
+    """How the further passages are read."""
+
+    length: int = 24  # tokens of each, BOS included
+    epsilon: float = 0.3
+    bos: BosPolicy = "auto"
+    execution: str = "auto"
+
+    def __post_init__(self) -> None:
+        sinks.check_epsilon(self.epsilon)
+        at_least(2, length=self.length)
+
+
+def run_others(lm: LanguageModel, parameters: OtherParameters, passages: Sequence[str]) -> JSON:
+    """`passages`: for each its `title` and what `seen` has of it."""
+    return {
+        "passages": [
+            {"title": title, **seen(lm, parameters, passage)} for title, passage in zip(OTHERS, passages, strict=True)
+        ]
+    }
+
+
 MEASUREMENT = Measurement(
     claim="phenomenon",
     parameters=Parameters,
@@ -69,4 +105,12 @@ MEASUREMENT = Measurement(
     fit=spelled_out,
     copies=frozenset({"maps"}),
 )
-MEASUREMENTS = (MEASUREMENT,)
+OTHER_PASSAGES = Measurement(
+    claim="phenomenon",
+    parameters=OtherParameters,
+    passages=lambda parameters: [texts.passage(text) for text in OTHERS.values()],
+    run=run_others,
+    variant="passages",
+    copies=frozenset({"maps"}),
+)
+MEASUREMENTS = (MEASUREMENT, OTHER_PASSAGES)
