@@ -102,7 +102,7 @@ SINK = {"softmax": (0.1, 0.1)}
 @pytest.mark.parametrize(
     ("excess", "loss", "spread", "status", "words"),
     [
-        (SINK, {}, 0.2, "reproduced", "3 of 3 remove the sink at no higher loss; tokens mix no more than with softma"),
+        (SINK, {}, 0.2, "reproduced", "3 of 3 remove the sink at no higher loss; tokens mix no more"),
         (SINK, {"gate": 0.049}, 0.2, "reproduced", "3 of 3"),
         (SINK, {"gate": 0.051}, 0.22, "partly", "2 of 3 remove the sink at no higher loss; none keeps mixing as low"),
         (SINK | {"gate": (0.02, 0.03)}, {}, 0.2, "partly", "2 of 3"),
