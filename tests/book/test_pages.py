@@ -339,6 +339,57 @@ def test_no_page_scrolls_sideways(visit: Visit, pages: list[str], width: int) ->
     assert not wide
 
 
+def test_nothing_is_drawn_with_a_font_that_is_not_there(visit: Visit, pages: list[str]) -> None:
+    """The theme's icons are letters of a private alphabet; without its font they are empty boxes."""
+    window = visit()
+    private = """() => [...document.querySelectorAll("body *")].flatMap((e) => ["::before", "::after"].filter((side) =>
+      /[\\ue000-\\uf8ff]/.test(getComputedStyle(e, side).content) && getComputedStyle(e, side).display !== "none")
+      .map((side) => `${e.tagName}.${e.className}${side}`))"""
+    boxes = []
+    for path in pages:
+        page = window.open(path)
+        boxes += [(path, box) for box in page.evaluate(private)]
+    assert not boxes
+
+
+def test_the_left_end_of_a_formula_can_be_seen(visit: Visit, pages: list[str]) -> None:
+    """What overflows to the left of a box cannot be scrolled to."""
+    window = visit(width=390)
+    lost = """() => [...document.querySelectorAll("div.math > math")].filter((e) =>
+      e.getBoundingClientRect().left < e.parentElement.getBoundingClientRect().left - 1).length"""
+    assert [(path, n) for path in pages if (n := window.open(path).evaluate(lost))] == []
+
+
+def test_code_is_closed_and_opens_by_keyboard(visit: Visit, root: Path) -> None:
+    window = visit()
+    for _, chapter in executed(root)[:3]:
+        page = window.open(f"book/chapters/{chapter}.html")
+        code = page.locator(".cell_input .highlight, details.hide .highlight")
+        assert code.count()
+        assert not any(block.is_visible() for block in code.all()), chapter
+        summaries = page.locator("details.hide > summary")
+        assert summaries.count() >= 3
+        parameters = summaries.filter(has_text="parameters").first
+        parameters.focus()
+        page.keyboard.press("Enter")
+        assert parameters.locator("xpath=..").locator(".highlight").is_visible()
+        assert not page.locator(".provenance table").first.is_visible()
+
+
+def test_every_chapter_leads_to_the_next(html: Path, root: Path) -> None:
+    names = chapters.listed(root)
+    for name, following in zip(names, [*names[1:], None], strict=True):
+        soup = BeautifulSoup((html / f"book/chapters/{name}.html").read_text("utf-8"), "html.parser")
+        (last,) = soup.select(".next-chapter")
+        link = last.find("a")
+        assert link is not None
+        assert link["href"] == (f"{following}.html" if following else "../serving.html")
+        assert len(last.get_text()) > len(link.get_text()) + 20, "it says why"
+        told = " ".join(one.get_text() for one in soup.select("p.rule"))
+        assert "Another explanation." in told, name
+        assert "The rule." in told, name
+
+
 def test_head_map_opens_the_chosen_head(visit: Visit) -> None:
     page = visit().open("book/chapters/phenomenon.html")
     first = page.locator(".head-map.alive").first

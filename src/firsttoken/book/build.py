@@ -99,7 +99,7 @@ def _cells(notebook: Path) -> list[tuple[str, str]]:
 
 
 def table_of_contents(root: Path = ROOT) -> dict[str, Any]:
-    """The committed `_toc.yml` and, after its first part, one with the reports of other models, if any."""
+    """The committed `_toc.yml` and, behind the part with the claims, one with the reports of other models, if any."""
     contents: dict[str, Any] = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
     reports = []
     for index in sorted((root / "book" / "models").glob("*/index.md")):
@@ -107,7 +107,12 @@ def table_of_contents(root: Path = ROOT) -> dict[str, Any]:
         sections = [{"file": page.relative_to(root).with_suffix("").as_posix()} for page in pages]
         reports.append({"file": index.relative_to(root).with_suffix("").as_posix(), "sections": sections})
     if reports:
-        contents["parts"].insert(1, {"caption": "Models", "chapters": reports})
+        of_claims = [
+            number
+            for number, part in enumerate(contents["parts"])
+            if any(page["file"].startswith("book/chapters/") for page in part["chapters"])
+        ]
+        contents["parts"].insert(max(of_claims) + 1, {"caption": "Models", "chapters": reports})
     return contents
 
 

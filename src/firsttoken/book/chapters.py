@@ -263,6 +263,19 @@ def _remove_partials(out: Path) -> None:
             continue
 
 
+_PARAMETERS = {"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
+
+
+def _fold_code(content: Any) -> None:
+    """Close the code of a page, so that a reader meets text and figures first; it opens by mouse and by keyboard."""
+    for cell in content.cells:
+        if cell.cell_type == "code":
+            tags = cell.metadata.setdefault("tags", [])
+            tags.append("hide-input")
+            if {"parameters", "injected-parameters"} & set(tags):
+                cell.metadata["mystnb"] = _PARAMETERS
+
+
 def _without_paths(executed: Path, notebook: Path, values: Mapping[str, Any], root: Path) -> str:
     """The executed notebook as text; where its files lie on this machine is nobody's business."""
     content = nbformat.read(executed, as_version=4)
@@ -272,4 +285,5 @@ def _without_paths(executed: Path, notebook: Path, values: Mapping[str, Any], ro
         input_path=notebook.relative_to(root).as_posix(), output_path=None, environment_variables={}
     )
     hide_folders(content, values)
+    _fold_code(content)
     return str(nbformat.writes(content)) + "\n"

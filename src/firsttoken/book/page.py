@@ -57,16 +57,27 @@ def _name(record: Record) -> str:
 
 
 def verdicts(chapter: str, records: Iterable[Record]) -> Display:
-    """The verdict on each record by today's rule, and the rule itself; "not run" where there is none.
+    """The verdict on each record by today's rule, and the rule itself; "not run" where there is none. Then what else
+    could explain the numbers, and what would change our mind while the claim is open.
 
     Args:
         chapter: the name of the claim.
     """
     card = claims.claim(chapter)
-    boxes = [verdict(record) for record in records] or [verdict(None)]
-    rule = f"The rule: {card.rule} Fixed: {card.fixed}. Intervals are over {card.unit}."
-    html = "".join(box.html for box in boxes) + f'<p class="rule themed">{escape(rule)}</p>'
-    return Display(html, "\n\n".join((*(box.text for box in boxes), rule)))
+    measured = list(records)
+    boxes = [verdict(record) for record in measured] or [verdict(None)]
+    judged = [claims.verdict(record) for record in measured]
+    is_open = not judged or any(one is None or one.status != "reproduced" for one in judged)
+    notes = {
+        "The rule": f"{card.rule} Fixed: {card.fixed}. Intervals are over {card.unit}.",
+        "Another explanation": card.alternative,
+        "What would change our mind": card.would_change if is_open else "",
+    }
+    told = {name: text for name, text in notes.items() if text}
+    html = "".join(box.html for box in boxes) + "".join(
+        f'<p class="rule themed"><strong>{name}.</strong> {escape(text)}</p>' for name, text in told.items()
+    )
+    return Display(html, "\n\n".join((*(box.text for box in boxes), *(f"{n}: {text}" for n, text in told.items()))))
 
 
 def provenance(chapter: str, parameters: Mapping[str, Any], records: Iterable[Record]) -> Display:
@@ -86,7 +97,7 @@ def provenance(chapter: str, parameters: Mapping[str, Any], records: Iterable[Re
     html = "".join(
         (
             '<section class="provenance themed" aria-label="Where these numbers come from">',
-            ran.html,
+            f"<details><summary>Parameters of this run</summary>{ran.html}</details>",
             "<p>Run it again with the same parameters (a record that answers the same question is reused; "
             "<code>-p fresh true</code> measures anew):</p>",
             "".join(f'<pre class="command" tabindex="0"><code>{escape(line)}</code></pre>' for line in commands),

@@ -31,6 +31,8 @@ class Claim:
     fixed: str  # when that rule was written, and whether it changed after a look at the numbers
     shows_not: str = ""  # what a reader might take the result to show, and it does not
     would_change: str = ""  # which measurement would change our mind, while the claim is open
+    alternative: str = ""  # what else could make the numbers what they are, and what is done about it
+    leads_here: str = ""  # to a reader of the chapter before: why to read this one next
     keywords: tuple[str, ...] = ()  # single words that somebody may search for and the page does not use
     quick: Mapping[str, int] = field(default_factory=dict)  # for a first look, the most that a parameter may be
 

@@ -27,6 +27,11 @@ CLAIM = Claim(
         "in for tasks, and nothing is trained again after a change, which would win back a part of every loss."
     ),
     would_change="A model in which heads at rest cost more than others of their layers, at the same share.",
+    alternative=(
+        "Heads at rest stand in some layers more than in others, and layers differ in what they cost: heads of the "
+        "same layers are the comparison."
+    ),
+    leads_here="If a head at rest does nothing, it could be removed, shortened or stored coarsely.",
     keywords=("pruning", "sparsity", "quantization", "GQA", "head-importance", "efficiency"),
     quick={"windows": 4, "length": 128, "draws": 2},
 )

@@ -30,5 +30,10 @@ CLAIM = Claim(
     would_change=(
         "The same lengths on a budget at which sinks form without BOS: more tokens, longer contexts, several seeds."
     ),
+    alternative=(
+        "At equal tokens a longer window sees the start of a window less often, and its loss is on other "
+        "positions: either could move the sink by itself."
+    ),
+    leads_here="From what a sink does to where it comes from: the first of the paper's training questions.",
     keywords=("pretraining", "window", "length", "scaling"),
 )

@@ -31,5 +31,10 @@ CLAIM = Claim(
         "nothing has been run."
     ),
     would_change="The same designs in models trained on text, with their loss at equal tokens beside the sink.",
+    alternative=(
+        "A design that removes the sink may do so by training more slowly or worse, so what was learnt is looked "
+        "at first."
+    ),
+    leads_here="If a sink is a way to do nothing, a head that has another way should need none.",
     keywords=("softmax1", "gated", "gpt-oss", "off-by-one", "register", "alternatives"),
 )

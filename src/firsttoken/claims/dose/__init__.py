@@ -32,6 +32,14 @@ CLAIM = Claim(
         "Models and passages on which weakening the sink surely does no more than noise of equal loss, or surely more "
         "than any redistribution of equal loss."
     ),
+    alternative=(
+        "Any damage to attention may loosen a model. So a weaker sink is held against noise that costs as much, "
+        "with the sink left as it was."
+    ),
+    leads_here=(
+        "Leaving BOS out changes more than the sink. Here the sink alone is turned up and down, with the text "
+        "unchanged."
+    ),
     keywords=("causal", "intervention", "steering", "temperature"),
     quick={"passages": 4, "calibration_passages": 3, "edits_per_text": 1},
 )

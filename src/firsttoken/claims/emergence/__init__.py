@@ -20,5 +20,10 @@ CLAIM = Claim(
         "When sinks appear in models of useful size. A short training on code has its own schedule, and what is "
         "changed is changed one at a time."
     ),
+    alternative=(
+        "Learning rate and weight decay change how far a model gets in the same time, so a weaker sink could be a "
+        "younger model: the loss stands beside every number."
+    ),
+    leads_here="When in training does it appear, and which settings move it?",
     keywords=("optimizer", "learning-rate", "weight-decay", "training-dynamics"),
 )

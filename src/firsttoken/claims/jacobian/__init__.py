@@ -26,6 +26,11 @@ CLAIM = Claim(
     would_change=(
         "A sink moved by its strength alone, with the text unchanged, that leaves the sensitivity where it was."
     ),
+    alternative=(
+        "Sensitivity could rise everywhere, for the token itself as for the others: so the ratio of later to own "
+        "is what is judged."
+    ),
+    leads_here="Maps show where attention goes, not how much a token depends on another; derivatives do.",
     keywords=("gradient", "over-squashing", "sensitivity"),
     quick={"passages": 4},
 )

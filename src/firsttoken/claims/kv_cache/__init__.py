@@ -26,6 +26,10 @@ CLAIM = Claim(
         "Models without a sink, by gating or learned sink logits, that need the first tokens in the window all the "
         "same."
     ),
+    alternative=(
+        "A few more tokens in the cache could help whatever they are: as many others are kept for comparison."
+    ),
+    leads_here="What follows for whoever serves a model: what a cache may forget.",
     keywords=("StreamingLLM", "eviction", "H2O", "kvpress", "sliding-window", "key-value"),
     quick={"windows": 2, "length": 320, "needle_length": 256},
 )

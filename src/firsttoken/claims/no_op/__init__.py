@@ -29,6 +29,11 @@ CLAIM = Claim(
         "The paper's own head in Gemma 7B, run with the same search, or heads that rest on the first token and still "
         "add as much as elsewhere."
     ),
+    alternative=(
+        "A small value could follow from a token that stands for little, with no head resting because of it: "
+        "values and attention are found together, and which came first is not shown."
+    ),
+    leads_here="If a sink keeps a model from mixing, single heads must be doing nothing with it: here is how.",
     keywords=("dormant", "inactive", "if-else", "gating", "value"),
     quick={"passages": 12, "norm_passages": 4, "tested": 1},
 )

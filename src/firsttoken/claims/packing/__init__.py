@@ -32,5 +32,10 @@ CLAIM = Claim(
         "The paper's combinations on its number of tokens, with several seeds: above all, whether models without BOS "
         "form a sink then."
     ),
+    alternative=(
+        "A BOS that is always there could gather attention because it is frequent and the same, not because it "
+        "stands first: rows with BOS before each document are the comparison."
+    ),
+    leads_here="Whether the sink binds to BOS or to the place is settled in training, by how documents are packed.",
     keywords=("document-masking", "intra-document", "concatenation", "pretraining"),
 )

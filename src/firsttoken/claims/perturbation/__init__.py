@@ -29,6 +29,11 @@ CLAIM = Claim(
         "A larger model that keeps its sink under such an edit and spreads it as far as without one, or the same "
         "spread after a change that leaves the sink alone and disturbs as much."
     ),
+    alternative=(
+        "A text without BOS begins as no training text began. A model that is disturbed by that could spread a "
+        "change farther without the sink having anything to do with it."
+    ),
+    leads_here="Now what it may be for: the paper's first answer is that a change of one token stays where it is.",
     keywords=("over-mixing", "oversmoothing", "robustness", "sensitivity"),
     quick={"edits": 24},
 )

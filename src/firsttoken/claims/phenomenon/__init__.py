@@ -19,5 +19,10 @@ CLAIM = Claim(
         "What the sink is for, or that other texts look alike: it is one short passage without an interval. The count "
         "of heads depends on the threshold."
     ),
+    alternative=(
+        "A first token could be read often because it is worth reading: a heading, a name, a start sign. The maps "
+        "of other passages, whose first words have nothing in common, speak against it."
+    ),
+    leads_here="First of all, what it looks like.",
     keywords=("BOS", "heatmap", "visualization", "heads"),
 )

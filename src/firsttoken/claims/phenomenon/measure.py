@@ -68,7 +68,7 @@ def seen(lm: LanguageModel, parameters: Parameters | OtherParameters, passage: s
 # Titles and texts, which may be named. In the second a head can know from the text itself what comes next.
 OTHERS = {
     "Python": "python-running-median",
-    "a sentence over and over": "The goat ate the green hat. " * 6,
+    "repetition": "The goat ate the green hat. " * 6,
     "French": "fr-le-marche-du-samedi",
 }
 

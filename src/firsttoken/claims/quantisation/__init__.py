@@ -23,6 +23,8 @@ CLAIM = Claim(
     would_change=(
         "The same comparison on unquantised weights, in several families, with the cache rounded in earnest."
     ),
+    alternative="Any token kept exact could save as much: the first is held against others, one at a time.",
+    leads_here="A cache that keeps everything may keep it coarsely, but not all of it.",
     keywords=("quantization", "KIVI", "int8", "outliers", "massive-activations", "IntactKV", "KVSink"),
     quick={"passages": 4},
 )

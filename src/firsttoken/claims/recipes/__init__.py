@@ -23,5 +23,10 @@ CLAIM = Claim(
     fixed="2026-11-28, after a pilot on three other seeds, before these runs",
     shows_not="What a recipe does to a language model: this is one head on a toy task, one strength each.",
     would_change="The same recipes in models trained on text, or strengths at which another promise is kept.",
+    alternative=(
+        "A recipe may move the sink by making the task easier or harder: what was learnt, and when, stands beside "
+        "each."
+    ),
+    leads_here="What a design changes in the model, a recipe changes in training.",
     keywords=("curriculum", "regularisation", "regularization", "augmentation", "denoising", "progressive"),
 )

@@ -32,6 +32,11 @@ CLAIM = Claim(
     would_change=(
         "The paper's tasks on Gemma 7B, with an arm that keeps the beginning of the text and takes only the sink away."
     ),
+    alternative=(
+        "A model without its BOS reads a text that begins as none did in training. Arms that keep the beginning "
+        "and close only the sink separate the two in part."
+    ),
+    leads_here="If it does so much, taking it away should cost something: abilities, not only loss.",
     keywords=("ablation", "knockout", "zero-shot", "tokenizer"),
     quick={"passages": 6, "needle_length": 256},
 )

@@ -31,6 +31,11 @@ CLAIM = Claim(
         "Another kind of damage that costs as much, leaves the sink, and moves predictions as far: sharper attention "
         "to the other tokens is shown beside."
     ),
+    alternative=(
+        "A model with a weaker sink is a worse model, and worse models move farther: so damage of equal loss is "
+        "the control."
+    ),
+    leads_here="The last promise: less mixing should mean less sensitivity to small changes of the input.",
     keywords=("adversarial", "typos", "attack", "jailbreak", "repeated-token"),
     quick={"passages": 6, "candidates": 6},
 )

@@ -20,6 +20,13 @@ CLAIM = Claim(
         "BOS as well as in size, and none is near the paper's."
     ),
     would_change=("One pass over LLaMa 3.1 405B, or a family of models that differ in size alone."),
+    alternative=(
+        "Models that differ in size differ in depth, data, head size and use of BOS too, and each of these could "
+        "move the mass."
+    ),
+    leads_here=(
+        "Counting heads says little about how much attention is meant; here the two are told apart, by size of model."
+    ),
     keywords=("Llama", "size", "parameters", "405B"),
     quick={"passages": 24},
 )

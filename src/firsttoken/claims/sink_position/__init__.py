@@ -26,6 +26,11 @@ CLAIM = Claim(
         "A model trained with BOS fixed that keeps its sink under another first token, or one trained without that "
         "loses it there."
     ),
+    alternative=(
+        "A first token that every query sees could be chosen by position, by what stands there, or by what it has "
+        "become in the first layers; each is changed by itself."
+    ),
+    leads_here="What is it that heads attend to: the token that stands first, or the first place?",
     keywords=("token-identity", "rotary", "RoPE", "position"),
     quick={"passages": 6},
 )

@@ -29,6 +29,11 @@ CLAIM = Claim(
         "The count on LLaMa 3.1 8B, 70B and 405B with the paper's number of passages: the table stands or falls with "
         "it."
     ),
+    alternative=(
+        "Attention to the first token could be a trait of the texts chosen: many short passages of all kinds are "
+        "read, but they are this book's own."
+    ),
+    leads_here="One passage shows that sinks exist; many passages show how many heads have one.",
     keywords=("epsilon", "threshold", "metric"),
     quick={"passages": 24, "longest": 256},
 )

@@ -29,5 +29,10 @@ CLAIM = Claim(
         "be seen, and its answer on text length is a toy's."
     ),
     would_change="The same count on another task with a head that is busy now and then, and with more than one layer.",
+    alternative=(
+        "The task may make a sink by its design: most queries have nothing to look up. The length of the text and "
+        "the presence of BOS are varied to see what it hangs on."
+    ),
+    leads_here="In a model with one head it can be seen from the first step of training to the last.",
     keywords=("toy", "backcopy", "bigram", "trigger"),
 )

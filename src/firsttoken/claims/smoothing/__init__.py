@@ -21,6 +21,11 @@ CLAIM = Claim(
         "and what is left of a row without its first entry becomes more uneven, not less."
     ),
     would_change=("The maps of Gemma 7B itself, and one measure of smoothness named by the paper."),
+    alternative=(
+        "Rows without their largest entry are smoother by arithmetic alone. What remains of a row, made to add up "
+        "to one again, is looked at as well."
+    ),
+    leads_here="If a change spreads farther without the sink, the attention maps should show why.",
     keywords=("entropy", "oversmoothing", "Rényi", "rank"),
     quick={"passages": 8},
 )

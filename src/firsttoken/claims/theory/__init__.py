@@ -29,6 +29,8 @@ CLAIM = Claim(
     would_change=(
         "A bound close enough to the measured Jacobian that a change of the sink predicts a change of the sensitivity."
     ),
+    alternative="A bound can hold and explain nothing: it would hold as well if the sink had no part in the effect.",
+    leads_here="What can be proved about all of this, and how close the proofs come to a real model.",
     keywords=("over-squashing", "rank-collapse", "bound", "proof"),
     quick={"passages": 4, "bounded": 2, "repeats": 64},
 )
