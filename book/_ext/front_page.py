@@ -37,7 +37,7 @@ def newest() -> str:
 
 
 def paper_entry(root: Path) -> str:
-    """The BibTeX entry of the paper, as the references have it but for the letter that tells its year from another's."""
+    """The BibTeX entry of the paper, as the references have it, without the letter behind its year."""
     entries = (root / "book" / "references.bib").read_text(encoding="utf-8")
     entry = re.search(rf"^@\w+\{{{PAPER},.*?^\}}", entries, re.MULTILINE | re.DOTALL)
     return re.sub(r"(year = \{\d+)[a-z]\}", r"\1}", entry[0]) if entry else ""

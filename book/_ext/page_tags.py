@@ -1,4 +1,4 @@
-"""What search engines and previews of links read of a page that has no `{claim-summary}`: title and first sentences."""
+"""What search engines and previews of links read of a page without a `{claim-summary}`: title and first sentences."""
 
 from __future__ import annotations
 
