@@ -7,6 +7,7 @@ On a page of another model, `book/models/<slug>/...`, it shows the records of th
 from __future__ import annotations
 
 import re
+from html import escape
 
 from claim_results import headline_name, identities, line, main_records
 from docutils import nodes
@@ -60,13 +61,19 @@ class ClaimSummary(SphinxDirective):
             row("Paper", plain(fill(claim.paper))),
             row("Here", *results),
             *([row("Not shown", plain(claim.shows_not))] if claim.shows_not else []),
-            row("Rule", plain(f"{claim.rule} Fixed: {claim.fixed}.")),
+            row("Rule", folded(f"Fixed: {claim.fixed}.", claim.rule)),
         ]
         return nodes.container("", nodes.definition_list("", *rows), classes=["claim-summary"])
 
 
 def plain(text: str) -> nodes.paragraph:
     return nodes.paragraph(text, "", nodes.Text(text))
+
+
+def folded(shown: str, hidden: str) -> nodes.raw:
+    """A line, and behind it what opens by mouse and keyboard; the page prints it once more below its verdict."""
+    html = f"<details><summary>{escape(shown)}</summary><p>{escape(hidden)}</p></details>"
+    return nodes.raw("", html, format="html")
 
 
 def row(name: str, *content: nodes.Node) -> nodes.definition_list_item:
