@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from firsttoken.errors import FirstTokenError
+from firsttoken.figure_data import as_csv
 from firsttoken.inline_svg import GRID, INK, inline
 
 # All are at least 3:1 against both page backgrounds and apart for the common forms of colour blindness (tested).
@@ -161,6 +162,7 @@ def figure(
             else:
                 _draw_panels(draw, axes, panels.count)
             svg, png = _save(fig, "svg").decode(), _save(fig, "png", dpi=150, facecolor="white")
+            numbers = as_csv(fig)
         finally:
             plt.close(fig)
     data = ""
@@ -169,7 +171,8 @@ def figure(
     text = " ".join((caption or alt).split())
     html = (
         f'<figure class="drawn themed"><div class="figure-scroll" tabindex="0">{inline(svg, alt)}</div>{data}'
-        f"<figcaption>{escape(text if text.endswith('.') else text + '.')}</figcaption></figure>"
+        f"<figcaption>{escape(text if text.endswith('.') else text + '.')}</figcaption>"
+        f'<template class="figure-data">{escape(numbers)}</template></figure>'
     )
     return Display(html, f"[figure] {alt}", {"image/png": base64.b64encode(png).decode()})
 

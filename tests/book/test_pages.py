@@ -20,6 +20,7 @@ from playwright.sync_api import Locator, Page
 from firsttoken import plots
 from firsttoken.book import build, chapters
 from firsttoken.book.repository import repository
+from firsttoken.figure_data import COLUMNS as FIGURE_COLUMNS
 from firsttoken.records import all_records, find
 from firsttoken.records.frame import COLUMNS
 from firsttoken.records.schema import FORMER_CLAIMS
@@ -261,6 +262,18 @@ def test_records_can_be_downloaded_as_json_and_csv(html: Path, root: Path) -> No
                 assert json.loads(file.read_text("utf-8"))["claim"]
             else:
                 assert tuple(pd.read_csv(file).columns) == COLUMNS
+
+
+def test_every_figure_has_its_numbers_to_download(html: Path, root: Path) -> None:
+    for page, chapter in executed(root):
+        file = (html / page.relative_to(root)).with_suffix(".html")
+        soup = BeautifulSoup(file.read_text("utf-8"), "html.parser")
+        assert not soup.select("template.figure-data")
+        for figure in soup.select("figure.drawn"):
+            (link,) = figure.select("figcaption a[download]")
+            numbers = pd.read_csv(file.parent / str(link["href"]))
+            assert tuple(numbers.columns) == FIGURE_COLUMNS
+            assert len(numbers), (chapter, figure.figcaption)
 
 
 def test_the_book_works_opened_as_a_file(visit: Visit, html: Path) -> None:
