@@ -114,6 +114,7 @@ def test_the_rule_stands_below_the_verdicts() -> None:
     for shown in (verdicts("sink_position", []), verdicts("sink_position", [RECORD])):
         assert "not run" in shown.text
         assert shown.text.endswith(f"The rule: {card.rule} Fixed: {card.fixed}. Intervals are over {card.unit}.")
+    assert verdicts("phenomenon", []).text.endswith("The numbers are over one text, so no interval.")
 
 
 def test_provenance_has_origin_and_commands() -> None:

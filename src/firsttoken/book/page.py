@@ -64,7 +64,8 @@ def verdicts(chapter: str, records: Iterable[Record]) -> Display:
     """
     card = claims.claim(chapter)
     boxes = [verdict(record) for record in records] or [verdict(None)]
-    rule = f"The rule: {card.rule} Fixed: {card.fixed}. Intervals are over {card.unit}."
+    numbers = "The numbers" if card.unit.endswith("no interval") else "Intervals"
+    rule = f"The rule: {card.rule} Fixed: {card.fixed}. {numbers} are over {card.unit}."
     html = "".join(box.html for box in boxes) + f'<p class="rule themed">{escape(rule)}</p>'
     return Display(html, "\n\n".join((*(box.text for box in boxes), rule)))
 
