@@ -10,7 +10,7 @@ CLAIM = Claim(
     ),
     paper="not in the paper, which compares inputs with and without BOS",
     headline="beyond_control",
-    headline_name="spread / own with a weaker sink, minus that of noise at equal loss",
+    headline_name="spread of a change (untouched: 1), weaker sink minus noise of equal loss",
     format="+.2f",
     unit="texts",
     rule=(
