@@ -11,6 +11,7 @@ from firsttoken import statistics
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import end, interval
 from firsttoken.ranges import at_least
+from firsttoken.records import numbers
 
 
 @pytest.mark.parametrize("n", [2, 3, 24])
@@ -82,3 +83,23 @@ def test_the_end_of_an_interval_is_not_rounded_onto_where_it_decides(value: floa
 def test_what_rounds_to_zero_has_no_minus(value: float, form: str, text: str) -> None:
     shown = interval({"value": value, "low": -7, "high": 7, "n": 5}, form)
     assert shown.split(" ")[0] == text
+
+
+@pytest.mark.parametrize(
+    ("estimate", "form", "text"),
+    [
+        ((0.2010, 0.1989, 0.2029), ".2f", "0.201 [0.199, 0.203]"),
+        ((0.0307, 0.0264, 0.0347), ".0%", "3.1% [2.6%, 3.5%]"),
+        ((0.35, 0.31, 0.37), ".2f", "0.35 [0.31, 0.37]"),
+        ((0.5, 0.5, 0.5), ".2f", "0.50 [0.50, 0.50]"),  # it has no width
+        ((2e-9, 1e-9, 3e-9), ".2f", "0.00 [0.00000, 0.00000]"),
+        ((2e-9, 1e-9, 3e-9), ".2e", "2.00e-09 [1.00e-09, 3.00e-09]"),
+    ],
+)
+def test_an_interval_with_a_width_does_not_read_as_one_number(
+    estimate: tuple[float, float, float], form: str, text: str
+) -> None:
+    stored = dict(zip(("value", "low", "high"), estimate, strict=True))
+    assert interval(stored, form) == text
+    shown = numbers.estimate({**stored, "n": 4}, form)
+    assert f"{shown.text} {shown.bracket}" == text

@@ -21,7 +21,9 @@ class Estimate:
 
 
 def interval(estimate: Mapping[str, float], form: str = ".2f", unit: str = "") -> str:
-    """A stored estimate as text: `value unit [low, high]`, each in the format `form`, the ends as `end` has them."""
+    """A stored estimate as text: `value unit [low, high]`, each in the format `form`, or a finer one where that is too
+    coarse for the interval (`telling`); the ends as `end` has them."""
+    form = telling(estimate, form)
     low, high = (end(estimate[name], form) for name in ("low", "high"))
     return f"{number(estimate['value'], form)}{unit} [{low}, {high}]"
 
@@ -34,18 +36,35 @@ def number(value: float, form: str) -> str:
 
 _DECIDING = (0.0, 1.0)  # no difference, and a ratio of no difference
 _DIGITS = re.compile(r"\.(\d+)(?=[f%])")
+_MORE_DIGITS = 3
 
 
 def end(value: float, form: str) -> str:
     """An end of an interval as text. Where rounding would put it onto 0 or 1, and it is beside it, it gets up to three
     more digits: on which side it lies may decide a verdict."""
     text = format(value, form)
-    for _ in range(3):
+    for _ in range(_MORE_DIGITS):
         if not any(text.lstrip("+-") == format(at, form).lstrip("+") and value != at for at in _DECIDING):
             break
-        form = _DIGITS.sub(lambda digits: f".{int(digits[1]) + 1}", form)
+        form = _finer(form)
         text = format(value, form)
     return text
+
+
+def telling(estimate: Mapping[str, float], form: str) -> str:
+    """The format, with up to three more digits where both ends of an interval that has a width would read the same and
+    these tell them apart."""
+    low, high = estimate["low"], estimate["high"]
+    finer = form
+    for _ in range(1 + _MORE_DIGITS):
+        if format(low, finer) != format(high, finer):
+            return finer
+        finer = _finer(finer)
+    return form
+
+
+def _finer(form: str) -> str:
+    return _DIGITS.sub(lambda digits: f".{int(digits[1]) + 1}", form)
 
 
 def surely_above(a: Mapping[str, float], b: Mapping[str, float]) -> bool:

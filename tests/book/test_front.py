@@ -11,6 +11,7 @@ from playwright.sync_api import Locator
 
 from firsttoken import claims
 from firsttoken.book import chapters
+from firsttoken.estimates import interval
 from firsttoken.model_names import model_name
 from firsttoken.records import Record, all_records
 
@@ -69,8 +70,7 @@ def test_the_summary_says_what_the_card_and_the_records_say(visit: Visit) -> Non
             assert (verdict.status if verdict else "not run") in text, name
             if card.headline:
                 estimate = record.values[card.headline]
-                low, high = format(estimate["low"], card.format), format(estimate["high"], card.format)
-                assert f"{format(estimate['value'], card.format)} [{low}, {high}]" in text, name
+                assert interval(estimate, card.format) in text, name
 
 
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])

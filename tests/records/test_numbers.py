@@ -116,6 +116,7 @@ def test_the_rule_stands_below_the_verdicts() -> None:
         assert f"The rule: {card.rule} Fixed: {card.fixed}. Intervals are over {card.unit}." in shown.text
         assert f"Another explanation: {card.alternative}" in shown.text
         assert shown.text.endswith(f"What would change our mind: {card.would_change}"), "nothing is reproduced"
+    assert "The numbers are over one text, so no interval." in verdicts("phenomenon", []).text
 
 
 def test_provenance_has_origin_and_commands() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import end, number
+from firsttoken.estimates import end, number, telling
 from firsttoken.records import paper_numbers, store
 
 NOT_RUN = "not run"
@@ -85,6 +85,7 @@ def _look_up(key: str, value: Any, path: Sequence[str]) -> tuple[Any, Mapping[st
 def _shown(key: str, value: Any, marked: Mapping[str, Any], form: str) -> Quoted:
     try:
         if isinstance(value, Mapping):
+            form = telling(value, form)
             low, high = end(value["low"], form), end(value["high"], form)
             detail = f"95 % interval {low} to {high}, n = {value['n']}"
             return Quoted(number(value["value"], form), detail, f"[{low}, {high}]")

@@ -6,11 +6,11 @@ CLAIM = Claim(
     id="dose",
     statement=(
         "The sink itself keeps tokens from mixing: the more attention it takes, the less the change of one token "
-        "moves later ones, and taking some of it away does more than other damage of the same size."
+        "moves later ones, and taking some of it away does more than noise of the same cost."
     ),
     paper="not in the paper, which compares inputs with and without BOS",
     headline="beyond_control",
-    headline_name="spread / own with a weaker sink, minus that of noise at equal loss",
+    headline_name="spread of a change (untouched: 1), weaker sink minus noise of equal loss",
     format="+.2f",
     unit="texts",
     rule=(

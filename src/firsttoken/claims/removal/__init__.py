@@ -20,8 +20,8 @@ CLAIM = Claim(
         "surely costs anything; else not reproduced. Inconclusive for other models."
     ),
     fixed=(
-        "2026-11-25; reworded after the first records, see the history of verdict.py; that the tasks decide by their "
-        "interval over questions, not by a bare share, was added on 2026-11-27, after the records"
+        "2026-11-25, before the records, after which sentences were reworded, not the rule; that the tasks decide by "
+        "their interval over questions, not by a bare share, was added on 2026-11-27, after the records"
     ),
     shows_not=(
         "That long texts suffer as much: the number is for short ones, and beyond a few hundred tokens the cost is a "

@@ -19,7 +19,7 @@ CLAIM = Claim(
     ),
     fixed="2026-11-25, with the code that measures; the sentences were reworded after the first records, the rule not",
     shows_not=(
-        "How training makes the difference: these two models differ in more than how they treat BOS. The packing "
+        "How training makes the difference: the models differ in more than how they treat BOS. The packing "
         "experiments speak to that."
     ),
     would_change=(

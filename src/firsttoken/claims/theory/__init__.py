@@ -10,7 +10,7 @@ CLAIM = Claim(
     ),
     paper="a proposition and a theorem; no numbers",
     headline="bound_over_jacobian",
-    headline_name="log10 of bound / measured Jacobian",
+    headline_name="powers of ten between the bound and the measured sensitivity",
     format=".1f",
     unit="texts",
     rule=(
