@@ -97,7 +97,7 @@ def test_command_lines(
     """Nothing is run: names and numbers are refused before, or what would run is asked for."""
     monkeypatch.setattr(chapters, "run_chapters", lambda *_: [])
     monkeypatch.setattr(chapters, "report", lambda *_, **__: Path("there"))
-    monkeypatch.setattr("firsttoken.claims.verify.verify", lambda names: [])
+    monkeypatch.setattr("firsttoken.claims.verify.verify", lambda names, **_: [])
     monkeypatch.setattr("firsttoken.pretraining.queue.run", lambda *_: [])
     try:
         code = cli.main([*([command] if command else []), *arguments])
