@@ -166,7 +166,7 @@ def main() -> None:
             "benchmark_press",
             model=lm,
             parameters=records.recorded(comparison),
-            texts=texts.texts_hash([texts.long_text()]),
+            texts_hash=texts.texts_hash([texts.long_text()]),
             measure=lambda: measure(args.python, lm, comparison),
             fresh=True,
         )

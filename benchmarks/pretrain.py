@@ -142,7 +142,7 @@ def main() -> None:
         "benchmark_pretrain",
         model=training,
         parameters={"rounds": args.rounds, "steps": args.steps},
-        texts=open_corpus(training.settings().corpus).hash,
+        texts_hash=open_corpus(training.settings().corpus).hash,
         measure=lambda: measure(args.budget, args.rounds, args.steps),
         fresh=True,
     )

@@ -63,8 +63,8 @@ def peak_gigabytes(name: str, length: int, way: str) -> dict[str, float]:
     """Peak memory of one pass over that of the loaded model, and its seconds, in a process of its own."""
     command = [sys.executable, __file__, "--child", name, str(length), way]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def child(name: str, length: int, way: str) -> None:
@@ -120,7 +120,7 @@ def main() -> None:
         "benchmark_probe",
         model=lm,
         parameters={"repeats": args.repeats},
-        texts=texts.texts_hash([texts.long_text()]),
+        texts_hash=texts.texts_hash([texts.long_text()]),
         measure=measure(lm, args.repeats),
         fresh=True,
     )

@@ -292,7 +292,7 @@ def main() -> None:
             "benchmark_streaming",
             model=replace(lm, name=f"synthetic-llama-{args.size:g}gb"),
             parameters={"size": args.size, "texts": args.texts, "length": args.length, "repeats": args.repeats},
-            texts="random tokens",
+            texts_hash="random tokens",
             variant="" if args.device == "cpu" else args.device,
             measure=lambda: measure(args),
             fresh=True,

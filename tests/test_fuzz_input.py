@@ -65,11 +65,11 @@ def chapter_names() -> list[str]:
 
 
 @quick
-@given(data=st.data())
-def test_parameters_of_chapters(chapter_names: list[str], data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(chapter_names))
+@given(draws=st.data())
+def test_parameters_of_chapters(chapter_names: list[str], draws: st.DataObject) -> None:
+    name = draws.draw(st.sampled_from(chapter_names))
     keys = st.sampled_from([*chapters.parameters(name), "texts", "length", "passage"]) | words
-    asked = data.draw(st.dictionaries(keys, words, max_size=3))
+    asked = draws.draw(st.dictionaries(keys, words, max_size=3))
     chosen = answer(lambda: chapters.choose(asked, [name]))
     if chosen is None:
         return
@@ -97,7 +97,7 @@ def test_command_lines(
     """Nothing is run: names and numbers are refused before, or what would run is asked for."""
     monkeypatch.setattr(chapters, "run_chapters", lambda *_: [])
     monkeypatch.setattr(chapters, "report", lambda *_, **__: Path("there"))
-    monkeypatch.setattr("firsttoken.claims.verify.verify", lambda names: [])
+    monkeypatch.setattr("firsttoken.claims.verify.verify", lambda names, **_: [])
     monkeypatch.setattr("firsttoken.pretraining.queue.run", lambda *_: [])
     try:
         code = cli.main([*([command] if command else []), *arguments])
@@ -118,15 +118,15 @@ GOOD = Record(
 
 
 @quick
-@given(data=st.data())
-def test_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject) -> None:
+@given(draws=st.data())
+def test_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draws: st.DataObject) -> None:
     """One field is anything at all, and schemas are mixed up."""
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
     path = records.write(GOOD)
     content = json.loads(path.read_text())
-    field = data.draw(st.sampled_from([*content, "more"]))
-    content[field] = data.draw(anything)
-    content["schema"] = data.draw(st.sampled_from([content["schema"], 1, 2, 3]))
+    field = draws.draw(st.sampled_from([*content, "more"]))
+    content[field] = draws.draw(anything)
+    content["schema"] = draws.draw(st.sampled_from([content["schema"], 1, 2, 3]))
     path.write_text(json.dumps(content))
     record = answer(lambda: records.read(path))
     if record is None:

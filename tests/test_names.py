@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,24 @@ def bound(tree: ast.AST) -> Iterator[tuple[str, int]]:
                 yield name, node.lineno
 
 
+# Names that say nothing of what they hold.
+EMPTY = {"found", "result", "data"}
+# Where `texts` are texts: strings, or a tensor of their tokens. Elsewhere it is the package `firsttoken.texts`.
+TEXTS = (
+    "src/firsttoken/texts/",
+    "src/firsttoken/pretraining/backcopy.py",
+    "src/firsttoken/pretraining/budgets.py",  # how many, under a name that records have
+    "src/firsttoken/pretraining/checkpoint_probe.py",
+    "src/firsttoken/pretraining/corpora.py",
+    "src/firsttoken/pretraining/design_outcomes.py",
+    "src/firsttoken/pretraining/train.py",
+    "src/firsttoken/plots.py",  # strings in the cells of a table
+    "tests/pretraining/",
+)
+# The docutils node `result`, whose name is that of the role in the pages.
+NODE = "book/_ext/result_role.py"
+
+
 def wrong(names: set[str]) -> list[str]:
     """What is wrong with parameters that are declared together."""
     both = ["both length and text_tokens"] if {"length", "text_tokens"} <= names else []
@@ -61,15 +80,29 @@ def test_every_way_to_bind_a_name_is_seen(code: str, line: int) -> None:
     assert ("found", line) in bound(ast.parse(code))
 
 
-def test_no_variable_is_called_found() -> None:
-    assert {path.relative_to(ROOT).parts[0] for path in FILES} == {"src", "benchmarks", "book", "tests"}
-    places = [
-        f"{path.relative_to(ROOT)}:{line}"
+@cache
+def _all_bound() -> list[tuple[str, str, int]]:
+    return [
+        (path.relative_to(ROOT).as_posix(), name, line)
         for path in FILES
         for name, line in bound(ast.parse(path.read_text(encoding="utf-8")))
-        if name == "found"
     ]
-    assert places == []
+
+
+def places(name: str) -> list[str]:
+    """Where a name is bound, as file:line."""
+    return [f"{path}:{line}" for path, one, line in _all_bound() if one == name]
+
+
+@pytest.mark.parametrize("name", sorted(EMPTY))
+def test_no_variable_has_an_empty_name(name: str) -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in FILES} == {"src", "benchmarks", "book", "tests"}
+    assert [place for place in places(name) if not place.startswith(NODE)] == []
+
+
+def test_texts_are_texts() -> None:
+    assert [place for place in places("texts") if not place.startswith(TEXTS)] == []
+    assert all(any(place.startswith(home) for place in places("texts")) for home in TEXTS)
 
 
 def test_names_of_declared_parameters() -> None:

@@ -49,12 +49,12 @@ def test_numbers_out_of_range_are_named() -> None:
 def test_a_ratio_of_ratios_is_that_of_the_sums() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b, c, d = (torch.rand(40, generator=generator) + 0.5 for _ in range(4))
-    texts = torch.arange(40) // 4
-    estimate = statistics.ratio_of_ratios((a, b), (c, d), texts)
+    text_of_edit = torch.arange(40) // 4
+    estimate = statistics.ratio_of_ratios((a, b), (c, d), text_of_edit)
     assert estimate.value == pytest.approx(float((a.sum() / b.sum()) / (c.sum() / d.sum())), rel=1e-6)
     assert estimate.n == 10
     assert estimate.low < estimate.value < estimate.high
-    same = statistics.ratio_of_ratios((a, b), (a, b), texts)
+    same = statistics.ratio_of_ratios((a, b), (a, b), text_of_edit)
     assert (same.low, same.high) == pytest.approx((1.0, 1.0))
 
 

@@ -185,7 +185,7 @@ def command_verify(args: argparse.Namespace) -> None:
     from firsttoken.claims import verify
 
     failed = []
-    for record, lines in verify.verify(claims.present_names(args.claim)):
+    for record, lines in verify.verify(claims.present_names(args.claim), variants=not args.no_variants):
         name = f"{record.claim}/{record.filename}"
         print(f"{name}: {'differs' if lines else 'holds'}", flush=True)
         for line in lines[:10]:
@@ -296,6 +296,7 @@ def parser() -> argparse.ArgumentParser:
     fetched.add_argument("name", nargs="*", metavar="NAME", help="only these; see `firsttoken models`")
     verify = add("verify", command_verify, in_checkout=True)
     verify.add_argument("claim", nargs="*", metavar="CLAIM", help="only these; all if none")
+    verify.add_argument("--no-variants", action="store_true", help="only the main record of each claim: much sooner")
     return top
 
 

@@ -165,12 +165,12 @@ def figure(
             numbers = as_csv(fig)
         finally:
             plt.close(fig)
-    data = ""
+    script = ""
     if cells:
-        data = embedded([vars(of) for of in cells], ensure_ascii=False, default=list)
+        script = embedded([vars(of) for of in cells], ensure_ascii=False, default=list)
     text = " ".join((caption or alt).split())
     html = (
-        f'<figure class="drawn themed"><div class="figure-scroll" tabindex="0">{inline(svg, alt)}</div>{data}'
+        f'<figure class="drawn themed"><div class="figure-scroll" tabindex="0">{inline(svg, alt)}</div>{script}'
         f"<figcaption>{escape(text if text.endswith('.') else text + '.')}</figcaption>"
         f'<template class="figure-data">{escape(numbers)}</template></figure>'
     )
@@ -210,10 +210,10 @@ def interactive(fig: go.Figure, alt: str, height: int = 420) -> Display:
     return Display(html, f"[interactive figure] {alt}", {"application/vnd.plotly.v1+json": spec})
 
 
-def embedded(data: Any, **options: Any) -> str:
+def embedded(content: Any, **options: Any) -> str:
     """Data as a JSON element of a page, for a script to read; `options` are those of `json.dumps`."""
     # "</" would end the element early.
-    text = json.dumps(data, separators=(",", ":"), **options).replace("</", "<\\/")
+    text = json.dumps(content, separators=(",", ":"), **options).replace("</", "<\\/")
     return f'<script type="application/json">{text}</script>'
 
 

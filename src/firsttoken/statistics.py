@@ -107,39 +107,39 @@ def rounded(values: Tensor) -> list[float]:
     return [float(f"{value:.4g}") for value in values.tolist()]
 
 
-def by_text(samples: Tensor, texts: Tensor) -> Tensor:
+def by_text(samples: Tensor, text_of_edit: Tensor) -> Tensor:
     """Sums of samples over the edits of each text, (text, ...): what is resampled, since the edits of one text are
     not independent. Texts without an edit are left out."""
-    _, number = texts.unique(return_inverse=True)
+    _, number = text_of_edit.unique(return_inverse=True)
     sums = torch.zeros(int(number.max()) + 1, *samples.shape[1:], dtype=torch.float64)
     return sums.index_add(0, number, samples.double())
 
 
-def ratio_estimates(above: Tensor, below: Tensor, texts: Tensor, seed: int = 0) -> list[Estimate]:
+def ratio_estimates(above: Tensor, below: Tensor, text_of_edit: Tensor, seed: int = 0) -> list[Estimate]:
     """mean(above) / mean(below) over edits for each column, with bootstrap intervals over texts.
 
     Args:
         above, below: (edit, column).
-        texts: (edit,), the text of each edit.
+        text_of_edit: (edit,), the text of each edit.
 
     Raises:
         FirstTokenError: the edits are of one text, from which no interval can be had.
     """
-    pairs = by_text(torch.stack([above.double(), below.double()]).movedim(0, -1), texts)  # (text, column, 2)
+    pairs = by_text(torch.stack([above.double(), below.double()]).movedim(0, -1), text_of_edit)  # (text, column, 2)
     if len(pairs) < 2:
         raise FirstTokenError("An interval needs edits of at least two texts; raise `edits` or give more texts.")
     return _ratios_of_sums(pairs, seed)
 
 
 def ratio_of_ratios(
-    above: tuple[Tensor, Tensor], below: tuple[Tensor, Tensor], texts: Tensor, seed: int = 0
+    above: tuple[Tensor, Tensor], below: tuple[Tensor, Tensor], text_of_edit: Tensor, seed: int = 0
 ) -> Estimate:
     """(sum of above[0] / sum of above[1]) / (sum of below[0] / sum of below[1]) over edits, with an interval over
     texts: for example spread over own change in one arm, relative to the other arm.
 
     Args:
         above, below: (edit,) each.
-        texts: (edit,), the text of each edit.
+        text_of_edit: (edit,), the text of each edit.
 
     Raises:
         FirstTokenError: the edits are of one text, from which no interval can be had.
@@ -149,9 +149,9 @@ def ratio_of_ratios(
         a, b, c, d = sums.sum(0)
         return a / b * d / c
 
-    return bootstrap(by_text(torch.stack([*above, *below], dim=1), texts), ratio, seed=seed)
+    return bootstrap(by_text(torch.stack([*above, *below], dim=1), text_of_edit), ratio, seed=seed)
 
 
-def mean_estimates(samples: Tensor, texts: Tensor, seed: int = 0) -> list[Estimate]:
+def mean_estimates(samples: Tensor, text_of_edit: Tensor, seed: int = 0) -> list[Estimate]:
     """Mean over edits of each column, (edit, column), with bootstrap intervals over texts."""
-    return ratio_estimates(samples, torch.ones_like(samples), texts, seed)
+    return ratio_estimates(samples, torch.ones_like(samples), text_of_edit, seed)

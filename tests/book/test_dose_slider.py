@@ -23,12 +23,12 @@ ALIVE = ".dose-slider.alive"
 def measured(html: Path) -> list[Record]:
     """The records of the models that the page shows."""
     page = BeautifulSoup((html / CHAPTER).read_text(encoding="utf-8"), "html.parser")
-    data = json.loads(page.select_one(".dose-slider script").string or "")  # type: ignore[union-attr]
-    records = [find("dose", model["name"]) for model in data["models"]]
+    told = json.loads(page.select_one(".dose-slider script").string or "")  # type: ignore[union-attr]
+    records = [find("dose", model["name"]) for model in told["models"]]
     return [record for record in records if record is not None]
 
 
-def texts(page: Page) -> dict[str, list[str]]:
+def said(page: Page) -> dict[str, list[str]]:
     """For each model what stands beside its bars."""
     return {
         model.get_attribute("aria-label") or "": model.locator(".dose-text").all_inner_texts()
@@ -52,7 +52,7 @@ def test_keys_move_the_dose_and_every_number_is_the_records(visit: Visit, measur
     for place, dose in enumerate(doses):
         assert (slider.get_attribute("aria-valuetext") or "").startswith(f"{dose['nats']} nats")
         assert page.locator(f"{ALIVE} output").inner_text().startswith(f"{dose['nats']} nats")
-        assert texts(page) == expected(measured, place)
+        assert said(page) == expected(measured, place)
         heard = page.locator(f"{ALIVE} output").text_content() or ""
         assert all(text in heard for of_model in expected(measured, place).values() for text in of_model)
         assert page.locator(".dose-ticks .chosen").inner_text() == dose["nats"]
@@ -71,7 +71,7 @@ def test_a_finger_moves_the_dose_on_a_phone(visit: Visit, html: Path, measured: 
     box = slider.bounding_box()
     assert box
     page.touchscreen.tap(box["x"] + box["width"] - 5, box["y"] + box["height"] / 2)
-    assert texts(page) == expected(measured, len(drawn(measured)["doses"]) - 1)
+    assert said(page) == expected(measured, len(drawn(measured)["doses"]) - 1)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for text in page.locator(".dose-text, .dose-row > span:first-child, .dose-ticks span").all():
         assert text.evaluate("e => parseFloat(getComputedStyle(e).fontSize)") >= 11

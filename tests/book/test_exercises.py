@@ -224,5 +224,5 @@ def test_an_open_solution_can_be_read_by_everyone(visit: Visit, theme: str) -> N
     page.wait_for_timeout(500)
     page.add_script_tag(path=str(AXE))
     options = {"preload": False}
-    result = page.evaluate("(options) => axe.run('#exercises', options)", options)
-    assert not [(fault["id"], node["html"][:160]) for fault in result["violations"] for node in fault["nodes"]]
+    audit = page.evaluate("(options) => axe.run('#exercises', options)", options)
+    assert not [(fault["id"], node["html"][:160]) for fault in audit["violations"] for node in fault["nodes"]]

@@ -331,10 +331,10 @@ def test_accessibility(visit: Visit, pages: list[str], theme: str, rules: list[s
         page.wait_for_timeout(1000)
         page.add_script_tag(path=str(AXE))
         # Preloading resolves the imports of style sheets against the page and asks for files that do not exist.
-        result = page.evaluate("(options) => axe.run(options)", options)
+        audit = page.evaluate("(options) => axe.run(options)", options)
         faults += [
             (path, fault["id"], node["html"][:160], node["failureSummary"][:200])
-            for fault in result["violations"]
+            for fault in audit["violations"]
             for node in fault["nodes"][:2]
         ]
     assert not faults, "\n".join(map(str, faults))

@@ -52,27 +52,27 @@ def values(lm: LanguageModel) -> JSON:
 
 @pytest.mark.parametrize("arm", ["with_bos", "without_bos"])
 def test_edits_are_where_they_may_be_and_protected(lm: LanguageModel, arm: Any) -> None:
-    texts = runs.prepare(lm, ids(), arm, EACH, seed=0)
+    edited = runs.prepare(lm, ids(), arm, EACH, seed=0)
     first = int(arm == "with_bos")
-    assert texts.first == first
-    assert len(texts.edits) == TEXTS * EACH
+    assert edited.first == first
+    assert len(edited.edits) == TEXTS * EACH
     for text in range(TEXTS):
-        keys = [edit.position + first for edit in texts.edits if edit.text == text]
+        keys = [edit.position + first for edit in edited.edits if edit.text == text]
         assert keys == sorted(set(keys))
         assert min(keys) >= 1
         assert max(keys) <= first + LENGTH - 2
-        assert texts.protected[text].nonzero()[:, 0].tolist() == keys
-        assert int(texts.other_keys[text]) not in [0, *keys]
-    assert all(edit.token != ids()[edit.text, edit.position] for edit in texts.edits)
+        assert edited.protected[text].nonzero()[:, 0].tolist() == keys
+        assert int(edited.other_keys[text]) not in [0, *keys]
+    assert all(edit.token != ids()[edit.text, edit.position] for edit in edited.edits)
 
 
 def test_the_outcome_is_that_of_a_loop(lm: LanguageModel) -> None:
     """One text and one edit at a time, with two whole residual streams, under a dose."""
-    texts = runs.prepare(lm, ids(), "without_bos", EACH, seed=0)
+    edited = runs.prepare(lm, ids(), "without_bos", EACH, seed=0)
     change = dose.dosed(-2.0, torch.zeros(TEXTS, dtype=torch.long))
-    moved = runs.move(lm, texts, 4096, change)
+    moved = runs.move(lm, edited, 4096, change)
     sums = torch.zeros(TEXTS, 2)
-    for edit in texts.edits:
+    for edit in edited.edits:
         before, after = ids()[edit.text][None], ids()[edit.text][None].clone()
         after[0, edit.position] = edit.token
         of_one = runs.Batch(0, before, (edit.text,), torch.tensor([]), ())
@@ -89,9 +89,9 @@ def test_the_outcome_is_that_of_a_loop(lm: LanguageModel) -> None:
 
 
 def test_what_is_seen_under_a_dose_is_what_an_own_pass_sees(lm: LanguageModel) -> None:
-    texts = runs.prepare(lm, ids(11), "with_bos", EACH, seed=0)
+    edited = runs.prepare(lm, ids(11), "with_bos", EACH, seed=0)
     change = dose.dosed(2.0, torch.zeros(11, dtype=torch.long))
-    seen = runs.look(lm, texts, change)
+    seen = runs.look(lm, edited, change)
     rows = torch.cat([torch.ones(11, 1, dtype=torch.long), ids(11)], dim=1)
     whole = runs.Batch(0, rows, tuple(range(11)), torch.tensor([]), ())
     with probe(lm.model, hook=change(whole), entropy=True) as p, torch.no_grad():
@@ -128,14 +128,14 @@ def said_by(lm: LanguageModel) -> Tensor:
 
 
 def test_the_controls_cost_what_the_dose_costs_on_the_texts_they_are_set_on(lm: LanguageModel) -> None:
-    texts = runs.prepare(lm, said_by(lm), "with_bos", EACH, seed=0)
-    scale = runs.Scale.of(lm, texts)
+    edited = runs.prepare(lm, said_by(lm), "with_bos", EACH, seed=0)
+    scale = runs.Scale.of(lm, edited)
     target = 0.1
     sigma = dose.matching_strength(
         lambda sigma: scale.rise(lambda protected, masses: dose.noisy(sigma, 0, protected, masses)), target, 1.0
     )
-    with_noise = runs.look(lm, texts, dose.noisy(sigma, 0, texts.protected, scale.masses)).loss
-    plain = runs.look(lm, texts).loss
+    with_noise = runs.look(lm, edited, dose.noisy(sigma, 0, edited.protected, scale.masses)).loss
+    plain = runs.look(lm, edited).loss
     assert float((with_noise - plain).mean()) == pytest.approx(target, rel=0.1)
 
 

@@ -26,10 +26,10 @@ TWO = record("two", (1.0, 0.0, -2.0, -4.0), 2.0)
 
 
 def test_doses_go_from_the_weakest_sink_to_the_strongest_and_start_untouched() -> None:
-    data = drawn([TWO])
-    assert [dose["nats"] for dose in data["doses"]] == ["-4", "-2", "0", "+1"]
-    assert data["doses"][2]["odds"] == "1"
-    assert data["start"] == 2
+    told = drawn([TWO])
+    assert [dose["nats"] for dose in told["doses"]] == ["-4", "-2", "0", "+1"]
+    assert told["doses"][2]["odds"] == "1"
+    assert told["start"] == 2
 
 
 def test_only_doses_that_all_models_have_are_on_the_slider_and_all_are_in_the_table() -> None:
@@ -39,12 +39,12 @@ def test_only_doses_that_all_models_have_are_on_the_slider_and_all_are_in_the_ta
 
 
 def test_bars_of_all_models_have_one_scale_and_stay_within_it() -> None:
-    data = drawn([ONE, TWO])
-    places = [bar for model in data["models"] for bars in model["bars"] for bar in bars]
+    told = drawn([ONE, TWO])
+    places = [bar for model in told["models"] for bars in model["bars"] for bar in bars]
     assert all(0 <= bar["low"] <= bar["at"] <= bar["high"] <= 1 for bar in places)
-    spread = [[bars[1]["at"] for bars in model["bars"]] for model in data["models"]]
+    spread = [[bars[1]["at"] for bars in model["bars"]] for model in told["models"]]
     assert max(spread[0]) < max(spread[1])
-    assert data["models"][0]["untouched"][1] == data["models"][0]["bars"][data["start"]][1]["at"]
+    assert told["models"][0]["untouched"][1] == told["models"][0]["bars"][told["start"]][1]["at"]
 
 
 def test_text_is_the_number_with_its_interval_where_it_has_one() -> None:
@@ -55,7 +55,7 @@ def test_text_is_the_number_with_its_interval_where_it_has_one() -> None:
 
 def test_the_page_has_the_data_and_a_table_for_where_no_script_runs() -> None:
     shown = slider([ONE, TWO])
-    (data,) = re.findall(r'<script type="application/json">(.*?)</script>', shown.html)
-    assert json.loads(data) == drawn([ONE, TWO])
+    (told,) = re.findall(r'<script type="application/json">(.*?)</script>', shown.html)
+    assert json.loads(told) == drawn([ONE, TWO])
     assert "<table" in shown.html.split("<script")[0]
     assert "60.0% [54.0%, 66.0%]" in shown.text

@@ -37,17 +37,17 @@ def record() -> Record:
 
 
 def embedded(html: str) -> Any:
-    (data,) = re.findall(r'<script type="application/json">(.*?)</script>', html)
-    return json.loads(data)
+    (told,) = re.findall(r'<script type="application/json">(.*?)</script>', html)
+    return json.loads(told)
 
 
 def test_a_chapters_map_holds_everything_and_its_still_picture(record: Record) -> None:
     shown = figures.head_map(record)
-    data = embedded(shown.html)
-    (seen,) = data["passages"]
+    told = embedded(shown.html)
+    (seen,) = told["passages"]
     assert seen["tokens"] == record.values["tokens"], "a token that looks like the end of a script does not end it"
     assert seen["maps"] == record.values["maps"]
-    assert data["layers"] == [1, 3]
+    assert told["layers"] == [1, 3]
     assert '<div class="head-map-static"><figure' in shown.html
     assert "compact" not in shown.html
 
@@ -71,15 +71,15 @@ def test_a_compact_map_leaves_the_maps_to_files_of_their_own(record: Record, oth
         for name in ("Tiny", "Other")
     ]
     html = compact(choices, STILL)
-    data = embedded(html)
-    assert [model["model"] for model in data] == ["Tiny", "Other"]
-    assert [[seen["title"] for seen in model["passages"]] for model in data] == [["a story", "code", "French"]] * 2
-    assert [seen["source"] for seen in data[1]["passages"]] == [f"Other-{number}.js" for number in range(3)]
-    assert [("25%" in one["caption"], "40%" in one["caption"]) for one in data[0]["passages"][::2]] == [
+    told = embedded(html)
+    assert [model["model"] for model in told] == ["Tiny", "Other"]
+    assert [[seen["title"] for seen in model["passages"]] for model in told] == [["a story", "code", "French"]] * 2
+    assert [seen["source"] for seen in told[1]["passages"]] == [f"Other-{number}.js" for number in range(3)]
+    assert [("25%" in one["caption"], "40%" in one["caption"]) for one in told[0]["passages"][::2]] == [
         (True, False),
         (False, True),
     ]
-    assert not [seen for model in data for seen in model["passages"] if "maps" in seen]
+    assert not [seen for model in told for seen in model["passages"] if "maps" in seen]
     assert html.count(STILL.html) == 1
     maps = maps_script(record.values).removeprefix("document.currentScript.maps = ").rstrip(";\n")
     assert json.loads(maps) == record.values["maps"]

@@ -99,19 +99,19 @@ def test_figures_can_be_drawn_for_one_model_and_for_many() -> None:
 def test_pairs_of_a_family_are_compared_passage_by_passage() -> None:
     """Against differences by hand; models of another family, or on other texts, make no pair."""
 
-    def sized(name: str, size: int, shift: float, texts: str = "t") -> Record:
+    def sized(name: str, size: int, shift: float, texts_hash: str = "t") -> Record:
         mass = [0.3 + 0.01 * n + shift * (2 if n == 1 else 1) for n in range(4)]
         values = {
             "parameters": size,
             "domains": ["fiction", "code", "news", "code"],
             "by_passage": {measure: mass for measure in pairs.MEASURES},
         }
-        return Record("scale", name, {}, values, {"texts_hash": texts, "model": {"name": name}})
+        return Record("scale", name, {}, values, {"texts_hash": texts_hash, "model": {"name": name}})
 
     records = [sized("org/a-1b", 10, 0.1), sized("org/a-100m", 1, 0.0), sized("org/b-2b", 20, 0.5)]
     made = pairs.differences(records)
     assert {(pair.larger.model, pair.smaller.model) for pair in made} == {("org/a-1b", "org/a-100m")}
-    by_text = {pair.texts: pair.difference for pair in made if pair.measure == "mass_first"}
+    by_text = {pair.kind: pair.difference for pair in made if pair.measure == "mass_first"}
     assert by_text["prose"].value == pytest.approx(0.1, abs=1e-6)
     assert by_text["code"].value == pytest.approx(0.15, abs=1e-6)
     assert (by_text["code"].low, by_text["code"].high) == pytest.approx((0.1, 0.2), abs=1e-6)

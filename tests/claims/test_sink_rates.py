@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from firsttoken import models, records, texts
+from firsttoken import cli, models, records, texts
 from firsttoken.claims import verify
 from firsttoken.claims.phenomenon import measure as phenomenon
 from firsttoken.claims.sink_rates import figures, verdict
@@ -17,6 +17,7 @@ from firsttoken.measures import attention_maps, first_token_attention, first_tok
 from firsttoken.models import LanguageModel
 from firsttoken.models.bundled import BUNDLED
 from firsttoken.probe import probe
+from firsttoken.records import filename
 from firsttoken.records import store as record_store
 
 LENGTH = 64
@@ -175,6 +176,20 @@ def test_bad_parameters() -> None:
         sink_rates.MEASUREMENT.record(lm, first_token_summary.Parameters(passages=100000))
     with pytest.raises(FirstTokenError, match="fewer than the 9000"):
         sink_rates.MEASUREMENT.record(lm, first_token_summary.Parameters(passages=3, length=9000))
+
+
+@pytest.mark.parametrize(("options", "names"), [([], {"", "passages"}), (["--no-variants"], {""})])
+def test_verify_can_leave_the_variants_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, options: list[str], names: set[str]
+) -> None:
+    """Reference: the committed files, by their names."""
+    monkeypatch.setattr(verify.models, "load", lambda *_, **__: None)
+    # Every record repeats itself.
+    monkeypatch.setattr(verify.Measurement, "again", lambda self, lm, record, store: record)
+    assert cli.main(["verify", "phenomenon", *options]) == 0
+    said = sorted(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    files = [filename(model, name) for model in BUNDLED for name in names]
+    assert said == [[f"phenomenon/{file}", "holds"] for file in sorted(files)]
 
 
 def test_verify_finds_a_changed_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -46,17 +46,17 @@ def saved(folder: Path, model_type: str, **extra: object) -> tuple[models.Langua
 @pytest.mark.parametrize("execution", ["resident", "streamed"])
 def test_a_hybrid_says_which_layers_its_rows_are(tmp_path: Path, execution: str) -> None:
     lm, _ = saved(tmp_path / execution, "lfm2", **HYBRID)
-    result = check.checked(lm, execution)
-    assert result.layers == (1, 3)
-    assert result.subject == ("copy" if execution == "streamed" else "model and copy")
-    assert result.causal
-    assert result.attention is not None
-    assert result.attention < 1e-4
-    assert json.loads(json.dumps(result.to_json()))["layers"] == [1, 3]
-    assert check.checked(lm, execution) is result  # kept
+    checks = check.checked(lm, execution)
+    assert checks.layers == (1, 3)
+    assert checks.subject == ("copy" if execution == "streamed" else "model and copy")
+    assert checks.causal
+    assert checks.attention is not None
+    assert checks.attention < 1e-4
+    assert json.loads(json.dumps(checks.to_json()))["layers"] == [1, 3]
+    assert check.checked(lm, execution) is checks  # kept
     with torch.no_grad(), probe(lm.model) as p:
         lm.model(torch.arange(5, 13)[None])
-    assert tuple(p.layers) == result.layers
+    assert tuple(p.layers) == checks.layers
     assert attention(p, 1) is None
     assert attention(p, 2) is not None
     assert check.layer_numbers(lm, 2, execution) == [1, 3]
@@ -137,9 +137,9 @@ def test_bundled_models_pass_quickly(name: str) -> None:
     lm = models.load(name)
     _ = lm.model
     start = time.process_time()
-    result = check.checked(lm)
+    checks = check.checked(lm)
     # Two seconds, with room for a busy machine.
     assert time.process_time() - start < 4
-    assert result.subject == "model and copy"
-    assert result.layers == tuple(range(lm.config.num_hidden_layers))
-    assert max(result.logits or 0, result.interventions or 0, result.attention or 1) < 1e-4
+    assert checks.subject == "model and copy"
+    assert checks.layers == tuple(range(lm.config.num_hidden_layers))
+    assert max(checks.logits or 0, checks.interventions or 0, checks.attention or 1) < 1e-4

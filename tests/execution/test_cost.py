@@ -73,7 +73,7 @@ def test_405b_on_a_node_of_large_gpus() -> None:
 
 def test_arithmetic_is_the_limit_where_there_is_much_of_it() -> None:
     machine = Machine("slow", ram=64e9, gpus=1, gpu_memory=24e9, disk_rate=3e9, compute_rate=1e12)
-    few, many = (by_way(BIG, machine, Load(texts))["streamed"].seconds for texts in (1, 1700))
+    few, many = (by_way(BIG, machine, Load(passages))["streamed"].seconds for passages in (1, 1700))
     assert many > 100 * few
 
 

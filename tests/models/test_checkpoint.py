@@ -46,8 +46,8 @@ def test_a_missing_shard(folder: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0.99, 0.2, 0.0])
 def test_a_truncated_shard(folder: Path, kept: float) -> None:
-    data = second(folder).read_bytes()
-    second(folder).write_bytes(data[: int(kept * len(data))])
+    content = second(folder).read_bytes()
+    second(folder).write_bytes(content[: int(kept * len(content))])
     with pytest.raises(FirstTokenError, match="is truncated"):
         open_checkpoint(folder)
 

@@ -21,9 +21,9 @@ def test_everything_that_a_number_depends_on_counts(tmp_path: Path) -> None:
     seen = [models.load(str(tmp_path)).fingerprint]
     assert models.load(str(tmp_path)).fingerprint == seen[0]
     shard = tmp_path / "model.safetensors"
-    data = bytearray(shard.read_bytes())
-    data[len(data) // 2] ^= 1  # one bit in the middle of the numbers
-    shard.write_bytes(data)
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1  # one bit in the middle of the numbers
+    shard.write_bytes(content)
     seen.append(models.load(str(tmp_path)).fingerprint)
     for name in ("tokenizer_config.json", "tokenizer.json", "merges.txt", "code.py", "spiece.model"):
         (tmp_path / name).write_text("{}")
@@ -41,13 +41,13 @@ def test_bytes_are_hashed_once_while_a_file_stays_as_it_is(tmp_path: Path, monke
     real = hashlib.file_digest
     monkeypatch.setattr(fingerprints.hashlib, "file_digest", lambda *a: read.append(a) or real(*a))
 
-    def digest(data: bytes, age: float) -> str:
-        if not file.exists() or file.read_bytes() != data:
-            file.write_bytes(data)
+    def digest(content: bytes, age: float) -> str:
+        if not file.exists() or file.read_bytes() != content:
+            file.write_bytes(content)
             then = os.stat(file).st_mtime - age
             os.utime(file, (then, then))
         answer = file_sha256(file)
-        assert answer == hashlib.sha256(data).hexdigest()
+        assert answer == hashlib.sha256(content).hexdigest()
         return answer
 
     for _ in range(3):

@@ -65,11 +65,12 @@ def consistent(folder: Path) -> None:
 
 @quick
 @given(
-    header=st.dictionaries(st.text(max_size=6), tensor | anything, max_size=4) | anything, data=st.binary(max_size=64)
+    header=st.dictionaries(st.text(max_size=6), tensor | anything, max_size=4) | anything,
+    content=st.binary(max_size=64),
 )
-def test_headers_of_safetensors(tmp_path: Path, header: Any, data: bytes) -> None:
+def test_headers_of_safetensors(tmp_path: Path, header: Any, content: bytes) -> None:
     raw = json.dumps(header).encode()
-    (tmp_path / "model.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + data)
+    (tmp_path / "model.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + content)
     consistent(tmp_path)
 
 
@@ -85,13 +86,13 @@ edits = st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=9)), 
 kept = st.just(1.0) | st.floats(0, 1)
 
 
-def damaged(data: bytes, header: int, where: list[tuple[float, bytes]], keep: float) -> bytes:
+def damaged(content: bytes, header: int, where: list[tuple[float, bytes]], keep: float) -> bytes:
     """Some bytes of the first `header` overwritten, and the end cut off."""
-    result = bytearray(data)
+    changed = bytearray(content)
     for place, new in where:
         start = int(place * header)
-        result[start : start + len(new)] = new
-    return bytes(result[: math.ceil(keep * len(result))])
+        changed[start : start + len(new)] = new
+    return bytes(changed[: math.ceil(keep * len(changed))])
 
 
 @quick
@@ -116,11 +117,11 @@ def test_damaged_gguf(tmp_path: Path, whole: Any, where: Any, keep: float) -> No
 
 
 @settings(quick, max_examples=80)
-@given(data=st.data())
-def test_configurations(tmp_path: Path, whole: Any, data: st.DataObject) -> None:
+@given(draws=st.data())
+def test_configurations(tmp_path: Path, whole: Any, draws: st.DataObject) -> None:
     told = dict(whole[2])
-    for key in data.draw(st.lists(st.sampled_from(sorted(told)), min_size=1, max_size=2, unique=True)):
-        told[key] = data.draw(anything)
+    for key in draws.draw(st.lists(st.sampled_from(sorted(told)), min_size=1, max_size=2, unique=True)):
+        told[key] = draws.draw(anything)
     (tmp_path / "config.json").write_text(json.dumps(told))
     (tmp_path / "model.safetensors").write_bytes(whole[0])
 

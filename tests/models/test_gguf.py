@@ -223,7 +223,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         "damaged": whole[:200],
         "not a GGUF file": b"",
     }
-    for said, data in kinds.items():
-        bad.write_bytes(data)
+    for said, content in kinds.items():
+        bad.write_bytes(content)
         with pytest.raises(FirstTokenError, match=said):
             models.load(str(bad))

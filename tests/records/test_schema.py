@@ -13,7 +13,7 @@ from firsttoken import claims, files, records
 from firsttoken.claims import verify
 from firsttoken.claims.sink_position import measure as sink_position
 from firsttoken.records import Record, numbers, schema, store
-from firsttoken.records.store import texts_hash
+from firsttoken.records.store import hash_of_texts
 
 RATE = {"value": 0.97, "low": 0.9, "high": 1.0, "n": 16}
 
@@ -27,11 +27,11 @@ class Model:
         return {"name": "tiny", "fingerprint": "f1", "dtype": "float32", "quantisation": "", "device": "cpu"}
 
 
-def old_record(claim: str, variant: str, parameters: Mapping[str, Any], texts: str = "abc") -> dict[str, Any]:
+def old_record(claim: str, variant: str, parameters: Mapping[str, Any], texts_hash: str = "abc") -> dict[str, Any]:
     """A record's file as it was written until November 2026."""
     return {
         "claim": claim, "model": "tiny", "parameters": dict(parameters), "schema": 1, "variant": variant, "version": 1,
-        "provenance": {"model": Model().provenance(), "texts": texts, "time": "2026-11-25T11:50:18Z"},
+        "provenance": {"model": Model().provenance(), "texts": texts_hash, "time": "2026-11-25T11:50:18Z"},
         "values": {"first_token_kept": RATE, "texts": 16}, "verdict": {"status": "partly", "sentence": "So so."},
     }  # fmt: skip
 
@@ -164,7 +164,7 @@ def put(folder: Path, content: dict[str, Any]) -> Path:
 
 def test_a_local_record_of_a_renamed_claim_is_found_shown_and_reused(local: Path) -> None:
     parameters = sink_position.Parameters()
-    old = old_record("where", "", CASES["where", ""][0], texts_hash(sink_position.passages(parameters)))
+    old = old_record("where", "", CASES["where", ""][0], hash_of_texts(sink_position.passages(parameters)))
     put(local, {**old, "version": sink_position.MEASUREMENT.version})
     record = records.find("sink_position", "tiny")
     assert record is not None
@@ -182,7 +182,7 @@ def test_a_local_record_of_long_texts_is_found_shown_and_reused(local: Path) -> 
     given = records.recorded(parameters)
     before = {"length": given["longest"], "passages": given["windows"], "needle_length": 512, "texts": "long text"}
     before |= {name: given[name] for name in ("bos", "epsilon", "seed")}
-    old = old_record("removal", "long", before, texts_hash(measurement.passages(parameters)))
+    old = old_record("removal", "long", before, hash_of_texts(measurement.passages(parameters)))
     path = put(local, {**old, "version": measurement.version})
     record = records.find("removal", "tiny", "long")
     assert record is not None

@@ -50,7 +50,12 @@ def measure(value: float = 0.25, calls: list | None = None, model: Model | None 
             calls.append(1)
         return {"rate": value}
 
-    asked: dict[str, Any] = {"parameters": {"n": 1, "shape": (2, 3)}, "texts": "t1", "measure": counted, **options}
+    asked: dict[str, Any] = {
+        "parameters": {"n": 1, "shape": (2, 3)},
+        "texts_hash": "t1",
+        "measure": counted,
+        **options,
+    }
     return records.reuse_or_measure("claim", model=model or Model(), **asked)
 
 
@@ -75,12 +80,12 @@ def test_a_number_that_is_not_finite_is_refused(bad: float) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda data: "{", "cannot be read"),
-        (lambda data: "[]", "schema None"),
-        (lambda data: json.dumps({**data, "schema": 0}), "schema 0"),
-        (lambda data: json.dumps({k: v for k, v in data.items() if k != "values"}), "values"),
-        (lambda data: json.dumps({**data, "extra": 1}), "extra"),
-        (lambda data: json.dumps({**data, "version": "1"}), "version"),
+        (lambda stored: "{", "cannot be read"),
+        (lambda stored: "[]", "schema None"),
+        (lambda stored: json.dumps({**stored, "schema": 0}), "schema 0"),
+        (lambda stored: json.dumps({k: v for k, v in stored.items() if k != "values"}), "values"),
+        (lambda stored: json.dumps({**stored, "extra": 1}), "extra"),
+        (lambda stored: json.dumps({**stored, "version": "1"}), "version"),
     ],
     ids=["half", "no object", "old schema", "missing field", "unknown field", "wrong type"],
 )
@@ -106,7 +111,7 @@ def test_the_same_question_is_not_measured_twice() -> None:
     "other",
     [
         {"parameters": {"n": 2}},
-        {"texts": "t2"},
+        {"texts_hash": "t2"},
         {"version": 2},
         {"fresh": True},
         {"model": Model(fingerprint="f2")},

@@ -41,14 +41,14 @@ def merge_sheets(html: Path, pages: Sequence[Path]) -> None:
         html: the folder of the book.
         pages: those that are read; a page that has been treated stays as it is.
     """
-    texts = {page: page.read_text(encoding="utf-8") for page in pages}
+    contents = {page: page.read_text(encoding="utf-8") for page in pages}
     scripts = [path.read_text(encoding="utf-8") for path in html.glob("_static/**/*.js")]
-    scripts += [script for text in texts.values() for script in _INLINE.findall(text)]
-    arriving = frozenset(name for text in texts.values() for name in names(text))
+    scripts += [script for text in contents.values() for script in _INLINE.findall(text)]
+    arriving = frozenset(name for text in contents.values() for name in names(text))
     added = frozenset(re.findall(r"[\w-]+", "\n".join(scripts)))
-    others = [*texts.values(), *scripts]
+    others = [*contents.values(), *scripts]
     merged: dict[tuple[str, ...], tuple[str, str]] = {}
-    for page, text in texts.items():
+    for page, text in contents.items():
         asked = sheets(text)
         if not asked or asked[0].startswith(f"{FOLDER}/first-"):
             continue

@@ -24,13 +24,13 @@ def slim(html: Path) -> None:
     """Rewrite the pages, the style sheets and the icons of the built book in the folder `html`."""
     pages = [path for path in html.rglob("*.html") if "_static" not in path.parts]
     scripts = [path for path in html.glob("_static/**/*.js") if path.name != Path(_ICON_SCRIPT).name]
-    texts = {path: path.read_text(encoding="utf-8") for path in (*pages, *scripts)}
+    contents = {path: path.read_text(encoding="utf-8") for path in (*pages, *scripts)}
     if (catalogue := html / _ICON_SCRIPT).exists():
-        styles = icon_styles(icons_used("\n".join(texts.values())), catalogue.read_text(encoding="utf-8"))
+        styles = icon_styles(icons_used("\n".join(contents.values())), catalogue.read_text(encoding="utf-8"))
         (html / first_paint.ICONS).write_text(styles, encoding="utf-8")
     options = (html / _OPTIONS).read_text(encoding="utf-8") if pages else ""
     for page in pages:
-        light = light_page(texts[page], page.relative_to(html).as_posix())
+        light = light_page(contents[page], page.relative_to(html).as_posix())
         page.write_text(first_paint.light_head(light, options), encoding="utf-8")
     first_paint.merge_sheets(html, pages)
     for dropped in (

@@ -63,13 +63,13 @@ def checked(lm: LanguageModel, execution: str = "auto") -> Checked:
     Raises:
         FirstTokenError: the probe does not measure what the model computes, or tokens read later ones.
     """
-    result = check(lm, execution)
-    if result.causal is False:
+    checks = check(lm, execution)
+    if checks.causal is False:
         raise FirstTokenError(
             f"{lm.name} lets tokens read later ones (an encoder, or a bidirectional text model), so it predicts "
             "nothing and has no sink in the sense of this book; choose a causal language model."
         )
-    return result
+    return checks
 
 
 def check(lm: LanguageModel, execution: str = "auto") -> Checked:
@@ -94,8 +94,8 @@ def layer_numbers(lm: LanguageModel, rows: int, execution: str = "auto") -> list
 
 def answers_for_prefixes(lm: LanguageModel, length: int, execution: str = "auto") -> bool:
     """Whether the first rows of a text of `length` tokens are the rows of the same text cut short."""
-    result = check(lm, execution)
-    return result.causal is not False and (result.same_rotation is None or length <= result.same_rotation)
+    checks = check(lm, execution)
+    return checks.causal is not False and (checks.same_rotation is None or length <= checks.same_rotation)
 
 
 def _check(lm: LanguageModel, resident: bool) -> Checked:

@@ -1,7 +1,7 @@
 """What a measurement will cost before it starts: bytes read, peak memory and time, for each way of running a model.
 
 >>> shape = shape_of(AutoConfig.from_pretrained("meta-llama/Llama-3.1-405B"), "bfloat16")
->>> plans(shape, Machine("one GPU", ram=64e9, gpus=1, gpu_memory=24e9, disk_rate=3e9), Load(texts=170, length=64))
+>>> plans(shape, Machine("one GPU", ram=64e9, gpus=1, gpu_memory=24e9, disk_rate=3e9), Load(passages=170, length=64))
 
 The model of cost is deliberately small. Reading takes bytes / disk rate; arithmetic takes two operations for each
 weight and token; a streamed pass does both at once and takes the longer of the two, layer by layer.
@@ -25,14 +25,14 @@ from firsttoken.models.machine import Machine
 class Load:
     """What is run."""
 
-    texts: int = 170
+    passages: int = 170
     length: int = 64  # tokens of each text
     batch_tokens: int = 4096
     head: bool = False  # whether logits are computed; attention statistics need none
 
     @property
     def tokens(self) -> int:
-        return self.texts * self.length
+        return self.passages * self.length
 
 
 @dataclass(frozen=True)

@@ -173,10 +173,10 @@ class StreamedModel:
                 parts = []
                 for batch, span in enumerate(spans):
                     given, states = inputs[batch][i], hidden[span].to(self.device)
-                    result = self.layers[i](states, *given.args, **given.kwargs)
-                    result = result[0] if isinstance(result, tuple) else result
-                    hidden[span] = result.to(hidden.device)
-                    if (seen := observe(i, result)) is not None:
+                    after = self.layers[i](states, *given.args, **given.kwargs)
+                    after = after[0] if isinstance(after, tuple) else after
+                    hidden[span] = after.to(hidden.device)
+                    if (seen := observe(i, after)) is not None:
                         parts.append(seen.cpu())
                 if parts:
                     out.observed[i] = torch.cat(parts)

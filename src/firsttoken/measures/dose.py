@@ -137,7 +137,7 @@ def dosed(nats: float, keys: Tensor) -> Change:
     """Raise the score of one key of each text, (text,), in every layer and head."""
 
     def change(batch: Batch) -> Hook:
-        of_row = keys[list(batch.texts)]
+        of_row = keys[list(batch.text_of_row)]
         return lambda module, call: add_to_key(call, nats, of_row)
 
     return change
@@ -154,9 +154,9 @@ def noisy(sigma: float, seed: int, protected: Tensor, masses: Masses) -> Change:
     def change(batch: Batch) -> Hook:
         def hook(module: Any, call: AttentionCall) -> AttentionCall:
             layer, heads, length = module.layer_idx, call.query.shape[1], call.key.shape[2]
-            of_text = {text: noise(seed, text, layer, heads, length) for text in set(batch.texts)}
-            z = torch.stack([of_text[text] for text in batch.texts])
-            return add_noise(call, sigma, z, protected[list(batch.texts)], masses.at(batch, layer))
+            of_text = {text: noise(seed, text, layer, heads, length) for text in set(batch.text_of_row)}
+            z = torch.stack([of_text[text] for text in batch.text_of_row])
+            return add_noise(call, sigma, z, protected[list(batch.text_of_row)], masses.at(batch, layer))
 
         return hook
 
@@ -167,7 +167,7 @@ def sharpened(beta: float, protected: Tensor, masses: Masses) -> Change:
     """`sharpen` in every layer; arguments as for `noisy`."""
 
     def change(batch: Batch) -> Hook:
-        of_row = protected[list(batch.texts)]
+        of_row = protected[list(batch.text_of_row)]
         return lambda module, call: sharpen(call, beta, of_row, masses.at(batch, module.layer_idx))
 
     return change

@@ -21,11 +21,11 @@ from firsttoken.records.store import (
     QUICK,
     Record,
     Verdict,
+    hash_of_texts,
     quick_store,
     recorded,
     reusable,
     reuse_or_measure,
-    texts_hash,
 )
 
 P = TypeVar("P")
@@ -51,8 +51,8 @@ def about(lm: LanguageModel, parameters: P, passages: Sequence[str]) -> JSON:
     named: dict[str, BosPolicy] = {policy: policy for policy in get_args(BosPolicy)}
     bos = named.get(getattr(parameters, "bos", ""), "auto")
     ids = texts.encode(lm, passages[:1], 3, bos)
-    result = checked(lm, getattr(parameters, "execution", "auto"))
-    return {"check": result.to_json(), "first_tokens": texts.first_tokens(lm, ids), BOS_IS_NATIVE: lm.prepends_bos}
+    checks = checked(lm, getattr(parameters, "execution", "auto"))
+    return {"check": checks.to_json(), "first_tokens": texts.first_tokens(lm, ids), BOS_IS_NATIVE: lm.prepends_bos}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class Measurement(Generic[P]):
             store, reference = store or quick_store(), False
         # What a record answers as it was asked needs no fitting, which may have to look at the weights.
         if self.fit is not as_it_is and not fresh:
-            of_texts = texts_hash(self.passages(parameters))
+            of_texts = hash_of_texts(self.passages(parameters))
             asked = (self.claim, lm, recorded(parameters), of_texts, self.version, self.variant)
             if (old := reusable(*asked, reference=reference, store=store)) is not None:
                 return old
@@ -134,7 +134,7 @@ class Measurement(Generic[P]):
             self.claim,
             model=lm,
             parameters=recorded(fitted),
-            texts=texts_hash(passages),
+            texts_hash=hash_of_texts(passages),
             measure=values,
             judge=None if quick else self.judge,
             version=self.version,

@@ -53,7 +53,7 @@ class Batch:
 
     number: int
     rows: Tensor  # (row, token), the prefix of the arm included
-    texts: tuple[int, ...]  # the text of each row
+    text_of_row: tuple[int, ...]  # the text of each row
     bases: Tensor  # (edit,), the row that each edit changes a token of
     edits: tuple[int, ...]  # the number of each edit
 
@@ -117,13 +117,13 @@ def run_edits(
 def _batches(edits: Sequence[Edit], rows: int) -> Iterator[list[int]]:
     """Numbers of edits, so that a batch with the texts they belong to has at most `rows` rows."""
     batch: list[int] = []
-    texts: set[int] = set()
+    needed: set[int] = set()
     for number, edit in enumerate(edits):
-        if batch and len(batch) + len(texts | {edit.text}) + 1 > rows:
+        if batch and len(batch) + len(needed | {edit.text}) + 1 > rows:
             yield batch
-            batch, texts = [], set()
+            batch, needed = [], set()
         batch.append(number)
-        texts.add(edit.text)
+        needed.add(edit.text)
     if batch:
         yield batch
 

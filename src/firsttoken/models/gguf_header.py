@@ -71,8 +71,8 @@ def read_gguf_header(path: Path, part: bool = False) -> GgufHeader:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise FirstTokenError(f"{path} is not a GGUF file or is damaged; download it again.")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                header = _parse(data)
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                header = _parse(content)
     except (_Broken, struct.error, UnicodeDecodeError) as error:
         raise FirstTokenError(f"{path} is damaged ({error}); download it again.") from error
     parts = header.keys.get("split.count", 0)
@@ -94,30 +94,30 @@ def read_gguf_header(path: Path, part: bool = False) -> GgufHeader:
 
 @dataclass
 class _Reader:
-    data: mmap.mmap
+    content: mmap.mmap
     at: int = 4
 
     def number(self, form: str) -> Any:
-        (value,) = struct.unpack_from(form, self.data, self.at)
+        (value,) = struct.unpack_from(form, self.content, self.at)
         self.at += struct.calcsize(form)
         return value
 
     def count(self, smallest: int) -> int:
         """A count of things of which each takes at least `smallest` bytes of what is left of the file."""
         value = int(self.number("<Q"))
-        if value * smallest > len(self.data) - self.at:
+        if value * smallest > len(self.content) - self.at:
             raise _Broken(f"it promises {value} entries at byte {self.at} and ends before")
         return value
 
     def skip(self, length: int) -> None:
-        if length > len(self.data) - self.at:
+        if length > len(self.content) - self.at:
             raise _Broken(f"it ends inside a value at byte {self.at}")
         self.at += length
 
     def string(self) -> str:
         length = self.count(1)
         self.at += length
-        return self.data[self.at - length : self.at].decode("utf-8")
+        return self.content[self.at - length : self.at].decode("utf-8")
 
     def value(self, kind: int) -> Any:
         if kind in _SCALARS:
@@ -140,13 +140,13 @@ class _Reader:
         return length
 
 
-def _parse(data: mmap.mmap) -> GgufHeader:
-    reader = _Reader(data)
+def _parse(content: mmap.mmap) -> GgufHeader:
+    reader = _Reader(content)
     if (version := reader.number("<I")) not in (2, 3):
         raise _Broken(f"version {version}, only 2 and 3 are read")
     tensor_count, key_count = reader.number("<Q"), reader.number("<Q")
     # The smallest key is a length, a type and one byte; the smallest tensor a length and four numbers.
-    if key_count * 13 + tensor_count * 24 > len(data):
+    if key_count * 13 + tensor_count * 24 > len(content):
         raise _Broken(f"it promises {key_count} keys and {tensor_count} tensors and is too short for them")
     keys: dict[str, Any] = {}
     for _ in range(key_count):

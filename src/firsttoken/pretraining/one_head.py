@@ -45,7 +45,7 @@ def stored(
         claim,
         model=OneHead(tuple(settings)),
         parameters=parameters,
-        texts="generated from seeds",
+        texts_hash="generated from seeds",
         measure=measure,
         judge=judge,
         version=version,

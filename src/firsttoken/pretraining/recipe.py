@@ -46,14 +46,14 @@ class Recipe:
         """Tokens of a text at a step, from 0."""
         return next((length for first, length in reversed(self.lengths) if first <= step), otherwise)
 
-    def draw(self, chains: Tensor, random: list[torch.Generator], texts: int, length: int, task: Backcopy) -> Tensor:
+    def draw(self, chains: Tensor, random: list[torch.Generator], count: int, length: int, task: Backcopy) -> Tensor:
         """Texts of each seed, (seed, text, token); `chains` as in `backcopy.texts`."""
-        uniform = _uniform(random, texts, length)
+        uniform = _uniform(random, count, length)
         ids = backcopy.texts(chains, uniform, task)
         if not self.without_bos:
             return ids
         bare = backcopy.texts(chains, uniform, replace(task, bos=False))
-        return torch.where(_uniform(random, texts, 1) < self.without_bos, bare, ids)
+        return torch.where(_uniform(random, count, 1) < self.without_bos, bare, ids)
 
     def inputs(self, ids: Tensor, random: list[torch.Generator], task: Backcopy) -> Tensor:
         """What the model reads in place of the texts (seed, text, token)."""
@@ -67,11 +67,11 @@ class Recipe:
 def replace_tokens(ids: Tensor, share: float, random: list[torch.Generator], task: Backcopy) -> Tensor:
     """Each token but BOS is, with a probability of `share`, replaced by one drawn from all symbols; (seed, text,
     token), with one generator for each seed."""
-    texts, length = ids.shape[1:]
-    chosen = (_uniform(random, texts, length) < share) & (ids != BOS)
-    drawn = 1 + (_uniform(random, texts, length) * task.symbols).long()
+    count, length = ids.shape[1:]
+    chosen = (_uniform(random, count, length) < share) & (ids != BOS)
+    drawn = 1 + (_uniform(random, count, length) * task.symbols).long()
     return torch.where(chosen, drawn, ids)
 
 
-def _uniform(random: list[torch.Generator], texts: int, length: int) -> Tensor:
-    return torch.stack([torch.rand(texts, length, generator=own, dtype=torch.float64) for own in random])
+def _uniform(random: list[torch.Generator], count: int, length: int) -> Tensor:
+    return torch.stack([torch.rand(count, length, generator=own, dtype=torch.float64) for own in random])

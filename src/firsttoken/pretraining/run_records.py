@@ -90,13 +90,13 @@ def record_of(
     if not trained:
         return None
     runs = tuple(trained.values())
-    texts = sorted({run.provenance["texts_hash"] for run in runs})
+    hashes = sorted({run.provenance["texts_hash"] for run in runs})
 
     return records.reuse_or_measure(
         claim,
         model=Group(budget_name, runs),
         parameters={"budget": budget_name, **parameters},
-        texts=" ".join(texts),
+        texts_hash=" ".join(hashes),
         measure=measure,
         judge=judge,
         version=version,

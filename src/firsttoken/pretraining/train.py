@@ -260,7 +260,7 @@ def measure(training: Training, fresh: bool = False, reference: bool | None = No
     question: JSON = {
         "model": training,
         "parameters": training.told(),
-        "texts": corpus.hash,
+        "texts_hash": corpus.hash,
         "version": VERSION,
         "reference": reference,
     }

@@ -20,8 +20,8 @@ def paper() -> JSON:
     path = reference_store() / "paper.json"
     # An installed copy has no store of committed records; `setup.py` puts this one file beside the module.
     source = path if path.exists() else resources.files("firsttoken.records") / "paper.json"
-    data: JSON = json.loads(source.read_text(encoding="utf-8"))
-    return data
+    numbers: JSON = json.loads(source.read_text(encoding="utf-8"))
+    return numbers
 
 
 PAPER_EPSILON = 0.8

@@ -147,12 +147,12 @@ def read(path: Path) -> Record:
     """
     remedy = "delete it and run the chapter again"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise FirstTokenError(f"The record {path} cannot be read ({error}); {remedy}.") from error
-    data = to_present(data) if isinstance(data, dict) else data
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        schema = data.get("schema") if isinstance(data, dict) else None
+    stored = to_present(stored) if isinstance(stored, dict) else stored
+    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
+        schema = stored.get("schema") if isinstance(stored, dict) else None
         raise FirstTokenError(f"The record {path} has schema {schema}, this version reads schema {SCHEMA}; {remedy}.")
     kinds = {
         "claim": str,
@@ -162,17 +162,17 @@ def read(path: Path) -> Record:
         "provenance": dict,
         "version": int,
     }
-    bad = [name for name, kind in kinds.items() if not isinstance(data.get(name), kind)]
-    unknown = sorted(set(data) - set(Record.__dataclass_fields__))
+    bad = [name for name, kind in kinds.items() if not isinstance(stored.get(name), kind)]
+    unknown = sorted(set(stored) - set(Record.__dataclass_fields__))
     if bad or unknown:
         raise FirstTokenError(f"The record {path} has missing or unknown fields {bad + unknown}; {remedy}.")
-    if (told := data.get("verdict")) is not None:
+    if (told := stored.get("verdict")) is not None:
         if not isinstance(told, dict) or set(told) != {"status", "sentence"} or told["status"] not in get_args(Status):
             raise FirstTokenError(f"The record {path} has a verdict that is none ({told!r}); {remedy}.")
-        data["verdict"] = Verdict(**told)
-    if not isinstance(data.get("variant", ""), str):
+        stored["verdict"] = Verdict(**told)
+    if not isinstance(stored.get("variant", ""), str):
         raise FirstTokenError(f"The record {path} has a variant that is no name; {remedy}.")
-    return Record(**data)
+    return Record(**stored)
 
 
 def find(claim: str, model: str, variant: str = "") -> Record | None:
@@ -201,7 +201,7 @@ def all_records(claim: str = "*") -> list[Record]:
     return [read(path) for _, path in sorted(paths.items())]
 
 
-def texts_hash(passages: Sequence[str]) -> str:
+def hash_of_texts(passages: Sequence[str]) -> str:
     """A short hash of texts in order; two records with the same hash were measured on the same texts."""
     digest = hashlib.sha256()
     for text in passages:
@@ -220,7 +220,7 @@ def reusable(
     claim: str,
     model: Any,
     parameters: Mapping[str, Any],
-    texts: str,
+    texts_hash: str,
     version: int = 1,
     variant: str = "",
     reference: bool | None = None,
@@ -229,7 +229,7 @@ def reusable(
     """The record that already answers this question, if any; the arguments are those of `reuse_or_measure`."""
     if reference is None:
         reference = not os.environ.get("FIRSTTOKEN_MEASURE_HERE")
-    asked = (_normal(parameters), texts, version, _identity(_normal(model.provenance())))
+    asked = (_normal(parameters), texts_hash, version, _identity(_normal(model.provenance())))
     own = store or local_store()
     for place in (own, reference_store()) if reference else (own,):
         names = (place / folder / filename(model.slug, variant) for folder in reversed(_folders(claim)))
@@ -251,7 +251,7 @@ def reuse_or_measure(
     *,
     model: Any,
     parameters: Mapping[str, Any],
-    texts: str,
+    texts_hash: str,
     measure: Callable[[], JSON],
     judge: Callable[[Record], Verdict | None] | None = None,
     version: int = 1,
@@ -265,7 +265,7 @@ def reuse_or_measure(
 
     Args:
         model: what was measured; needs `.slug` and `.provenance()` (see `firsttoken.models.LanguageModel`).
-        parameters: everything that the caller chose. A record is reused only if these, `texts` (a hash of the
+        parameters: everything that the caller chose. A record is reused only if these, `texts_hash` (of the
             passages), the model's fingerprint, dtype and `version` are the same.
         measure: computes the values; called only when nothing can be reused.
         judge: turns the record into a verdict, which is stored with it for whoever opens the file; the book judges
@@ -278,7 +278,7 @@ def reuse_or_measure(
     """
     if (
         not fresh
-        and (old := reusable(claim, model, parameters, texts, version, variant, reference, store)) is not None
+        and (old := reusable(claim, model, parameters, texts_hash, version, variant, reference, store)) is not None
     ):
         return old
 
@@ -289,7 +289,7 @@ def reuse_or_measure(
     values = _normal(measure())
     provenance = {
         "model": model.provenance(),
-        "texts_hash": texts,
+        "texts_hash": texts_hash,
         **environment(),
         **state,
         **more,

@@ -43,7 +43,7 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Texts:
+class EditedTexts:
     """Texts of one kind with their edits, and what no control may change in them.
 
     Attributes:
@@ -61,7 +61,7 @@ class Texts:
     other_keys: Tensor
 
 
-def prepare(lm: LanguageModel, ids: Tensor, arm: Arm, each: int, seed: int) -> Texts:
+def prepare(lm: LanguageModel, ids: Tensor, arm: Arm, each: int, seed: int) -> EditedTexts:
     """`each` random tokens put at random positions 1 to T - 2 of every text, and one more key of each.
 
     Args:
@@ -83,14 +83,14 @@ def prepare(lm: LanguageModel, ids: Tensor, arm: Arm, each: int, seed: int) -> T
             token = others[torch.randint(len(others), (), generator=generator)]
             place = next(name for name, (_, end) in PLACES.items() if key < end * length)
             edits.append(Edit(text, key - first, int(token), "random", place))
-    return Texts(ids, arm, first, edits, protected, other_keys)
+    return EditedTexts(ids, arm, first, edits, protected, other_keys)
 
 
-def move(lm: LanguageModel, texts: Texts, batch_tokens: int, change: Change | None = None) -> Moved:
+def move(lm: LanguageModel, edited: EditedTexts, batch_tokens: int, change: Change | None = None) -> Moved:
     """How far the edits of the texts spread under a change."""
-    d: Distances = run_edits(lm, texts.ids, texts.edits, texts.arm, batch_tokens, change=change)
-    positions = torch.tensor([edit.position for edit in texts.edits])
-    of_text = torch.tensor([edit.text for edit in texts.edits])
+    d: Distances = run_edits(lm, edited.ids, edited.edits, edited.arm, batch_tokens, change=change)
+    positions = torch.tensor([edit.position for edit in edited.edits])
+    of_text = torch.tensor([edit.text for edit in edited.edits])
 
     def sums(distance: Tensor) -> Tensor:
         """Of (edit, layer, token) without layer 0, where nothing is mixed yet."""
@@ -100,20 +100,21 @@ def move(lm: LanguageModel, texts: Texts, batch_tokens: int, change: Change | No
     return Moved(sums(d.relative[:, 1:]), sums(d.absolute[:, 1:]), sums(d.relative[:, -1:]))
 
 
-def text_batches(lm: LanguageModel, texts: Texts) -> list[Batch]:
+def text_batches(lm: LanguageModel, edited: EditedTexts) -> list[Batch]:
     """The texts as they are, a few at a time."""
-    rows, _ = start(lm, texts.ids, texts.arm)
+    rows, _ = start(lm, edited.ids, edited.arm)
     parts = torch.arange(len(rows)).split(LOSS_ROWS)
     none = torch.tensor([], dtype=torch.long)
     return [Batch(number, rows[part], tuple(part.tolist()), none, ()) for number, part in enumerate(parts)]
 
 
-def look(lm: LanguageModel, texts: Texts, change: Change | None = None) -> Seen:
+def look(lm: LanguageModel, edited: EditedTexts, change: Change | None = None) -> Seen:
     """Loss, masses and entropy of the texts under a change."""
     seen: list[list[Tensor]] = []
     with torch.inference_mode(), explain_out_of_memory("lower `length`"):
-        for batch in text_batches(lm, texts):
-            keys = torch.stack([torch.zeros(len(batch.texts)), texts.other_keys[list(batch.texts)]], dim=1).long()
+        for batch in text_batches(lm, edited):
+            others = edited.other_keys[list(batch.text_of_row)]
+            keys = torch.stack([torch.zeros_like(others), others], dim=1)
             hook = None if change is None else change(batch)
             queries = torch.arange(1, batch.rows.shape[1] - 1)
             with probe(lm.model, keys=keys, entropy=True, hook=hook) as p:
@@ -142,21 +143,21 @@ class Bench:
     """Texts on which whole arms run."""
 
     lm: LanguageModel
-    texts: Texts
+    edited: EditedTexts
     batch_tokens: int
     untouched: Ran
     of_edits: Masses  # of the untouched model, in the batches of `move`
     of_texts: Masses  # in those of `look`
 
     @classmethod
-    def of(cls, lm: LanguageModel, texts: Texts, batch_tokens: int) -> Bench:
+    def of(cls, lm: LanguageModel, edited: EditedTexts, batch_tokens: int) -> Bench:
         of_edits, of_texts = Masses(), Masses()
-        ran = Ran(move(lm, texts, batch_tokens, of_edits.note), look(lm, texts, of_texts.note))
-        return cls(lm, texts, batch_tokens, ran, of_edits, of_texts)
+        ran = Ran(move(lm, edited, batch_tokens, of_edits.note), look(lm, edited, of_texts.note))
+        return cls(lm, edited, batch_tokens, ran, of_edits, of_texts)
 
     def run(self, make: Make) -> Ran:
-        moved = move(self.lm, self.texts, self.batch_tokens, make(self.texts.protected, self.of_edits))
-        return Ran(moved, look(self.lm, self.texts, make(self.texts.protected, self.of_texts)))
+        moved = move(self.lm, self.edited, self.batch_tokens, make(self.edited.protected, self.of_edits))
+        return Ran(moved, look(self.lm, self.edited, make(self.edited.protected, self.of_texts)))
 
 
 @dataclass(frozen=True)
@@ -164,18 +165,18 @@ class Scale:
     """Other texts, on which the cost of a change is found."""
 
     lm: LanguageModel
-    texts: Texts
+    edited: EditedTexts
     loss: Tensor  # (text,), of the untouched model
     masses: Masses
 
     @classmethod
-    def of(cls, lm: LanguageModel, texts: Texts) -> Scale:
+    def of(cls, lm: LanguageModel, edited: EditedTexts) -> Scale:
         masses = Masses()
-        return cls(lm, texts, look(lm, texts, masses.note).loss, masses)
+        return cls(lm, edited, look(lm, edited, masses.note).loss, masses)
 
     def rise(self, make: Make) -> float:
         """How much the mean loss rises, in nats."""
-        seen = look(self.lm, self.texts, make(self.texts.protected, self.masses))
+        seen = look(self.lm, self.edited, make(self.edited.protected, self.masses))
         return float((seen.loss - self.loss).mean())
 
 

@@ -169,12 +169,12 @@ def rule_effect(
     maps = seen["maps"][:, 0]
     leaves = maps[..., 0] <= threshold
     leaves[:, :start] = False
-    result: JSON = {**place, "condition": rule.condition, "off_when_true": rule.off_when_true}
-    result["targets"] = search.targets(maps, leaves)
+    about: JSON = {**place, "condition": rule.condition, "off_when_true": rule.off_when_true}
+    about["targets"] = search.targets(maps, leaves)
     for name in changes:
         difference = (seen[name] - seen["intact"]).double()
-        result[name] = {
+        about[name] = {
             "rule_says_off": statistics.mean_where(difference, off, seed),
             "rule_says_on": statistics.mean_where(difference, ~off, seed),
         }
-    return result
+    return about

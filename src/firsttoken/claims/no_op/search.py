@@ -183,10 +183,10 @@ def discover(attention: Tensor, conditions: Conditions, parameters: Discovery) -
     Raises:
         FirstTokenError: too few texts to exchange, or texts too short.
     """
-    texts, _, _, length = attention.shape
-    if texts < FEWEST_TEXTS:
+    passages, _, _, length = attention.shape
+    if passages < FEWEST_TEXTS:
         raise FirstTokenError(
-            f"Finding heads exchanges texts with each other and needs at least {FEWEST_TEXTS}, not {texts}."
+            f"Finding heads exchanges texts with each other and needs at least {FEWEST_TEXTS}, not {passages}."
         )
     start = parameters.first_query
     if length < (fewest := start + FEWEST_QUERIES):
@@ -194,7 +194,7 @@ def discover(attention: Tensor, conditions: Conditions, parameters: Discovery) -
     by_head = attention[..., start:].permute(1, 2, 0, 3).flatten(0, 1)  # (layer * head, text, query)
     two = modes(by_head, parameters)
     chosen = two.switches.nonzero()[:, 0]
-    usable = Conditions(conditions.names, conditions.holds[:, :, start:]).kept(max(5, texts // 4))
+    usable = Conditions(conditions.names, conditions.holds[:, :, start:]).kept(max(5, passages // 4))
     if not len(chosen) or not usable.names:
         return two, []
     off = by_head[chosen] <= two.threshold[chosen, None, None]

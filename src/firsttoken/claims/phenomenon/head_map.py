@@ -68,18 +68,18 @@ def whole(record: Record, static: Display) -> Display:
     Args:
         static: what is shown where no script runs.
     """
-    data = {
+    shown = {
         "model": record.model,
         "layers": record.layer_numbers(len(record.values["alpha"])),
         "passages": [described(record.values) | {"title": FIRST, "maps": record.values["maps"]}],
     }
     label = f"Attention of every head of {record.model} to the first token"
-    return Display(_element(label, static, data), static.text, static.more)
+    return Display(_element(label, static, shown), static.text, static.more)
 
 
 def compact(choices: Sequence[Choice], static: Display) -> str:
     """The HTML of a map with a choice of models and passages, the first of each shown at the beginning."""
-    data: list[JSON] = [
+    shown: list[JSON] = [
         {
             "model": choice.name,
             "layers": list(choice.layers),
@@ -91,7 +91,7 @@ def compact(choices: Sequence[Choice], static: Display) -> str:
         }
         for choice in choices
     ]
-    return _element("Attention of every head of a model to the first token", static, data, "compact")
+    return _element("Attention of every head of a model to the first token", static, shown, "compact")
 
 
 def caption(values: Mapping[str, Any], name: str) -> str:
@@ -107,9 +107,9 @@ def maps_script(values: Mapping[str, Any]) -> str:
     return f"document.currentScript.maps = {json.dumps(values['maps'], separators=(',', ':'))};\n"
 
 
-def _element(label: str, static: Display, data: JSON | list[JSON], *classes: str) -> str:
+def _element(label: str, static: Display, shown: JSON | list[JSON], *classes: str) -> str:
     return (
         f'<div class="{" ".join(("head-map", "themed", *classes))}" role="group" aria-label="{escape(label)}">'
         f'<div class="head-map-static">{static.html}</div>'
-        f"{embedded(data, ensure_ascii=False)}</div>"
+        f"{embedded(shown, ensure_ascii=False)}</div>"
     )

@@ -231,14 +231,14 @@ def _long_arm(
     loss = torch.cat(losses).double()  # (window, query)
     alpha = torch.stack(alphas)  # (window, length, layer, head)
     seed = parameters.seed
-    result: JSON = {"loss": [], "sink_rate": [], "mass": []}
+    by_part: JSON = {"loss": [], "sink_rate": [], "mass": []}
     for i, n in enumerate(lengths):
         inside = (queries + 1 < n) & (queries + 1 >= (n // 2 if i else 1))
-        result["loss"].append(asdict(statistics.bootstrap(loss[:, inside], seed=seed)))
+        by_part["loss"].append(asdict(statistics.bootstrap(loss[:, inside], seed=seed)))
         rate = sinks.sink_rate_estimate(alpha[:, i], parameters.epsilon, seed=seed)
-        result["sink_rate"].append(asdict(rate))
-        result["mass"].append(asdict(statistics.bootstrap(alpha[:, i], seed=seed)))
-    return result
+        by_part["sink_rate"].append(asdict(rate))
+        by_part["mass"].append(asdict(statistics.bootstrap(alpha[:, i], seed=seed)))
+    return by_part
 
 
 MEASUREMENT = Measurement(

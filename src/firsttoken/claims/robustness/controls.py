@@ -126,9 +126,9 @@ def rise(lm: LanguageModel, inputs: Inputs, control: Control) -> float:
 
 def under(lm: LanguageModel, inputs: Inputs, controls: Sequence[Control]) -> list[Sensitivity]:
     """How far predictions move after each change, under each of several controls."""
-    rows, texts = 1 + len(controls), len(inputs.ids)
-    shifts = {kind: torch.full((len(controls), texts), torch.nan, dtype=torch.float64) for kind in inputs.pairs}
-    loss = torch.zeros(len(controls), texts, dtype=torch.float64)
+    rows, passages = 1 + len(controls), len(inputs.ids)
+    shifts = {kind: torch.full((len(controls), passages), torch.nan, dtype=torch.float64) for kind in inputs.pairs}
+    loss = torch.zeros(len(controls), passages, dtype=torch.float64)
     for text, row in tracked(list(enumerate(inputs.ids))):
         given = {kind: pair for kind, of_kind in inputs.pairs.items() if (pair := of_kind[text]) is not None}
         with controlled(lm, text, inputs, controls):

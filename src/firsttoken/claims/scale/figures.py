@@ -112,7 +112,7 @@ def pair_table(pairs: Sequence[Pair]) -> Display:
         rows.append(
             (
                 f"{pair.larger.model} − {pair.smaller.model}",
-                pair.texts,
+                pair.kind,
                 _MEASURES[pair.measure],
                 interval({name: 100 * number for name, number in asdict(pair.difference).items()}, "+.1f"),
                 str(pair.difference.n),
@@ -194,7 +194,7 @@ def cost_table(machine: Machine, load: Load, dtype: str = "bfloat16") -> Display
         shape = cost.shape_of(paper_config(model), dtype)
         rows += [cost.row(shown(model), plan) for plan in cost.plans(shape, machine, load)]
     caption = (
-        f"Predicted cost of {load.texts} passages of {load.length} tokens in {dtype}: {machine.ram / 1e9:g} GB of "
+        f"Predicted cost of {load.passages} passages of {load.length} tokens in {dtype}: {machine.ram / 1e9:g} GB of "
         f"RAM, {machine.gpus} GPU(s) of {machine.gpu_memory / 1e9:g} GB, {machine.disk_rate / 1e9:g} GB/s, "
         f"{machine.compute_rate / 1e12:g} TFLOP/s"
     )

@@ -27,7 +27,7 @@ class Pair:
 
     smaller: Record
     larger: Record
-    texts: str  # prose or code
+    kind: str  # prose or code
     measure: str
     difference: Estimate
 
@@ -47,12 +47,12 @@ def differences(records: Sequence[Record], seed: int = 0) -> list[Pair]:
                 "prose": [n for n, domain in enumerate(domains) if domain not in NOT_PROSE],
                 "code": [n for n, domain in enumerate(domains) if domain == "code"],
             }
-            for texts, numbers in chosen.items():
+            for kind, numbers in chosen.items():
                 for measure in MEASURES:
                     low, high = (torch.tensor(record.values["by_passage"][measure])[numbers] for record in both)
                     if len(numbers) >= 2:
                         difference = statistics.bootstrap(high - low, seed=seed)
                         pairs.append(
-                            Pair(smaller=smaller, larger=larger, texts=texts, measure=measure, difference=difference)
+                            Pair(smaller=smaller, larger=larger, kind=kind, measure=measure, difference=difference)
                         )
     return pairs

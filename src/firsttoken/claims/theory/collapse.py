@@ -121,15 +121,15 @@ def last_two(lm: LanguageModel, ids: Tensor, repeats: int, seed: int = 0, execut
     inputs = torch.cat([ids[:, :PREFIX], repeated.expand(-1, repeats)], dim=1)
     values: JSON = {"repeats": counts}
     at = PREFIX + torch.tensor(counts) - 1
-    texts = range(len(inputs))
+    passages = range(len(inputs))
     given = {arm: start(lm, inputs, arm) for arm in ARMS}
     last = together(
         lm,
-        {(arm, text): partial(_last, row=rows[text]) for arm, (rows, _) in given.items() for text in texts},
+        {(arm, text): partial(_last, row=rows[text]) for arm, (rows, _) in given.items() for text in passages},
         execution,
     )
     for arm, (_, begin) in given.items():
-        v = torch.cat([last[arm, text] for text in texts])[:, begin:]  # (text, token, width)
+        v = torch.cat([last[arm, text] for text in passages])[:, begin:]  # (text, token, width)
         distance = (v[:, at] - v[:, at - 1]).norm(dim=-1) / v[:, at].norm(dim=-1)  # (text, count)
         estimates = mean_estimates(distance, torch.arange(len(v)), seed)
         values[arm] = [asdict(estimate) for estimate in estimates]
