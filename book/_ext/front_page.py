@@ -1,6 +1,6 @@
 """What the front page shows besides prose and board: facts of the book, the tally, open claims, a drawing.
 
-Dates are those of records: the day of a build would make every build differ.
+Chapters have drawings too. Dates are those of records: the day of a build would make every build differ.
 """
 
 from __future__ import annotations
@@ -103,15 +103,19 @@ class OpenClaims(SphinxDirective):
 
 
 class Drawing(SphinxDirective):
-    """An SVG file within the page, so that it takes the colours of the theme."""
+    """An SVG file within the page, so that it takes the colours of the theme; the content, if any, is its caption."""
 
     required_arguments = 1
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
         file = Path(self.env.srcdir) / "book" / "_static" / self.arguments[0]
         self.env.note_dependency(str(file))
         svg = file.read_text(encoding="utf-8")
-        return [nodes.raw("", f'<figure class="drawing">{svg}</figure>', format="html")]
+        if not self.content:
+            return [nodes.raw("", f'<figure class="drawing">{svg}</figure>', format="html")]
+        opening = nodes.raw("", f'<figure class="drawing captioned">{svg}<figcaption>', format="html")
+        return [opening, *self.parse_content_to_nodes(), nodes.raw("", "</figcaption></figure>", format="html")]
 
 
 def setup(app: Sphinx) -> dict[str, object]:
