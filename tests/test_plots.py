@@ -43,16 +43,16 @@ def contrast(a: str, b: str) -> float:
 
 
 def drawing(display: plots.Display) -> Tag:
-    svg = BeautifulSoup(display.html, "html.parser").find("svg")
-    assert isinstance(svg, Tag)
-    return svg
+    drawn = BeautifulSoup(display.html, "html.parser").find(role="img")
+    assert isinstance(drawn, Tag)
+    return drawn
 
 
 def test_figure_is_stored_once_and_takes_the_colours_of_the_page() -> None:
     display = plots.figure(draw, ALT)
     bundle = display._repr_mimebundle_()
-    assert bundle["text/html"].count("<svg") == 1
     svg = str(drawing(display))
+    assert svg.count("<svg") == 2, "the panel and the sign of its legend"
     assert "currentColor" in svg
     assert "var(--figure-grid" in svg
     assert not {color.lower() for color in re.findall(r"#[0-9a-fA-F]{6}\b", svg)} - set(plots.CATEGORIES)
@@ -62,8 +62,9 @@ def test_figure_is_stored_once_and_takes_the_colours_of_the_page() -> None:
 def test_figure_has_a_name_a_caption_and_text_that_is_text() -> None:
     display = plots.figure(draw, ALT, "What it says")
     svg = drawing(display)
-    assert (svg["role"], svg["aria-label"]) == ("img", ALT)
-    assert "a" in [text.get_text(strip=True) for text in svg.find_all("text")]
+    assert svg["aria-label"] == ALT
+    assert "1.00" in [text.get_text(strip=True) for text in svg.find_all("text")]
+    assert svg.find_all("span")[-1].get_text() == "a", "the legend is text of the page"
     assert BeautifulSoup(display.html, "html.parser").figcaption.text == "What it says."  # type: ignore[union-attr]
     assert BeautifulSoup(plots.figure(draw, ALT).html, "html.parser").figcaption.text == f"{ALT}."  # type: ignore[union-attr]
 
@@ -91,10 +92,79 @@ def test_rounding_moves_nothing_that_can_be_seen_and_leaves_text_alone() -> None
 
 
 def test_smallest_text_is_readable_on_every_screen() -> None:
-    svg = drawing(plots.figure(lambda ax: ax.set_title("small", fontsize=6), ALT, figsize=(5, 3)))
+    svg = drawing(plots.figure(lambda ax: ax.set_title("small", fontsize=6), ALT, figsize=(5, 3))).svg
+    assert svg is not None
     width = float(svg["viewbox"].split()[2])
     least = float(re.search(r"min-width:(\d+)px", svg["style"])[1])  # type: ignore[index]
     assert 6 * least / width >= 8.9
+
+
+def sizes(part: Tag) -> dict[str, float]:
+    """Width of a panel's drawing, and the least and the most pixels that it may take."""
+    limits = re.search(r"flex:\d+ 1 (\d+)px;min-width:(\d+)px;max-width:(\d+)px", str(part["style"]))
+    assert limits
+    return {
+        "drawn": float(str(part["viewbox"]).split()[2]),
+        **dict(zip(("asks", "least", "most"), map(float, limits.groups()), strict=True)),
+    }
+
+
+COLUMN, PHONE = 688, 358  # pixels for a figure at 1280 and at 390
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_a_row_fits_the_column_and_a_panel_fits_a_telephone(columns: int, scale: str) -> None:
+    def plot(axes: Any) -> None:
+        for ax in np.ravel(axes):
+            ax.plot([1e-7, 1], [1e-7, 1], label="here")
+            ax.set(xscale=scale, yscale=scale, xlabel="one", ylabel="another")
+
+    svgs = drawing(plots.figure(plot, ALT, ncols=columns, nrows=2, figsize=(11, 5), sharey=True)).find_all(
+        "svg", style=re.compile("min-width")
+    )
+    assert len(svgs) == (2 * columns if columns > 1 else 1)
+    limits = [sizes(svg) for svg in svgs[:columns]]
+    assert sum(of["asks"] for of in limits) <= COLUMN
+    assert limits[0]["least"] <= PHONE
+    if columns > 1:
+        assert sum(of["most"] for of in limits) >= COLUMN
+        assert sum(of["asks"] for of in limits) > PHONE, "so they go below each other"
+
+
+def test_a_panel_that_goes_below_another_keeps_its_axis() -> None:
+    def plot(axes: Any) -> None:
+        axes[0].set_ylabel("shared")
+        axes[0].plot([0, 1], [0, 3])
+
+    svgs = drawing(plots.figure(plot, ALT, ncols=2, sharey=True)).find_all("svg")
+    for svg in svgs:
+        texts = [text.get_text(strip=True) for text in svg.find_all("text")]
+        assert {"shared", "3.0"} <= set(texts)
+
+
+def test_legends_of_all_panels_are_one_and_keep_their_signs() -> None:
+    def plot(axes: Any) -> None:
+        for ax in axes:
+            for color in plots.CATEGORIES[:2]:
+                ax.plot([0, 1], [0, 1], color=color, marker="o", label=color)
+            ax.legend()
+
+    drawn = drawing(plots.figure(plot, ALT, ncols=2))
+    entries = drawn.find_all("span", style=re.compile("flex"))
+    assert [entry.get_text() for entry in entries] == list(plots.CATEGORIES[:2])
+    for entry, color in zip(entries, plots.CATEGORIES, strict=False):
+        assert {color} == set(re.findall(r"#[0-9a-f]{6}\b", str(entry.svg)))
+
+
+def test_powers_of_a_logarithmic_axis_are_plain_text() -> None:
+    def plot(ax: Any) -> None:
+        ax.plot([0, 1], [1e-7, 1e5])
+        ax.set_yscale("log")
+
+    drawn = drawing(plots.figure(plot, ALT))
+    assert {"10⁻⁵", "10⁵"} <= {text.get_text(strip=True) for text in drawn.find_all("text")}
+    assert not drawn.find("tspan")
 
 
 def test_cells_of_a_heat_map_are_said_and_escaped() -> None:

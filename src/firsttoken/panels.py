@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
+from firsttoken.model_names import called, names_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Estimates, Panels, band, figure, model_color, whole_numbers
 from firsttoken.records import Record
 from firsttoken.records.frame import COLUMNS, table_of
@@ -51,7 +52,7 @@ def by_arm(
         panels = np.atleast_1d(axes)
         for ax, record in zip(panels, records, strict=True):
             draw_arms(ax, *pick(record), labels)
-            ax.set(title=record.model, xlabel=xlabel)
+            ax.set(title=called(record), xlabel=xlabel)
             if adjust:
                 adjust(ax, record)
         panels[0].set_ylabel(ylabel)
@@ -59,9 +60,9 @@ def by_arm(
 
     return figure(
         draw,
-        f"{alt}. One panel for each model: {_names(records)}",
+        f"{alt}. One panel for each model: {names_of(records)}",
         caption,
-        panels=Panels(count=len(records), width=4.7, height=3.5),
+        panels=Panels(count=len(records), height=3.5),
     )
 
 
@@ -77,7 +78,7 @@ def ratio_by_layer(records: Sequence[Record], key: str, alt: str, ylabel: str, c
         ax.set(xlabel="after layer", ylabel=ylabel)
         ax.legend(frameon=False)
 
-    return figure(draw, f"{alt}, for {_names(records)}", caption, figsize=(7, 3.6))
+    return figure(draw, f"{alt}, for {names_of(records)}", caption, figsize=(7, 3.6))
 
 
 # Seaborn summarises rows; the median of an estimate and its two ends is the estimate, and their range is its interval.
@@ -119,7 +120,3 @@ def points_by_model(ax: Axes, records: Sequence[Record], labels: Mapping[str, st
         palette=colors, ax=ax, linestyle="none", dodge=len(colors) > 1 and 0.3, capsize=0.08, markersize=5,
         linewidth=1.5, **_AS_RECORDED, **point,
     )  # fmt: skip
-
-
-def _names(records: Sequence[Record]) -> str:
-    return ", ".join(record.model for record in records)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from firsttoken.measures.bos_arms import ARMS, LABELS
+from firsttoken.model_names import called
 from firsttoken.panels import by_arm, ratio_by_layer
 from firsttoken.plots import Display, table, whole_numbers
 from firsttoken.records import Record
@@ -74,6 +75,6 @@ def errors(records: Sequence[Record]) -> Display:
     for record in records:
         for arm in ARMS:
             values = record.values
-            rows.append((record.model, LABELS[arm], values["pairs"], f"{values[f'monte_carlo_error_{arm}']:.0%}"))
+            rows.append((called(record), LABELS[arm], values["pairs"], f"{values[f'monte_carlo_error_{arm}']:.0%}"))
     columns = ("model", "arm", "pairs of tokens", "median relative error of one pair and layer")
     return table(rows, columns, "Error from the choice of directions")

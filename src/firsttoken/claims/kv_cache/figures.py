@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from firsttoken.estimates import interval
+from firsttoken.model_names import called, names_of
 from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
 from firsttoken.records import Record
 
@@ -43,15 +44,15 @@ def policies(records: Sequence[Record]) -> Display:
             ax.set_ylim(len(names) - 0.5, -0.5)
             ax.axvline(0, color=NEUTRAL, linewidth=0.8)
             ax.set_xscale("symlog", linthresh=0.1)
-            ax.set_title(f"{record.model}, {record.parameters['window']} tokens in the cache", fontsize=10)
+            ax.set_title(f"{called(record)}, {record.parameters['window']} tokens in the cache", fontsize=10)
             ax.set_xlabel("increase of the loss over the full cache (nats)")
 
     alt = (
         "Increase of the loss over the full cache under each policy, with intervals; policies that keep the first "
-        f"tokens are coloured; one panel for each model: {', '.join(record.model for record in records)}"
+        f"tokens are coloured; one panel for each model: {names_of(records)}"
     )
     losses = "; ".join(
-        f"{record.model} by {interval(of['window']['increase'])} and by {interval(of['sinks 4']['increase'])}"
+        f"{called(record)} by {interval(of['window']['increase'])} and by {interval(of['sinks 4']['increase'])}"
         for record in records
         for of in [record.values["policies"]]
     )
@@ -69,7 +70,14 @@ def perplexities(records: Sequence[Record]) -> Display:
         for name, label in LABELS.items():
             if name in record.values["policies"]:
                 of = record.values["policies"][name]
-                rows.append((record.model, label, interval(of["perplexity"], ".1f"), interval(of["increase"], ".3f")))
+                rows.append(
+                    (
+                        called(record),
+                        label,
+                        interval(of["perplexity"], ".1f"),
+                        interval(of["increase"], ".3f"),
+                    )
+                )
     columns = ("model", "what the cache holds", "perplexity [95 % interval]", "increase of the loss (nats)")
     return table(rows, columns, "Loss of the tokens past the window")
 
@@ -80,7 +88,7 @@ def retrieval(records: Sequence[Record]) -> Display:
     for record in records:
         for name in ("full", "window", "sinks 4", "heavy hitters"):
             e = record.values["retrieval"][name]
-            rows.append((record.model, LABELS[name], f"{e['chance']:.0%}", interval(e, ".0%")))
+            rows.append((called(record), LABELS[name], f"{e['chance']:.0%}", interval(e, ".0%")))
     columns = ("model", "what the cache holds", "guessing", "found [95 % interval]")
     return table(rows, columns, "Facts hidden in a text, asked for at its end")
 
@@ -103,7 +111,7 @@ def streams(records: Sequence[Record]) -> Display:
                     (record.values.get("window_only", {}), "--", "the newest only"),
                 ):
                     if name in of:
-                        label = f"{record.model}: {what}"
+                        label = f"{called(record)}: {what}"
                         ax.plot(of["tokens"], of[name], style, color=color, marker=".", label=label)
             ax.set(title=title, xlabel="tokens generated", ylim=(0, None if name != "repeated" else 1))
         axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -112,7 +120,7 @@ def streams(records: Sequence[Record]) -> Display:
         "Along a generation with a bounded cache, with the first four tokens in it and without: tokens in the cache, "
         "how unlikely the sampled tokens were, share of repeated 4-grams"
     )
-    ends = "; ".join(f"{r.model}: {max(r.values['cached']):.0f} tokens" for r in records)
+    ends = "; ".join(f"{called(r)}: {max(r.values['cached']):.0f} tokens" for r in records)
     caption = (
         "A long generation with a bounded cache, with the first four tokens in it and with the newest alone. The "
         f"cache never holds more than its bound ({ends})."
@@ -127,7 +135,7 @@ def excerpt(record: Record) -> Display:
     if control := record.values.get("window_only"):
         of["with the newest alone"] = control["text"]
     quoted = "".join(
-        f"<p>The last words of {total:,} tokens by {escape(record.model)}, {what}:</p>"
+        f"<p>The last words of {total:,} tokens by {escape(called(record))}, {what}:</p>"
         f"<blockquote><p>{escape(text)}</p></blockquote>"
         for what, text in of.items()
     )

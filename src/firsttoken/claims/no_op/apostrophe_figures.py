@@ -10,6 +10,7 @@ import numpy as np
 
 from firsttoken.claims.no_op.figures import tokens
 from firsttoken.estimates import JSON, interval
+from firsttoken.model_names import called, names_of
 from firsttoken.plots import CATEGORIES, Display, figure, model_color, table
 from firsttoken.records import Record
 
@@ -32,7 +33,7 @@ def trigger_table(records: Sequence[Record], paper: JSON) -> Display:
         head = record.values["trigger_head"]
         rows.append(
             (
-                f"{record.model} ({head['chosen']})",
+                f"{called(record)} ({head['chosen']})",
                 f"{head['layer']}.{head['head']}",
                 _estimate(head["attention_to_trigger"], ".0%"),
                 _estimate(head["first_elsewhere"], ".0%"),
@@ -59,7 +60,7 @@ def trigger_example(record: Record) -> Display:
     example = head["example"]
     given = {k: head[k] for k in ("layer", "head", "trigger")} | example
     given["holds"] = [head["trigger"] in token for token in example["tokens"]]
-    return tokens(given, record.model)
+    return tokens(given, called(record))
 
 
 def value_norms(records: Sequence[Record]) -> Display:
@@ -80,7 +81,10 @@ def value_norms(records: Sequence[Record]) -> Display:
             )
             shown = [token.replace("\n", "↵").strip() or "·" for token in example["tokens"]]
             ax.set_xticks(place, shown, rotation=90, fontsize=7)
-            ax.set(title=f"{record.model}, layer {head['layer']}, head {head['head']}", ylabel="norm of the value")
+            ax.set(
+                title=f"{called(record)}, layer {head['layer']}, head {head['head']}",
+                ylabel="norm of the value",
+            )
             ax.set_xlim(-0.7, len(place) - 0.3)
             ax.margins(y=0.25)
             ax.legend(fontsize=7, loc="upper right", ncols=3)
@@ -88,7 +92,7 @@ def value_norms(records: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Bars: the norm of each token's value in one text; a dashed line marks the first token's norm; for "
-        + ", ".join(record.model for record in records),
+        + names_of(records),
         nrows=len(records),
         squeeze=False,
         figsize=(9, 2.9 * len(records)),

@@ -14,14 +14,11 @@ from matplotlib.ticker import MaxNLocator
 
 from firsttoken.claims.no_op.kinds import KINDS, LOW_RANK, SMALL
 from firsttoken.estimates import JSON, interval
+from firsttoken.model_names import called, names_of
 from firsttoken.plots import NEUTRAL, Display, Panels, band, figure, model_color, reach, table
 from firsttoken.records import Record
 
 MARKERS = "os^D"  # a model is told by its marker as well as by its colour
-
-
-def _models(records: Sequence[Record]) -> str:
-    return ", ".join(record.model for record in records)
 
 
 def norms(records: Sequence[Record]) -> Display:
@@ -37,10 +34,10 @@ def norms(records: Sequence[Record]) -> Display:
             }
             for ax, name in zip(axes, ("value", "key"), strict=False):
                 first, others = np.array(layer[f"{name}_first"]), np.array(layer[f"{name}_others"])
-                ax.plot(record.layer_numbers(len(first)), first / others, label=record.model, **look)
+                ax.plot(record.layer_numbers(len(first)), first / others, label=called(record), **look)
             depth = record.layer_numbers(len(layer["massive_first"]))
-            axes[2].plot(depth, layer["massive_first"], label=f"{record.model}, first token", **look)
-            label = f"{record.model}, others"
+            axes[2].plot(depth, layer["massive_first"], label=f"{called(record)}, first token", **look)
+            label = f"{called(record)}, others"
             axes[2].plot(depth, layer["massive_others"], linestyle=":", markerfacecolor="none", label=label, **look)
         for ax, name in zip(axes, ("value norm", "key norm"), strict=False):
             ax.axhline(1, color=NEUTRAL, linewidth=1)
@@ -56,7 +53,7 @@ def norms(records: Sequence[Record]) -> Display:
         draw,
         "Three panels against the layer: norm of the first token's value over that of the others, mostly well below "
         "one; the same for keys; largest activation of the residual stream over its median, at the first token "
-        "and at the others, on a logarithmic scale; for " + _models(records),
+        "and at the others, on a logarithmic scale; for " + names_of(records),
         ncols=3,
         figsize=(11, 4.0),
     )
@@ -78,7 +75,7 @@ def quiet(records: Sequence[Record]) -> Display:
                     [e for _, e in shown],
                     color=model_color(record.model),
                     marker=MARKERS[number % 4],
-                    label=f"{record.model} ({values['heads']} heads that use both ends)",
+                    label=f"{called(record)} ({values['heads']} heads that use both ends)",
                 )
         ax.axhline(1, color=NEUTRAL, linewidth=1)
         ax.set(
@@ -92,7 +89,7 @@ def quiet(records: Sequence[Record]) -> Display:
     return figure(
         draw,
         "The norm of what a head adds to the residual stream falls as its attention to the first token rises, median "
-        "over heads with a 95 % band, for " + _models(records),
+        "over heads with a 95 % band, for " + names_of(records),
         figsize=(6.6, 3.8),
     )
 
@@ -115,7 +112,8 @@ def histograms(records: Sequence[Record], count: int = 3) -> Display:
                     left, heights, 1 / len(heights), align="edge", color=model_color(record.model), edgecolor="none"
                 )
                 ax.set_title(
-                    f"{record.model}, layer {rule['layer']} head {rule['head']}\n{rule_name(rule)}", fontsize=8
+                    f"{called(record)}, layer {rule['layer']} head {rule['head']}\n{rule_name(rule)}",
+                    fontsize=8,
                 )
                 ax.set(xlim=(0, 1), xlabel="attention to the first token")
             for ax in row[len(rules) :]:
@@ -124,8 +122,7 @@ def histograms(records: Sequence[Record], count: int = 3) -> Display:
 
     return figure(
         draw,
-        "Histograms of the attention to the first token of the heads whose rule explains most, for "
-        + _models(records),
+        f"Histograms of attention to the first token of the heads whose rule explains most, for {names_of(records)}",
         nrows=len(records),
         ncols=count,
         squeeze=False,
@@ -149,7 +146,7 @@ def rules(records: Sequence[Record]) -> Display:
                     markersize=8 if named else 5,
                     color=color,
                     markerfacecolor=color if named else "none",
-                    label=f"{record.model}, {'rule named' if named else 'no clear rule'}",
+                    label=f"{called(record)}, {'rule named' if named else 'no clear rule'}",
                 )
         gap = records[0].values["search"]["settings"]["separation"]
         ax.fill_between([0, 1], [-gap, 1 - gap], [gap, 1 + gap], color=NEUTRAL, alpha=0.15, linewidth=0)
@@ -166,7 +163,7 @@ def rules(records: Sequence[Record]) -> Display:
         draw,
         "One point for each switching head among the first twenty of a model: share of queries off the first token "
         "when its best condition is met against when it is not; a grey band around the diagonal holds the heads "
-        "without a clear rule; for " + _models(records),
+        "without a clear rule; for " + names_of(records),
         figsize=(7.6, 4.2),
     )
 
@@ -180,7 +177,7 @@ def rule_table(records: Sequence[Record], count: int = 6) -> Display:
                 continue
             rows.append(
                 (
-                    f"{record.model} {rule['layer']}.{rule['head']}",
+                    f"{called(record)} {rule['layer']}.{rule['head']}",
                     rule["condition"],
                     "two" if rule["bimodal"] else "one",
                     f"{rule['off_if_condition']:.0%}",
@@ -200,7 +197,7 @@ def search_table(records: Sequence[Record]) -> Display:
     for record in records:
         search = record.values["search"]
         rows.append(
-            (record.model, *(str(search[name]) for name in ("heads", "switching", "bimodal", "named"))),
+            (called(record), *(str(search[name]) for name in ("heads", "switching", "bimodal", "named"))),
         )
     return table(rows, ("model", "heads", "switch", "of these with two humps", "with a named rule"), "The search")
 
@@ -263,7 +260,7 @@ def tests(records: Sequence[Record]) -> Display:
             ax.set(title=label, xlabel="change of the loss (nats per token)")
         axes[0].set_yticks(
             range(len(rows)),
-            [f"{record.model} {test['layer']}.{test['head']}\n{rule_name(test)}" for record, test in rows],
+            [f"{called(record)} {test['layer']}.{test['head']}\n{rule_name(test)}" for record, test in rows],
             fontsize=8,
         )
         axes[0].invert_yaxis()
@@ -290,7 +287,7 @@ def target_table(records: Sequence[Record]) -> Display:
         for test in record.values["tests"]:
             columns = ["layer.head", *test["targets"]]
             shares = [f"{share:.0%}" for share in test["targets"].values()]
-            rows.append((f"{record.model}: {test['layer']}.{test['head']}", *shares))
+            rows.append((f"{called(record)}: {test['layer']}.{test['head']}", *shares))
     return table(rows, columns, "Where a head's attention goes when it is off the first token")
 
 
@@ -307,25 +304,30 @@ def kinds(records: Sequence[Record]) -> Display:
             ax.scatter(x, y, s=14, color=model_color(record.model), alpha=0.7, linewidths=0)
             ax.axvline(SMALL, color=NEUTRAL, linewidth=1)
             ax.axhline(LOW_RANK, color=NEUTRAL, linewidth=1, linestyle=":")
-            ax.set(title=record.model, xlabel="value norm: first token / others", xlim=(0, widest), yscale="log")
+            ax.set(
+                title=called(record),
+                xlabel="value norm: first token / others",
+                xlim=(0, widest),
+                yscale="log",
+            )
             ax.yaxis.set_major_formatter(lambda rank, _: f"{rank:g}")
             ax.yaxis.set_minor_formatter(lambda rank, _: f"{rank:g}" if rank in (2, 3, 4, 6) else "")
         axes[0].set_ylabel("stable rank of what it adds at rest")
 
     shares = "; ".join(
-        f"{interval(record.values['sink_share'], '.0%')} in {record.model}"
+        f"{interval(record.values['sink_share'], '.0%')} in {called(record)}"
         for record in records
         if record.values["heads"]
     )
     return figure(
         draw,
         "A point for each sink head: norm of the first token's value over that of the others, and stable rank of what "
-        "the head adds while it rests, with lines at 0.5 and 2; one panel for each of " + _models(records),
+        "the head adds while it rests, with lines at 0.5 and 2; one panel for each of " + names_of(records),
         "Sink heads by the size of the first token's value and by the rank of what they add while they rest. Left of "
         "the line the value is small; below the dotted line what is added is nearly one vector. The first token's own "
         f"part of it, in the median head: {shares}.",
         sharey=True,
-        panels=Panels(count=len(records), width=4.1, height=3.4),
+        panels=Panels(count=len(records), height=3.4),
     )
 
 
@@ -335,12 +337,12 @@ def kinds_table(records: Sequence[Record]) -> Display:
     for record in records:
         values = record.values
         if not values["heads"]:
-            rows.append((record.model, "0", *("–",) * 6))
+            rows.append((called(record), "0", *("–",) * 6))
             continue
         medians = [interval(values[name]) for name in ("value_ratio", "stable_rank")]
         share = interval(values["sink_share"], ".0%")
         of_kind = [interval(values["kinds"][kind], ".0%") for kind in KINDS]
-        rows.append((record.model, str(values["heads"]), *medians, share, *of_kind))
+        rows.append((called(record), str(values["heads"]), *medians, share, *of_kind))
     columns = ("model", "sink heads", "value, first / others", "stable rank", "first token's part", *KINDS)
     return table(
         rows,

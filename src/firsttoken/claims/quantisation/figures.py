@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from firsttoken.estimates import JSON, interval
+from firsttoken.model_names import called, names_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, model_color, reach, table, whole_numbers
 from firsttoken.records import Record
 
@@ -45,7 +46,7 @@ def _by_bits(records: Sequence[Record], name: str, alt: str, xlabel: str) -> Dis
         for row, record in zip(axes, records, strict=True):
             for ax, group in zip(row, sorted(groups, key=list(GROUPS).index), strict=True):
                 _lines(ax, record.values[name][group])
-                ax.set_title(f"{record.model}: {GROUPS[group]}", fontsize=9)
+                ax.set_title(f"{called(record)}: {GROUPS[group]}", fontsize=9)
             row[0].set_ylabel("increase of the loss (nats)")
         for ax in axes[-1]:
             ax.set_xlabel(xlabel)
@@ -53,7 +54,7 @@ def _by_bits(records: Sequence[Record], name: str, alt: str, xlabel: str) -> Dis
 
     return figure(
         draw,
-        f"{alt}; one row for each model: {', '.join(record.model for record in records)}",
+        f"{alt}; one row for each model: {names_of(records)}",
         nrows=len(records),
         ncols=len(groups),
         figsize=(8.8, 0.6 + 2.9 * len(records)),
@@ -87,7 +88,7 @@ def savings(records: Sequence[Record]) -> Display:
                     of = of_bits[bits]
                     rows.append(
                         (
-                            record.model,
+                            called(record),
                             f"{name}, {GROUPS[group]}",
                             bits,
                             interval(of["none"], ".3f"),
@@ -112,7 +113,7 @@ def weights(records: Sequence[Record]) -> Display:
     for record in records:
         for bits in sorted(record.values["weights"], key=int, reverse=True):
             of = record.values["weights"][bits]
-            rows.append((record.model, bits, *(interval(of[name], ".3f") for name in ("none", "first", "saved"))))
+            rows.append((called(record), bits, *(interval(of[name], ".3f") for name in ("none", "first", "saved"))))
     columns = ("model", "bits", "increase of the loss", "with intact first keys and values", "saved")
     return table(rows, columns, "Rounded weights (nats per token, 95 % interval)")
 
@@ -131,7 +132,7 @@ def outliers(records: Sequence[Record]) -> Display:
                 layers = range(len(of[first]))
                 band(ax, layers, of[first], color=model_color(record.model), label="first token")
                 band(ax, layers, of[others], color=NEUTRAL, label="all others", linestyle="--")
-                ax.set_title(f"{record.model}: {title}", fontsize=9)
+                ax.set_title(f"{called(record)}: {title}", fontsize=9)
                 ax.set_yscale("log")
                 whole_numbers(ax)
             row[0].legend(frameon=False, fontsize=8)
@@ -140,6 +141,6 @@ def outliers(records: Sequence[Record]) -> Display:
 
     alt = (
         "Largest activation over the median, and kurtosis, of the residual stream along the layers, for the first "
-        f"token and for all others; one row for each model: {', '.join(record.model for record in records)}"
+        f"token and for all others; one row for each model: {names_of(records)}"
     )
     return figure(draw, alt, nrows=len(records), ncols=2, figsize=(8.8, 2.9 * len(records)), squeeze=False)

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from firsttoken.estimates import JSON, interval
 from firsttoken.measures.ablations import MEANING, Arm
+from firsttoken.model_names import called, names_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, model_color, reach, table
 from firsttoken.records import Record
 
@@ -64,7 +65,7 @@ def arms(records: Sequence[Record]) -> Display:
                         marker="os^D"[number % 4],
                         capsize=2,
                         linestyle="none",
-                        label=record.model if place == 0 else None,
+                        label=called(record) if place == 0 else None,
                     )
             ax.set_xlabel(label)
             ax.grid(axis="y", linewidth=0.5)
@@ -83,7 +84,7 @@ def arms(records: Sequence[Record]) -> Display:
     return figure(
         draw,
         "For each way of taking the first token away, three panels with intervals: increase of the loss, share of "
-        "unchanged predictions, attention mass on position 0; for " + ", ".join(record.model for record in records),
+        "unchanged predictions, attention mass on position 0; for " + names_of(records),
         ncols=3,
         sharey=True,
         figsize=(10.5, 4.6),
@@ -106,15 +107,15 @@ def by_position(records: Sequence[Record]) -> Display:
             ticks = [edge for edge in edges if edge > 1][:-1]
             ax.set_xticks(ticks, [str(tick) for tick in ticks])
             ax.minorticks_off()
-            ax.set(title=record.model, xlabel="position of the predicted token")
+            ax.set(title=called(record), xlabel="position of the predicted token")
         np.atleast_1d(axes)[0].set_ylabel("loss (nats)")
         np.atleast_1d(axes)[0].figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
     return figure(
         draw,
         "Loss against the position in the text, one line for each way of taking the first token away, one panel for "
-        "each model: " + ", ".join(record.model for record in records),
-        panels=Panels(count=len(records), width=4.8, height=4.2),
+        "each model: " + names_of(records),
+        panels=Panels(count=len(records), height=4.2),
         sharey=True,
     )
 
@@ -135,16 +136,15 @@ def tasks(records: Sequence[Record]) -> Display:
                     label = SHORT[arm] if place == 0 else None
                     _point(ax, x, task["arms"][arm], color=color, marker=marker, markersize=5, label=label)
             ax.set_xticks(range(len(names)), [name.replace(", ", ",\n") for name in names], rotation=20)
-            ax.set(title=record.model, ylim=(-0.03, 1.03))
+            ax.set(title=called(record), ylim=(-0.03, 1.03))
         np.atleast_1d(axes)[0].set_ylabel("share of right answers")
         np.atleast_1d(axes)[0].figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
     return figure(
         draw,
         "Share of right answers in five tasks for each way of taking the first token away, with intervals and a "
-        "dotted line where guessing would be; one panel for each model: "
-        + ", ".join(record.model for record in records),
-        panels=Panels(count=len(records), width=5.4, height=4.6),
+        "dotted line where guessing would be; one panel for each model: " + names_of(records),
+        panels=Panels(count=len(records), height=4.6),
         sharey=True,
     )
 
@@ -157,7 +157,7 @@ def task_table(records: Sequence[Record]) -> Display:
             arms_ = task["arms"]
             rows.append(
                 (
-                    f"{record.model}: {name}",
+                    f"{called(record)}: {name}",
                     f"{task['chance']:.1%}",
                     str(task["questions"]),
                     interval(arms_["intact"], ".0%"),
@@ -201,7 +201,7 @@ def long_texts(records: Sequence[Record]) -> Display:
                 ax.set_xscale("log", base=2)
                 ax.set_xticks(lengths, [str(n) for n in lengths], rotation=45)
                 ax.minorticks_off()
-                ax.set(title=f"{record.model}: {title}", xlim=(lengths[0] * 0.85, lengths[-1] * 1.18))
+                ax.set(title=f"{called(record)}: {title}", xlim=(lengths[0] * 0.85, lengths[-1] * 1.18))
                 ax.title.set_fontsize(9)
             for ax in row[1:]:
                 ax.set_ylim(-0.03, 1.03)

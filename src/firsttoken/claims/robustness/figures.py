@@ -14,6 +14,7 @@ from firsttoken.claims.robustness.changes import KINDS
 from firsttoken.claims.robustness.sensitivity import ARMS
 from firsttoken.claims.robustness.verdict import in_nats
 from firsttoken.estimates import interval
+from firsttoken.model_names import called, names_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, reach, table
 from firsttoken.records import Record
 
@@ -46,7 +47,7 @@ def sensitivity(records: Sequence[Record]) -> Display:
             ax.axvline(1, color=NEUTRAL, linewidth=1)
             ax.set_xscale("log", base=2)
             ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-            ax.set(title=record.model, xlabel="divergence / that with the sink")
+            ax.set(title=called(record), xlabel="divergence / that with the sink")
         first = np.atleast_1d(axes)[0]
         first.set_yticks(range(len(KINDS)), [f"{kind}:\n{meaning}" for kind, meaning in KINDS.items()], fontsize=8)
         first.invert_yaxis()
@@ -56,9 +57,9 @@ def sensitivity(records: Sequence[Record]) -> Display:
         draw,
         "Points with intervals: how far predictions move after a typo, a swap, a synonym and noise, relative to the "
         "intact model, with the first token's attention weakened, forbidden, and without a sink; right of one means "
-        "more sensitive; one panel for each of " + _models(records),
+        "more sensitive; one panel for each of " + names_of(records),
         sharey=True,
-        panels=Panels(count=len(records), width=4.8, height=4.4),
+        panels=Panels(count=len(records), height=4.4),
     )
 
 
@@ -82,7 +83,7 @@ def equal_loss(records: Sequence[Record]) -> Display:
             ax.axhline(1, color=NEUTRAL, linestyle="--", linewidth=1)
             ax.set_yscale("log", base=2)
             ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
-            ax.set(title=f"{record.model}, {in_nats(values)} less", xlabel="rise in loss (nats per token)")
+            ax.set(title=f"{called(record)}, {in_nats(values)} less", xlabel="rise in loss (nats per token)")
         first = np.atleast_1d(axes)[0]
         first.set_ylabel("divergence / intact model's")
         handles, labels = first.get_legend_handles_labels()
@@ -92,18 +93,18 @@ def equal_loss(records: Sequence[Record]) -> Display:
         draw,
         "How far predictions move after a small change, relative to the intact model, against the rise in loss: a "
         "square for the weakened sink, lines for noise and for sharper attention, with intervals; one panel for each "
-        "of " + _models(records),
+        "of " + names_of(records),
         "How far predictions move, by what the damage costs: the weakened sink (square), and two kinds of damage that "
         "leave the attention to the first token as it is. A sink that protects puts the square above the noise. The "
         f"square minus the noise at its loss: {'; '.join(map(_decided, records))}.",
-        panels=Panels(count=len(records), width=4.1, height=3.6),
+        panels=Panels(count=len(records), height=3.6),
     )
 
 
 def _decided(record: Record) -> str:
     if not decides(record.values):
-        return f"unmatched in {record.model}"
-    return f"{interval(record.values['beyond_control'], '+.2f')} in {record.model}"
+        return f"unmatched in {called(record)}"
+    return f"{interval(record.values['beyond_control'], '+.2f')} in {called(record)}"
 
 
 def attacks(records: Sequence[Record]) -> Display:
@@ -130,7 +131,7 @@ def attacks(records: Sequence[Record]) -> Display:
                         marker="os^D"[number % 4],
                         capsize=3,
                         linestyle="none",
-                        label=record.model if place == 0 else None,
+                        label=called(record) if place == 0 else None,
                     )
             ax.axvline(0, color=mpl.rcParams["text.color"], linewidth=0.8)
             ax.grid(axis="y", linewidth=0.5)
@@ -144,7 +145,7 @@ def attacks(records: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Points with intervals for each attack: change of the attention to the first token on the left, of the loss "
-        "on the right, against the same text without the attack; for " + _models(records),
+        "on the right, against the same text without the attack; for " + names_of(records),
         ncols=2,
         sharey=True,
         figsize=(9.5, 5.2),
@@ -158,7 +159,7 @@ def arms_table(records: Sequence[Record]) -> Display:
         for arm in ARMS:
             kinds = [record.values["by_kind"][kind][arm]["divergence"]["value"] for kind in KINDS]
             loss = interval(record.values["arms"][arm]["loss"])
-            rows.append((record.model, arm, loss, *(f"{value:.3f}" for value in kinds)))
+            rows.append((called(record), arm, loss, *(f"{value:.3f}" for value in kinds)))
     columns = ("model", "sink", "loss, nats [95 % interval]", *(f"{kind}: divergence, nats" for kind in KINDS))
     return table(rows, columns, "Losses without a change, and divergences after one")
 
@@ -169,14 +170,14 @@ def control_table(records: Sequence[Record]) -> Display:
     for record in records:
         values = record.values
         weak = interval(values["weakened_ratio"])
-        rows.append((record.model, f"sink weakened by {in_nats(values)}", interval(values["cost"]), weak, ""))
+        rows.append((called(record), f"sink weakened by {in_nats(values)}", interval(values["cost"]), weak, ""))
         for name, (label, *_) in CONTROLS.items():
             for seed, one in [("", values[name]), *enumerate(values[name].get("by_seed", []))]:
                 matched = covered(one)
                 strongest = one["by_strength"][-1]
                 rows.append(
                     (
-                        record.model,
+                        called(record),
                         label if seed == "" else f"seed {seed} of the noise",
                         f"up to {strongest['loss_rise']['value']:.2f} at {strongest['strength']:.2f}",
                         interval(one["at_equal_loss"]) if matched else "unmatched",
@@ -193,11 +194,7 @@ def search_table(records: Sequence[Record]) -> Display:
     for record in records:
         part = record.values["attacks"]
         masses = " → ".join(f"{value:.1%}" for value in part["search"])
-        rows.append((record.model, repr(part["suffix"]), masses))
+        rows.append((called(record), repr(part["suffix"]), masses))
     return table(
         rows, ("model", "tokens found", "attention to the first token, before and after each"), "The greedy search"
     )
-
-
-def _models(records: Sequence[Record]) -> str:
-    return ", ".join(record.model for record in records)

@@ -17,6 +17,7 @@ from firsttoken.claims.scale.verdict import PAPER_MODEL, in_words
 from firsttoken.estimates import interval
 from firsttoken.execution import cost
 from firsttoken.execution.cost import Load
+from firsttoken.model_names import called, names_of, short_name
 from firsttoken.models.machine import Machine
 from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
 from firsttoken.records import Record, paper_numbers
@@ -32,7 +33,7 @@ _MEASURES = {
 
 def _points(ax: Axes, family: Sequence[Record], x: str, y: str, label: str) -> None:
     """One family as a line with its 95 % intervals; a family of one is a point with the model's own name."""
-    label = family[0].model if len(family) == 1 else label
+    label = called(family[0]) if len(family) == 1 else label
     values = [record.values for record in family]
     estimates = [v[y] for v in values]
     middle = np.array([e["value"] for e in estimates])
@@ -111,7 +112,7 @@ def pair_table(pairs: Sequence[Pair]) -> Display:
     for pair in pairs:
         rows.append(
             (
-                f"{pair.larger.model} − {pair.smaller.model}",
+                f"{called(pair.larger)} − {called(pair.smaller)}",
                 pair.texts,
                 _MEASURES[pair.measure],
                 interval({name: 100 * number for name, number in asdict(pair.difference).items()}, "+.1f"),
@@ -124,7 +125,7 @@ def pair_table(pairs: Sequence[Pair]) -> Display:
 
 def pair_confounders(pairs: Sequence[Pair]) -> Display:
     """What differs between the models of a pair besides size."""
-    models = {record.model: record for pair in pairs for record in (pair.smaller, pair.larger)}
+    models = {called(record): record for pair in pairs for record in (pair.smaller, pair.larger)}
     rows = [
         (
             name,
@@ -148,7 +149,7 @@ def along_depth(records: Sequence[Record]) -> Display:
         for record in ordered:
             mass = record.values["by_layer"]["mass"]
             depth = (np.arange(len(mass)) + 0.5) / len(mass)
-            label = f"{record.model} ({in_words(record.values['parameters'])}, {len(mass)} layers)"
+            label = f"{called(record)} ({in_words(record.values['parameters'])}, {len(mass)} layers)"
             ax.plot(depth, mass, marker=".", color=model_color(record.model), label=label)
         ax.set(xlabel="depth, as a share of all layers", ylabel=_MEASURES["mass_first"], xlim=(0, 1), ylim=(0, 1.02))
         ax.legend(frameon=False)
@@ -156,14 +157,14 @@ def along_depth(records: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Attention mass on the first token in each layer against relative depth, one line for each of "
-        + ", ".join(record.model for record in ordered),
+        + names_of(ordered),
         figsize=(7.6, 3.8),
     )
 
 
 def shown(model: str) -> str:
     """A slug as tables show it: the paper's models by the paper's names."""
-    return f"LLaMa 3.1 {model.rsplit('-', 1)[1].upper()}" if model in PAPER_SHAPES else model
+    return f"LLaMa 3.1 {model.rsplit('-', 1)[1].upper()}" if model in PAPER_SHAPES else short_name(model)
 
 
 def paper_table(records: Sequence[Record]) -> Display:
@@ -215,7 +216,7 @@ def prediction(record: Record) -> Display:
         for name, ours, theirs, unit in pairs
     ]
     columns = ("quantity", "predicted", "measured", "measured / predicted")
-    return table(rows, columns, f"Prediction and measurement, {record.model}, on a CPU")
+    return table(rows, columns, f"Prediction and measurement, {called(record)}, on a CPU")
 
 
 def ratios(record: Record) -> Display:
@@ -237,4 +238,4 @@ def ratios(record: Record) -> Display:
         ("processes that ran or waited for a core (load)", f"{values['load_average']:.1f}", "below the cores"),
     ]
     columns = ("ratio within one run", "measured", "goal")
-    return table(rows, columns, f"What streaming costs, {record.model}, on a CPU")
+    return table(rows, columns, f"What streaming costs, {called(record)}, on a CPU")

@@ -12,14 +12,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from firsttoken.claims.sink_position.measure import MEANING, READINGS
+from firsttoken.model_names import called, names_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, numbering, reach, table
 from firsttoken.records import Record
 
 DASHES = {"as it is": "-", "without BOS": "--", "with BOS": ":"}
-
-
-def _models(measured: Sequence[Record]) -> str:
-    return ", ".join(record.model for record in measured)
 
 
 def readings(measured: Sequence[Record]) -> Display:
@@ -55,7 +52,7 @@ def readings(measured: Sequence[Record]) -> Display:
                 markerfacecolor=CATEGORIES[3],
                 label="the middle of the text, where something was put there",
             )
-            ax.set(title=record.model, xlabel="attention mass (share of all)", xlim=(0, 1))
+            ax.set(title=called(record), xlabel="attention mass (share of all)", xlim=(0, 1))
         axes[0].set_yticks(range(len(names)), [f"{name}\n({MEANING[name]})" for name in names], fontsize=8)
         axes[0].invert_yaxis()
         axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -64,9 +61,9 @@ def readings(measured: Sequence[Record]) -> Display:
         draw,
         "Bars with intervals: attention mass on position 0 in each reading of the same passages; diamonds: attention "
         "to the middle of the text where the first token or BOS was put there; one panel for each model: "
-        + _models(measured),
+        + names_of(measured),
         sharey=True,
-        panels=Panels(count=len(measured), width=5.5, height=5.2),
+        panels=Panels(count=len(measured), height=5.2),
     )
 
 
@@ -80,7 +77,7 @@ def profile(measured: Sequence[Record]) -> Display:
                     values[:-1],
                     color=model_color(record.model),
                     linestyle=DASHES[name],
-                    label=f"{record.model}, {name}",
+                    label=f"{called(record)}, {name}",
                 )
         ax.set_yscale("log")
         ax.set(xlabel="position k of the key", ylabel="mean attention of later queries, logarithmic")
@@ -90,7 +87,7 @@ def profile(measured: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Mean attention to the key at each position, on a logarithmic scale: a peak at position 0, then a floor; with "
-        "and without BOS, for " + _models(measured),
+        "and without BOS, for " + names_of(measured),
         figsize=(7.6, 4.0),
     )
 
@@ -106,7 +103,7 @@ def secondary(measured: Sequence[Record]) -> Display:
                 layers - 0.21, values["first_by_layer"], 0.42, color=model_color(record.model), label="at position 0"
             )
             ax.bar(layers + 0.21, values["by_layer"], 0.42, color=NEUTRAL, hatch="//", label="at some other position")
-            ax.set(title=record.model, xlabel="layer", ylim=(0, 1.02))
+            ax.set(title=called(record), xlabel="layer", ylim=(0, 1.02))
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.xaxis.set_major_formatter(numbering(record.layer_numbers(len(layers))))
         axes[0].set_ylabel("share of heads with α > ε")
@@ -118,9 +115,9 @@ def secondary(measured: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Bars for every layer: share of heads that have a sink at position 0, and share of heads that have one at "
-        "some other position of a passage; one panel for each model: " + _models(measured),
+        "some other position of a passage; one panel for each model: " + names_of(measured),
         sharey=True,
-        panels=Panels(count=len(measured), width=4.9, height=3.4),
+        panels=Panels(count=len(measured), height=3.4),
     )
 
 
@@ -132,7 +129,7 @@ def secondary_table(measured: Sequence[Record], count: int = 6) -> Display:
             before = "".join(example["before"]).replace("\n", "↵")
             rows.append(
                 (
-                    record.model,
+                    called(record),
                     f"“{example['token']}”".replace("\n", "↵"),
                     f"…{before}",
                     str(example["position"]),
@@ -151,13 +148,13 @@ def identity(measured: Sequence[Record]) -> Display:
             values = record.values["identity"]
             depth = np.arange(len(values["first"])) / (len(values["first"]) - 1)
             look: dict[str, Any] = {"color": model_color(record.model), "marker": "os^D"[number % 4], "markersize": 4}
-            ax.plot(depth, values["first"], label=f"{record.model}, position 0", **look)
+            ax.plot(depth, values["first"], label=f"{called(record)}, position 0", **look)
             ax.plot(
                 depth,
                 values["ordinary"],
                 linestyle=":",
                 markerfacecolor="none",
-                label=f"{record.model}, a position inside",
+                label=f"{called(record)}, a position inside",
                 **look,
             )
         ax.set(
@@ -170,6 +167,6 @@ def identity(measured: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Mean cosine between the states of different passages at the same position against depth: at position 0, "
-        "where each passage has another token, and at a position inside; for " + _models(measured),
+        "where each passage has another token, and at a position inside; for " + names_of(measured),
         figsize=(7.2, 4.0),
     )

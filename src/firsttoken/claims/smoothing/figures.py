@@ -14,6 +14,7 @@ from firsttoken.claims.smoothing.measure import heads_growth
 from firsttoken.estimates import interval
 from firsttoken.measures.attention_maps import unpack
 from firsttoken.measures.bos_arms import ARMS, LABELS
+from firsttoken.model_names import called, names_of
 from firsttoken.panels import ARM_COLORS, by_arm, draw_arms
 from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, Panels, figure, numbering, table, whole_numbers
 from firsttoken.records import Record
@@ -34,7 +35,7 @@ def by_layer(records: Sequence[Record]) -> Display:
             for ax, name in zip(row, ("effective_tokens", "effective_tokens_rest"), strict=True):
                 of_arm = {arm: record.values["by_layer"][arm][name] for arm in ARMS}
                 draw_arms(ax, record.layer_numbers(len(of_arm["with_bos"])), of_arm, LABELS)
-                ax.set_title(f"{record.model}: {MEASURES[name]}", fontsize=9)
+                ax.set_title(f"{called(record)}: {MEASURES[name]}", fontsize=9)
                 ax.set(xlabel="layer", ylim=0)
                 whole_numbers(ax)
             row[0].set_ylabel("effective number of tokens")
@@ -54,7 +55,7 @@ def ratios(records: Sequence[Record]) -> Display:
         for name, label in MEASURES.items():
             with_bos, without = (f"{record.values[f'{name}_{arm}']['value']:.2f}" for arm in ARMS)
             e = record.values[f"{name}_ratio"]
-            rows.append((record.model, label, with_bos, without, interval(e)))
+            rows.append((called(record), label, with_bos, without, interval(e)))
     columns = ("model", "measure", "with BOS", "without BOS", "ratio [95 % interval]")
     return table(rows, columns, "Effective number of tokens, mean over queries, heads and layers")
 
@@ -77,7 +78,7 @@ def heads(records: Sequence[Record]) -> Display:
                 origin="lower",
                 interpolation="nearest",
             )
-            ax.set(title=record.model, xlabel="head")
+            ax.set(title=called(record), xlabel="head")
             ax.set_xticks(range(times.shape[1]))
             ax.yaxis.set_major_locator(MaxNLocator(integer=True))
             ax.yaxis.set_major_formatter(numbering(record.layer_numbers(len(times))))
@@ -99,17 +100,17 @@ def heads(records: Sequence[Record]) -> Display:
     ]
     alt = (
         "Layers by heads, coloured by how many times as many tokens, in effect, a row attends to without BOS as with "
-        f"it; one panel for each model: {', '.join(record.model for record in records)}"
+        f"it; one panel for each model: {names_of(records)}"
     )
     shares = ", ".join(
-        f"{(times > 1).mean():.0%} of the heads of {record.model}"
+        f"{(times > 1).mean():.0%} of the heads of {called(record)}"
         for record, times in zip(records, growth, strict=True)
     )
     caption = (
         "How many times as many tokens, in effect, each head attends to without BOS as with it. "
         f"More than with it: {shares}."
     )
-    return figure(draw, alt, caption, cells, panels=Panels(count=len(records), width=4.7, height=4.2))
+    return figure(draw, alt, caption, cells, panels=Panels(count=len(records), height=4.2))
 
 
 def maps(record: Record) -> Display:
@@ -131,9 +132,11 @@ def maps(record: Record) -> Display:
         for ax in grid[-1]:
             ax.set_xlabel("key")
         grid[0, 0].figure.colorbar(image, ax=grid, label="attention (logarithmic)", shrink=0.7)
-        grid[0, 0].figure.suptitle(record.model)
+        grid[0, 0].figure.suptitle(called(record))
 
-    alt = f"Attention maps of the heads of {record.model} that change most when BOS is left out, with BOS and without"
+    alt = (
+        f"Attention maps of the heads of {called(record)} that change most when BOS is left out, with BOS and without"
+    )
     return figure(draw, alt, nrows=2, ncols=len(shown["heads"]), figsize=(3.1 * len(shown["heads"]) + 0.6, 5.6))
 
 
@@ -145,12 +148,12 @@ def spectrum(records: Sequence[Record]) -> Display:
             for arm in ARMS:
                 values = record.values["shown"][arm]["spectrum"]
                 ax.plot(range(1, len(values) + 1), np.maximum(values, 1e-4), color=ARM_COLORS[arm], label=LABELS[arm])
-            ax.set(title=record.model, xlabel="singular value, largest first", yscale="log")
+            ax.set(title=called(record), xlabel="singular value, largest first", yscale="log")
         np.atleast_1d(axes)[0].set_ylabel("share of the largest, mean over heads")
         np.atleast_1d(axes)[0].legend(frameon=False)
 
     alt = "Singular values of attention maps with BOS and without, as shares of the largest, on one passage"
-    return figure(draw, alt, panels=Panels(count=len(records), width=4.7, height=3.3), sharey=True)
+    return figure(draw, alt, panels=Panels(count=len(records), height=3.3), sharey=True)
 
 
 def by_length(records: Sequence[Record]) -> Display:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from firsttoken.claims.theory.linear_model import Sweep
 from firsttoken.estimates import interval
 from firsttoken.measures.bos_arms import ARMS, LABELS
+from firsttoken.model_names import called
 from firsttoken.panels import by_arm, draw_arms
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, table, whole_numbers
 from firsttoken.records import Record
@@ -42,7 +43,7 @@ def bounds(records: Sequence[Record]) -> Display:
     """log10 of bound and measured Jacobian along the depth of real models; why not, where no model has a bound."""
     compared = [record for record in records if "refused" not in record.values["bound"]]
     if not compared:
-        rows = [(record.model, record.values["bound"]["refused"]) for record in records]
+        rows = [(called(record), record.values["bound"]["refused"]) for record in records]
         return table(rows, ("model", "why it is not here"), "No bound beside a measured Jacobian")
 
     def draw(axes: Any) -> None:
@@ -56,7 +57,7 @@ def bounds(records: Sequence[Record]) -> Display:
                 ("log10_gain", "measured Jacobian", NEUTRAL),
             ):
                 band(ax, layers, of[name], color=color, label=label)
-            ax.set(title=f"{record.model}, with BOS", xlabel="after layer")
+            ax.set(title=f"{called(record)}, with BOS", xlabel="after layer")
             whole_numbers(ax)
         panels[0].set_ylabel("log10 of the norm,\nmean over later pairs")
         panels[0].legend(frameon=False)
@@ -64,7 +65,7 @@ def bounds(records: Sequence[Record]) -> Display:
     alt = (
         "Upper bounds and measured Jacobian after each layer; the bounds grow by orders of magnitude with every layer"
     )
-    return figure(draw, alt, panels=Panels(count=len(compared), width=4.7, height=3.6), sharey=True)
+    return figure(draw, alt, panels=Panels(count=len(compared), height=3.6), sharey=True)
 
 
 def correlations(records: Sequence[Record]) -> Display:
@@ -78,11 +79,11 @@ def correlations(records: Sequence[Record]) -> Display:
     rows = []
     for record in records:
         if "refused" in record.values["bound"]:
-            rows.append((record.model, "", "", "not compared"))
+            rows.append((called(record), "", "", "not compared"))
             continue
         for arm in ARMS:
             for name, e in record.values["bound"][arm]["rank_correlation"].items():
-                rows.append((record.model, LABELS[arm], names[name], interval(e)))
+                rows.append((called(record), LABELS[arm], names[name], interval(e)))
     columns = ("model", "arm", "predictor", "rank correlation with the measured Jacobian [95 % interval]")
     return table(rows, columns, "Does a path sum know which pairs of tokens depend most on each other?")
 
@@ -127,11 +128,11 @@ def collapse(record: Record) -> Display:
         for ax in axes[-1]:
             ax.set_xlabel("after layer")
         axes[0, 0].legend(frameon=False, fontsize=8)
-        axes[0, 0].figure.suptitle(record.model)
+        axes[0, 0].figure.suptitle(called(record))
 
     alt = (
-        f"Six panels along the layers of {record.model}, with BOS and without: norm of the first token, attention to "
-        "it, distance from the mean and matrix entropy with and without the first token"
+        f"Six panels along the layers of {called(record)}, with BOS and without: norm of the first token, attention "
+        "to it, distance from the mean and matrix entropy with and without the first token"
     )
     return figure(draw, alt, nrows=3, ncols=2, figsize=(8.8, 7.6))
 
