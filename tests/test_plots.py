@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import itertools
 import json
@@ -15,10 +16,12 @@ import pytest
 from bs4 import BeautifulSoup, Tag
 
 from firsttoken import panels, plots
+from firsttoken.claims.phenomenon import figures as phenomenon
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
 from firsttoken.files import ROOT
-from firsttoken.records import Record
+from firsttoken.model_names import short_name
+from firsttoken.records import Record, find
 
 ALT = 'Mass of "head" <3> & layer 2'
 
@@ -157,6 +160,17 @@ def test_legends_of_all_panels_are_one_and_keep_their_signs() -> None:
         assert {color} == set(re.findall(r"#[0-9a-f]{6}\b", str(entry.svg)))
 
 
+def test_a_legend_wider_than_its_figure_keeps_its_signs() -> None:
+    def plot(ax: Any) -> None:
+        for number in range(4):
+            ax.plot([0, 1], [0, number], label=f"{number}: " + "a long name " * 5)
+        ax.figure.legend(loc="outside lower center", ncols=4)
+
+    signs = [entry.svg for entry in drawing(plots.figure(plot, ALT)).find_all("span", style=re.compile("flex"))]
+    assert len(signs) == 4
+    assert all(path.get("d") for sign in signs for path in sign.find_all("path"))
+
+
 def test_powers_of_a_logarithmic_axis_are_plain_text() -> None:
     def plot(ax: Any) -> None:
         ax.plot([0, 1], [1e-7, 1e5])
@@ -238,6 +252,32 @@ def test_figures_colour_models_by_name_and_all_else_by_category() -> None:
     for source in sources:
         text = source.read_text(encoding="utf-8")
         assert not re.search(r"\bMODELS\b|#[0-9a-fA-F]{6}\b|color=\"C\d", text), source
+
+
+def test_every_figure_says_what_to_take_away() -> None:
+    """A caption of its own, and not the words for those who cannot see the figure."""
+    sources = [*(ROOT / "src/firsttoken/claims").glob("*/*figures.py"), ROOT / "src/firsttoken/pretraining/curves.py"]
+    calls = [
+        (source, call)
+        for source in sources
+        for call in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "figure"
+    ]
+    assert len(calls) > 40
+    for source, call in calls:
+        given = [*call.args[1:3], *(word.value for word in call.keywords if word.arg == "caption")]
+        place = f"{source}, line {call.lineno}"
+        assert len(given) == 2, f"{place}: a figure without a caption"
+        assert ast.dump(given[0]) != ast.dump(given[1]), f"{place}: a caption that is the description"
+
+
+def test_every_figure_calls_a_model_by_its_short_name() -> None:
+    for slug in ("smollm2-135m", "gemma3-270m"):
+        record = find("phenomenon", slug)
+        assert record
+        html = phenomenon.mass_and_rate([record]).html
+        assert short_name(slug) in html
+        assert slug not in html
 
 
 def test_a_figure_that_is_not_by_model_uses_no_colour_of_a_model() -> None:

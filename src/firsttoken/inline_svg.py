@@ -22,7 +22,7 @@ _OF_THE_PAGE = {
 }
 SMALLEST = 9.0  # pixels on the screen that the text of a figure has at least
 # How much larger than drawn a panel may get: beside others, and alone.
-BESIDE, ALONE = 1.2, 1.3
+BESIDE, ALONE = 1.2, 1.4
 KEYS = 1.1  # how much larger than drawn the signs of a legend are
 
 _SVG = "http://www.w3.org/2000/svg"
@@ -100,7 +100,8 @@ def inline(svg: str, alt: str, parts: Sequence[Part], keys: Sequence[Key] = (), 
         f"<span>{escape(key.text)}</span></span>"
         for key, body in zip(keys, drawn_parts[len(parts) :], strict=True)
     )
-    flow = "display:flex;flex-wrap:wrap;justify-content:center"
+    # "safe": what does not fit begins at the left, where one can scroll to all of it.
+    flow = "display:flex;flex-wrap:wrap;justify-content:safe center"
     return (
         f'<div role="img" aria-label="{escape(alt)}">'
         + (f'<div style="text-align:center;font-size:.85rem">{escape(title)}</div>' if title else "")

@@ -41,7 +41,7 @@ MODELS = ("#783cf0", "#e0760b", "#c46cf0", "#d80060", "#5088b8")
 CATEGORIES = ("#29a38f", "#c2280a", "#436b94", "#307050")
 NEUTRAL = "#7f7f7f"
 # Inches: of a figure that fits beside the contents of a page, and of a panel that fits on a telephone; more is cut.
-WIDEST, NARROW = 8.2, 5.4
+WIDEST, NARROW = 8.2, 4.9
 BACKGROUNDS = {"light": "#ffffff", "dark": "#121212"}
 # Matplotlib and plotly both know it; it is monotonic in lightness, so it also works in grey.
 COLORMAP = "viridis"
@@ -243,14 +243,19 @@ class _PlainPowers(Formatter):
     def __call__(self, x: float, pos: int | None = None) -> str:
         if not self.given(x, pos):
             return ""
-        if x == 0 or 0.01 <= abs(x) < 10_000:
-            return f"{x:g}".replace("-", "−")
-        mantissa, _, power = f"{x:.0e}".partition("e")
-        raised = f"10{str(int(power)).translate(_RAISED)}"
-        return {"1": raised, "-1": f"−{raised}"}.get(mantissa, f"{mantissa.replace('-', '−')}·{raised}")
+        return power(x)
 
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def power(x: float) -> str:
+    """A number of one digit that counts as text, such as 0.02, 3000 or 2·10⁻⁶."""
+    if x == 0 or 0.001 <= abs(x) < 10_000:
+        return f"{float(f'{x:.0e}'):g}".replace("-", "−")
+    mantissa, _, exponent = f"{x:.0e}".partition("e")
+    raised = f"10{str(int(exponent)).translate(_RAISED)}"
+    return {"1": raised, "-1": f"−{raised}"}.get(mantissa, f"{mantissa.replace('-', '−')}·{raised}")
 
 
 def _plain_powers(fig: Figure) -> None:
@@ -283,18 +288,22 @@ def _in_parts(fig: Figure, alt: str, split: bool) -> str:
     else:
         parts = [Part(names, _box(fig, box)) for names, box in zip(ids, _cut(list(panels), extents), strict=True)]
     keys = [
-        Key(group, name, _sign(fig, legend, text), text.get_text())
+        Key(group, name, _sign(fig, legend, text), words)
         for group, (legend, texts) in legends.items()
-        for name, text in texts.items()
+        for name, (text, words) in texts.items()
     ]
     return inline(svg, alt, parts, keys, title)
 
 
-def _take_legends(fig: Figure) -> dict[str, tuple[Legend, dict[str, Text]]]:
-    """The legends and the texts to show, each text once, by their ids; they take no room among panels any more."""
+def _take_legends(fig: Figure) -> dict[str, tuple[Legend, dict[str, tuple[Text, str]]]]:
+    """The legends and the texts to show, each once, by their ids; they take no room among the panels any more.
+
+    Only their signs are drawn, with a stroke in the place of each text: whole, a legend could be wider than the
+    figure, and what lies outside is not drawn.
+    """
     legends = [*fig.legends, *(legend for ax in fig.axes if (legend := ax.get_legend()))]
     seen: set[str] = set()
-    taken: dict[str, tuple[Legend, dict[str, Text]]] = {}
+    taken: dict[str, tuple[Legend, dict[str, tuple[Text, str]]]] = {}
     for number, legend in enumerate(legends):
         legend.set_gid(group := f"legend-{number}")
         legend.set_frame_on(False)
@@ -306,10 +315,13 @@ def _take_legends(fig: Figure) -> dict[str, tuple[Legend, dict[str, Text]]]:
         texts = {}
         for entry, text in enumerate(legend.get_texts()):
             text.set_gid(name := f"key-{number}-{entry}")
-            text.set_text(" ".join(text.get_text().split()))
-            if text.get_text() not in seen:
-                texts[name] = text
-            seen.add(text.get_text())
+            words = " ".join(text.get_text().split())
+            text.set_text("|")
+            if words not in seen:
+                texts[name] = text, words
+            seen.add(words)
+        legend.set_visible(bool(texts))
+        legend.set_visible(bool(texts))
         taken[group] = legend, texts
     return taken
 
@@ -419,6 +431,17 @@ def band(ax: Axes, x: Sequence[float], estimates: Estimates, **line: Any) -> Non
     ax.plot(x, [e["value"] for e in estimates], **line)
     low, high = [e["low"] for e in estimates], [e["high"] for e in estimates]
     ax.fill_between(x, low, high, color=line["color"], alpha=0.2, linewidth=0)
+
+
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a panel, the first at the top, inside it and above what is drawn at 0, 1, 2 and so on: beside
+    the panel, long names would leave it no room on a telephone."""
+    for place, name in enumerate(names):
+        ax.text(0.015, place - 0.2, name, transform=ax.get_yaxis_transform(), va="bottom", fontsize=9)
+        if place:
+            ax.axhline(place - 0.62, color=GRID, linewidth=0.5)
+    ax.set_yticks([])
+    ax.set_ylim(len(names) - 0.62, -0.62)
 
 
 def numbering(numbers: Sequence[int]) -> FuncFormatter:

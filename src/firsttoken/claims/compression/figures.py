@@ -10,7 +10,7 @@ import numpy as np
 from firsttoken.claims.compression.verdict import PARTS
 from firsttoken.estimates import interval
 from firsttoken.model_names import called, names_of
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, model_color, reach, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, reach, table
 from firsttoken.records import Record
 
 LOOK = {
@@ -64,7 +64,7 @@ def heads(records: Sequence[Record]) -> Display:
         nrows=len(records),
         ncols=3,
         squeeze=False,
-        figsize=(10.0, 0.6 + 2.9 * len(records)),
+        figsize=(8.2, 0.6 + 2.9 * len(records)),
     )
 
 
@@ -117,7 +117,7 @@ def cache(records: Sequence[Record]) -> Display:
                     one["bytes"],
                     one["increase"]["value"],
                     yerr=reach(one["increase"]),
-                    color=model_color(record.model) if first else NEUTRAL,
+                    color=CATEGORIES[0] if first else NEUTRAL,
                     marker="s" if "newest" in one["policy"] else "o",
                     markerfacecolor=None if first else "none",
                     capsize=3,
@@ -134,14 +134,22 @@ def cache(records: Sequence[Record]) -> Display:
             ("s", None, "the first and the newest"),
             ("s", "none", "the newest"),
         ):
-            panel.plot([], [], marker=marker, color=NEUTRAL, markerfacecolor=face, linestyle="none", label=name)
+            color = NEUTRAL if face else CATEGORIES[0]
+            panel.plot([], [], marker=marker, color=color, markerfacecolor=face, linestyle="none", label=name)
         panel.figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
     return figure(
         draw,
         "Increase of the loss against the bytes that a cache needs for each token, one point for each policy; filled "
         "points keep the first token exact; one panel for each of " + names_of(records),
-        "Memory of a cache against its cost, with 95 % intervals over windows. Filled: the first token stays exact.",
+        "Memory of a cache against its cost, with 95 % intervals over windows. A filled point below the hollow ones "
+        "at its memory means that keeping the first token pays: exact in a cache of few bits, it changes the loss by "
+        + ", ".join(
+            f"{interval(record.values['deciding']['first_exact'], '+.2f')} nats in {called(record)} "
+            f"({record.values['deciding']['bits']} bits)"
+            for record in records
+        )
+        + ".",
         panels=Panels(count=len(records), height=3.8),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 
 from firsttoken.claims.equal_loss import LEAST_COST, costly, covered
@@ -124,7 +125,7 @@ def controls(measured: Sequence[Record]) -> Display:
             values, color = record.values, model_color(record.model)
             by_dose, places = values["by_dose"], _weaker(record)
             arms = [{name: by_dose[name][place] for name in ("loss_rise", "outcome")} for place in places]
-            path(ax, arms[1:], color=color, marker="s", linewidth=2, label="weaker sink")
+            path(ax, arms[1:], color=color, marker="s", linewidth=2)
             for place in places[1:]:
                 at = (by_dose["loss_rise"][place]["value"], by_dose["outcome"][place]["value"])
                 ax.annotate(
@@ -136,6 +137,8 @@ def controls(measured: Sequence[Record]) -> Display:
             ax.axhline(1, color=NEUTRAL, linestyle="--", linewidth=1)
             ax.set(title=called(record), xlabel="rise in loss (nats per token)")
         axes[0].set_ylabel("spread / own, times untouched")
+        # The doses are in the colours of the models, so the square of the legend is in the ink of the page.
+        axes[0].plot([], [], color=mpl.rcParams["text.color"], marker="s", linewidth=2, label="weaker sink")
         axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 
     return figure(

@@ -8,7 +8,7 @@ from typing import Any
 
 from firsttoken.estimates import interval
 from firsttoken.model_names import called, names_of
-from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, model_color, name_rows, reach, table
 from firsttoken.records import Record
 
 LABELS = {
@@ -38,10 +38,9 @@ def policies(records: Sequence[Record]) -> Display:
             names = [name for name in LABELS if name in of and name != "full"]
             for place, name in enumerate(names):
                 e = of[name]["increase"]
-                color = model_color(record.model) if name.startswith("sinks") else NEUTRAL
+                color = CATEGORIES[0] if name.startswith("sinks") else NEUTRAL
                 ax.errorbar(e["value"], place, xerr=reach(e), color=color, marker="o", capsize=3, linestyle="none")
-            ax.set_yticks(range(len(names)), [LABELS[name] for name in names], fontsize=8)
-            ax.set_ylim(len(names) - 0.5, -0.5)
+            name_rows(ax, [LABELS[name] for name in names])
             ax.axvline(0, color=NEUTRAL, linewidth=0.8)
             ax.set_xscale("symlog", linthresh=0.1)
             ax.set_title(f"{called(record)}, {record.parameters['window']} tokens in the cache", fontsize=10)
@@ -60,7 +59,7 @@ def policies(records: Sequence[Record]) -> Display:
         "What each cache costs over one that keeps everything, with 95 % intervals; policies that keep the first "
         f"tokens are coloured. The newest tokens alone, and with the first four, raise the loss of {losses} nats."
     )
-    return figure(draw, alt, caption, nrows=len(records), figsize=(7.4, 3.4 * len(records)), squeeze=False)
+    return figure(draw, alt, caption, nrows=len(records), figsize=(4.9, 5.2 * len(records)), squeeze=False)
 
 
 def perplexities(records: Sequence[Record]) -> Display:
@@ -97,9 +96,9 @@ def streams(records: Sequence[Record]) -> Display:
     """Along a long generation, with four first tokens in the cache and with none: tokens in the cache, surprise and
     repetition."""
     panels = (
-        ("cached", "tokens in the cache"),
-        ("surprise", "-log p of sampled tokens (nats)"),
-        ("repeated", "4-grams seen before"),
+        ("cached", "tokens in\nthe cache"),
+        ("surprise", "−log p of sampled\ntokens (nats)"),
+        ("repeated", "4-grams\nseen before"),
     )
 
     def draw(axes: Any) -> None:
@@ -121,11 +120,22 @@ def streams(records: Sequence[Record]) -> Display:
         "how unlikely the sampled tokens were, share of repeated 4-grams"
     )
     ends = "; ".join(f"{called(r)}: {max(r.values['cached']):.0f} tokens" for r in records)
+    repeated = "; ".join(
+        f"{_mean(r.values['repeated'])} with the first four and {_mean(r.values['window_only']['repeated'])} without "
+        f"in {called(r)}"
+        for r in records
+        if "window_only" in r.values
+    )
     caption = (
         "A long generation with a bounded cache, with the first four tokens in it and with the newest alone. The "
-        f"cache never holds more than its bound ({ends})."
+        f"cache never holds more than its bound ({ends}). A text that has lost the thread is unlikely or "
+        "repeats itself" + (f": of its 4-grams, so many were there before: {repeated}." if repeated else ".")
     )
-    return figure(draw, alt, caption, ncols=3, figsize=(9.6, 3.4))
+    return figure(draw, alt, caption, ncols=3, figsize=(8.2, 3.2))
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.0%}"
 
 
 def excerpt(record: Record) -> Display:

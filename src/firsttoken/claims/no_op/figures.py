@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
@@ -15,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from firsttoken.claims.no_op.kinds import KINDS, LOW_RANK, SMALL
 from firsttoken.estimates import JSON, interval
 from firsttoken.model_names import called, names_of
-from firsttoken.plots import NEUTRAL, Display, Panels, band, figure, model_color, reach, table
+from firsttoken.plots import NEUTRAL, Display, Panels, band, figure, model_color, name_rows, reach, table
 from firsttoken.records import Record
 
 MARKERS = "os^D"  # a model is told by its marker as well as by its colour
@@ -34,16 +35,16 @@ def norms(records: Sequence[Record]) -> Display:
             }
             for ax, name in zip(axes, ("value", "key"), strict=False):
                 first, others = np.array(layer[f"{name}_first"]), np.array(layer[f"{name}_others"])
-                ax.plot(record.layer_numbers(len(first)), first / others, label=called(record), **look)
+                ax.plot(record.layer_numbers(len(first)), first / others, **look)
             depth = record.layer_numbers(len(layer["massive_first"]))
             axes[2].plot(depth, layer["massive_first"], label=f"{called(record)}, first token", **look)
             label = f"{called(record)}, others"
             axes[2].plot(depth, layer["massive_others"], linestyle=":", markerfacecolor="none", label=label, **look)
         for ax, name in zip(axes, ("value norm", "key norm"), strict=False):
             ax.axhline(1, color=NEUTRAL, linewidth=1)
-            ax.set(title=f"{name}: first token / others", ylabel="ratio of mean norms", ylim=(0, None))
+            ax.set(title=f"{name}:\nfirst token / others", ylabel="ratio of mean norms", ylim=(0, None))
         axes[2].set_yscale("log")
-        axes[2].set(title="largest activation / median", ylabel="ratio, logarithmic")
+        axes[2].set(title="largest activation /\nmedian", ylabel="ratio, logarithmic")
         for ax in axes:
             ax.set_xlabel("layer")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -54,8 +55,20 @@ def norms(records: Sequence[Record]) -> Display:
         "Three panels against the layer: norm of the first token's value over that of the others, mostly well below "
         "one; the same for keys; largest activation of the residual stream over its median, at the first token "
         "and at the others, on a logarithmic scale; for " + names_of(records),
+        "The first token beside the others, layer by layer. Below the line its value, or its key, is the smaller one: "
+        "its value in "
+        + ", ".join(
+            f"{sum(a < b for a, b in pairs)} of {len(pairs)} layers of {called(record)}"
+            for record in records
+            for pairs in [
+                list(zip(*(record.values["by_layer"][f"value_{which}"] for which in ("first", "others")), strict=True))
+            ]
+        )
+        + ". A large activation at the first token goes with that up to "
+        + ", ".join(f"{max(record.values['by_layer']['massive_first']):,.0f}" for record in records)
+        + " times the median.",
         ncols=3,
-        figsize=(11, 4.0),
+        figsize=(8.2, 3.6),
     )
 
 
@@ -90,6 +103,15 @@ def quiet(records: Sequence[Record]) -> Display:
         draw,
         "The norm of what a head adds to the residual stream falls as its attention to the first token rises, median "
         "over heads with a 95 % band, for " + names_of(records),
+        "What a head adds while it attends to the first token this much, as a share of what the same head adds while "
+        "it hardly does; median over heads with a 95 % band. A falling line means that attending there is a way to "
+        "add little: at the right end it is "
+        + ", ".join(
+            f"{interval(known[-1], '.0%')} in {called(record)}"
+            for record in records
+            if (known := [e for e in record.values["by_attention"]["relative_norm"] if e])
+        )
+        + ".",
         figsize=(6.6, 3.8),
     )
 
@@ -111,10 +133,8 @@ def histograms(records: Sequence[Record], count: int = 3) -> Display:
                 ax.bar(
                     left, heights, 1 / len(heights), align="edge", color=model_color(record.model), edgecolor="none"
                 )
-                ax.set_title(
-                    f"{called(record)}, layer {rule['layer']} head {rule['head']}\n{rule_name(rule)}",
-                    fontsize=8,
-                )
+                title = f"{called(record)},\nlayer {rule['layer']} head {rule['head']}\n"
+                ax.set_title(title + "\n".join(wrap(rule_name(rule), 30)), fontsize=9)
                 ax.set(xlim=(0, 1), xlabel="attention to the first token")
             for ax in row[len(rules) :]:
                 ax.set_axis_off()
@@ -123,10 +143,19 @@ def histograms(records: Sequence[Record], count: int = 3) -> Display:
     return figure(
         draw,
         f"Histograms of attention to the first token of the heads whose rule explains most, for {names_of(records)}",
+        "How the attention to the first token is spread over queries, in the heads whose rule explains most. A head "
+        "that either rests or acts has two humps, one at each end; by the test for two humps, so many of those shown "
+        "do: "
+        + ", ".join(
+            f"{sum(rule['bimodal'] for rule in shown)} of {len(shown)} in {called(record)}"
+            for record in records
+            for shown in [record.values["search"]["rules"][:count]]
+        )
+        + ".",
         nrows=len(records),
         ncols=count,
         squeeze=False,
-        figsize=(3.6 * count, 2.7 * len(records)),
+        figsize=(8.2, 2.9 * len(records)),
     )
 
 
@@ -157,14 +186,22 @@ def rules(records: Sequence[Record]) -> Display:
             xlim=(-0.02, 1.02),
             ylim=(-0.02, 1.02),
         )
-        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5))
+        ax.legend(frameon=False)
 
     return figure(
         draw,
         "One point for each switching head among the first twenty of a model: share of queries off the first token "
         "when its best condition is met against when it is not; a grey band around the diagonal holds the heads "
         "without a clear rule; for " + names_of(records),
-        figsize=(7.6, 4.2),
+        "Above the diagonal, a head leaves the first token where its best condition is met; below, where it is not. "
+        "Only outside the grey band is the condition a rule: the rule has a name for "
+        + ", ".join(
+            f"{sum(rule['named'] for rule in of['rules'])} of {len(of['rules'])} heads of {called(record)}"
+            for record in records
+            for of in [record.values["search"]]
+        )
+        + ".",
+        figsize=(5.4, 4.6),
     )
 
 
@@ -242,7 +279,7 @@ def tests(records: Sequence[Record]) -> Display:
         for ax, (key, label) in zip(axes, names.items(), strict=True):
             rows = [(record, test) for record in records for test in record.values["tests"]]
             for place, (record, test) in enumerate(rows):
-                for shift, side, filled in ((-0.14, "rule_says_off", True), (0.14, "rule_says_on", False)):
+                for shift, side, filled in ((0.0, "rule_says_off", True), (0.2, "rule_says_on", False)):
                     estimate = test[key][side]
                     if estimate is None:
                         continue
@@ -258,12 +295,8 @@ def tests(records: Sequence[Record]) -> Display:
                     )
             ax.axvline(0, color=NEUTRAL, linewidth=1)
             ax.set(title=label, xlabel="change of the loss (nats per token)")
-        axes[0].set_yticks(
-            range(len(rows)),
-            [f"{called(record)} {test['layer']}.{test['head']}\n{rule_name(test)}" for record, test in rows],
-            fontsize=8,
-        )
-        axes[0].invert_yaxis()
+            heads = [f"{called(record)} {test['layer']}.{test['head']}:" for record, test in rows]
+            name_rows(ax, [f"{head}\n{rule_name(test)}" for head, (_, test) in zip(heads, rows, strict=True)])
         ink = mpl.rcParams["text.color"]
         for fill, name in ((ink, "where its rule says off"), ("none", "everywhere else")):
             axes[1].plot([], [], marker="o", linestyle="none", color=ink, markerfacecolor=fill, label=name)
@@ -274,10 +307,19 @@ def tests(records: Sequence[Record]) -> Display:
         draw,
         "Change of the loss with intervals, for each tested head, at the tokens where its rule says off and at the "
         "others: left, with the head held on the first token; right, with the head kept off it",
+        "What a tested head is worth, with 95 % intervals. If acting by its rule matters, holding it on the first "
+        "token costs loss where the rule says off (filled), and keeping it off costs loss elsewhere (hollow). The "
+        f"whole interval lies right of zero in {_costs(records, 'held_on_the_sink', 'rule_says_off')} and in "
+        f"{_costs(records, 'kept_off_the_sink', 'rule_says_on')}.",
         ncols=2,
-        sharey=True,
-        figsize=(10, 1.6 + 0.75 * max(count, 1)),
+        figsize=(8.2, 1.4 + 0.8 * max(count, 1)),
     )
+
+
+def _costs(records: Sequence[Record], change: str, side: str) -> str:
+    estimates = [test[change][side] for record in records for test in record.values["tests"]]
+    known = [estimate for estimate in estimates if estimate]
+    return f"{sum(estimate['low'] > 0 for estimate in known)} of {len(known)} heads"
 
 
 def target_table(records: Sequence[Record]) -> Display:

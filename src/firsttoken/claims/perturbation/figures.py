@@ -67,7 +67,7 @@ def heat_map(record: Record) -> Display:
         f"How far each token of {called(record)} moves after each layer when “{edited}” becomes “{other}”. After the "
         f"last layer, later tokens lie {ends} of their norm away, on average."
     )
-    return figure(draw, alt, caption, cells, nrows=len(arms), figsize=(8.2, 3.3 * len(arms)), squeeze=False)
+    return figure(draw, alt, caption, cells, wide=True, nrows=len(arms), figsize=(8.2, 3.3 * len(arms)), squeeze=False)
 
 
 def _visible(token: str) -> str:
@@ -94,7 +94,8 @@ def absolute_map(record: Record) -> Display:
             ax.set(title=f"{called(record)}, {LABELS[arm]}", xlabel="token")
             ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         np.atleast_1d(axes)[0].set_ylabel("after layer")
-        ax.figure.colorbar(image, ax=axes, label="absolute distance (norm of the difference)", format="%g")
+        label = "absolute distance (norm of the difference)"
+        ax.figure.colorbar(image, ax=axes, label=label, format="%g", location="bottom", shrink=0.55, aspect=30)
 
     alt = f"The same edit in {called(record)} as absolute distances, which grow with the size of the residual stream"
     place = picture["position"]
@@ -105,7 +106,7 @@ def absolute_map(record: Record) -> Display:
         f"The same edit in {called(record)} as absolute distances. They grow with the residual stream: from the first "
         f"layer to the last, that of the edited token itself becomes {growth} as large."
     )
-    return figure(draw, alt, caption, ncols=len(arms), figsize=(4.7 * len(arms), 3.3), sharey=True)
+    return figure(draw, alt, caption, ncols=len(arms), figsize=(4.1 * len(arms), 3.8), sharey=True)
 
 
 def spread_by_layer(records: Sequence[Record]) -> Display:

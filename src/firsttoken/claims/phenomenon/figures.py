@@ -60,12 +60,13 @@ def picture(records: Sequence[Record]) -> Display:
 
     names = " and ".join(called(record) for record in records)
     alt = f"Grids of layers and heads of {names}, coloured by mean attention to the first token"
-    return figure(draw, alt, nrows=len(records), figsize=(8, 2.4 * len(records)))
+    caption = "A square for each head; the brighter, the more of its attention the first token gets."
+    return figure(draw, alt, caption, wide=True, nrows=len(records), figsize=(8, 2.4 * len(records)))
 
 
 def reader(record: Record) -> tuple[int, int, float]:
-    """Row of the maps and head that read most by content, and how much: the mean over queries of the most attention on
-    one key.
+    """Row of the maps and head that read most by content, among those that do not rest, and how much: the mean over
+    queries of the most attention on one key.
 
     Keys that need no reading do not count: the first token, the query itself and the token before it. From what is
     left, the most that a fixed distance or a fixed key gets is taken off, because a head that always looks as far back
@@ -76,7 +77,9 @@ def reader(record: Record) -> tuple[int, int, float]:
         for row, heads in enumerate(record.values["maps"])
         for head, packed in enumerate(heads)
     }
-    best = max(scores, key=lambda place: scores[place][0])
+    alpha, epsilon = np.array(record.values["alpha"]), record.parameters["epsilon"]
+    busy = [place for place in scores if alpha[place] <= epsilon]
+    best = max(busy or scores, key=lambda place: scores[place][0])
     return (*best, scores[best][1])
 
 
@@ -113,11 +116,11 @@ def sink_and_reader(record: Record) -> Display:
                 interpolation="nearest",
             )
             ax.set_title(title)
-            ax.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
-            ax.set_yticks(range(len(tokens)), tokens, fontsize=8)
+            ax.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=9)
+            ax.set_yticks(range(len(tokens)), tokens, fontsize=9)
             ax.set_ylabel("query: the token that attends")
         axes[-1].set_xlabel("key: the token attended to")
-        axes[0].figure.colorbar(image, ax=axes, label="attention", shrink=0.5)
+        axes[0].figure.colorbar(image, ax=axes, label="attention", location="bottom", shrink=0.6, aspect=30)
 
     cells = [
         Cells(
@@ -138,11 +141,12 @@ def sink_and_reader(record: Record) -> Display:
         f"Two attention maps of {called(record)}. Most attention is in the first column in one; in the other it goes "
         "to single tokens further back, at changing distances",
         f"Two heads of {called(record)}. Above, the one that rests most: {alpha[sink]:.0%} of its attention is on the "
-        f"first token. Below, the one that reads most: each query gives {most:.0%}, on average, to one token that is "
-        "neither the first, nor itself, nor the one before it, and not always the same one or as far away.",
+        f"first token. Below, the one that reads most, with {alpha[row, head]:.0%} there: on average, each query "
+        f"gives {most:.0%} to one token that is neither the first, nor itself, nor the one before it, and not always "
+        "the same one or as far away.",
         cells,
         nrows=2,
-        figsize=(6.4, 10.4),
+        figsize=(4.9, 8.8),
     )
 
 

@@ -13,7 +13,18 @@ from matplotlib.ticker import MaxNLocator
 
 from firsttoken.claims.sink_position.measure import MEANING, READINGS
 from firsttoken.model_names import called, names_of
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, numbering, reach, table
+from firsttoken.plots import (
+    CATEGORIES,
+    NEUTRAL,
+    Display,
+    Panels,
+    figure,
+    model_color,
+    name_rows,
+    numbering,
+    reach,
+    table,
+)
 from firsttoken.records import Record
 
 DASHES = {"as it is": "-", "without BOS": "--", "with BOS": ":"}
@@ -29,10 +40,10 @@ def readings(measured: Sequence[Record]) -> Display:
             for place, name in enumerate(names):
                 reading = record.values["readings"].get(name)
                 if reading is None:
-                    ax.text(0.01, place, "not for this model", va="center", fontsize=8, color=NEUTRAL)
+                    ax.text(0.015, place, "not for this model", va="center", fontsize=9, color=NEUTRAL)
                     continue
                 first = reading["first"]
-                ax.barh(place, first["value"], color=color, height=0.6, label="position 0" if place == 0 else None)
+                ax.barh(place, first["value"], color=color, height=0.26)
                 ax.errorbar(first["value"], place, xerr=reach(first), color=mpl.rcParams["text.color"], capsize=3)
                 if reading["second"] is not None:
                     ax.plot(
@@ -53,17 +64,28 @@ def readings(measured: Sequence[Record]) -> Display:
                 label="the middle of the text, where something was put there",
             )
             ax.set(title=called(record), xlabel="attention mass (share of all)", xlim=(0, 1))
-        axes[0].set_yticks(range(len(names)), [f"{name}\n({MEANING[name]})" for name in names], fontsize=8)
-        axes[0].invert_yaxis()
-        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+            name_rows(ax, [f"{name}:\n{MEANING[name]}" for name in names])
+        # The bars are in the colours of the models, so the legend is in the ink of the page.
+        handles, labels = axes[0].get_legend_handles_labels()
+        bar = Patch(facecolor=mpl.rcParams["text.color"], label="position 0")
+        axes[0].figure.legend([bar, *handles], ["position 0", *labels], loc="outside lower center", ncols=2)
 
     return figure(
         draw,
         "Bars with intervals: attention mass on position 0 in each reading of the same passages; diamonds: attention "
         "to the middle of the text where the first token or BOS was put there; one panel for each model: "
         + names_of(measured),
-        sharey=True,
-        panels=Panels(count=len(measured), height=5.2),
+        "Attention to position 0 (bars, 95 % intervals) and to the middle of the text (diamonds) in each reading. If "
+        "the place counts and not the token, the bar of “another first token” is as long as that of “as it is”: "
+        + ", ".join(
+            f"{readings_['another first token']['first']['value']:.0%} and "
+            f"{readings_['as it is']['first']['value']:.0%} in {called(record)}"
+            for record in measured
+            for readings_ in [record.values["readings"]]
+            if "another first token" in readings_
+        )
+        + ".",
+        panels=Panels(count=len(measured), height=6.4),
     )
 
 
@@ -88,6 +110,14 @@ def profile(measured: Sequence[Record]) -> Display:
         draw,
         "Mean attention to the key at each position, on a logarithmic scale: a peak at position 0, then a floor; with "
         "and without BOS, for " + names_of(measured),
+        "Attention that a key gets from the queries after it, by its position, on average. Position 0 gets as many "
+        "times the median of the other positions: "
+        + ", ".join(
+            f"{values[0] / np.median(values[1:-1]):.0f} in {called(record)} ({name})"
+            for record in measured
+            for name, values in record.values["profile"].items()
+        )
+        + ".",
         figsize=(7.6, 4.0),
     )
 
@@ -116,9 +146,19 @@ def secondary(measured: Sequence[Record]) -> Display:
         draw,
         "Bars for every layer: share of heads that have a sink at position 0, and share of heads that have one at "
         "some other position of a passage; one panel for each model: " + names_of(measured),
+        "Share of heads with a sink at position 0, and with one elsewhere in a passage, in each layer. Most of the "
+        f"latter: {'; '.join(map(_most_elsewhere, measured))}.",
         sharey=True,
         panels=Panels(count=len(measured), height=3.4),
     )
+
+
+def _most_elsewhere(record: Record) -> str:
+    shares = record.values["secondary"]["by_layer"]
+    if not max(shares):
+        return f"none of {called(record)}"
+    layer = record.layer_numbers(len(shares))[int(np.argmax(shares))]
+    return f"layer {layer} of {called(record)} ({max(shares):.0%} of its heads)"
 
 
 def secondary_table(measured: Sequence[Record], count: int = 6) -> Display:
@@ -159,7 +199,7 @@ def identity(measured: Sequence[Record]) -> Display:
             )
         ax.set(
             xlabel="depth (0: embedding, 1: after the last layer)",
-            ylabel="mean cosine between passages\nwith different tokens there",
+            ylabel="mean cosine between passages",
             ylim=(-0.05, 1.05),
         )
         ax.legend(frameon=False, fontsize=8)
@@ -168,5 +208,11 @@ def identity(measured: Sequence[Record]) -> Display:
         draw,
         "Mean cosine between the states of different passages at the same position against depth: at position 0, "
         "where each passage has another token, and at a position inside; for " + names_of(measured),
+        "How alike the states of passages with different tokens are, at position 0 and inside. At one, a state no "
+        "longer says which token stands there. Position 0 comes nearest to that with "
+        + ", ".join(f"{max(record.values['identity']['first']):.2f} in {called(record)}" for record in measured)
+        + "; a position inside with "
+        + ", ".join(f"{max(record.values['identity']['ordinary']):.2f}" for record in measured)
+        + ".",
         figsize=(7.2, 4.0),
     )
