@@ -181,7 +181,7 @@ def _lines_of_seeds(
         if means:
             (shortest, start), (longest, end) = means[0], means[-1]
             ends.append(f"from {form(start)} at {shortest} to {form(end)} at {longest} with {words}")
-    caption = f"{reading} On texts of {SHORT} tokens the mean over seeds goes {'; '.join(ends)}."
+    caption = f"{reading} On texts of {SHORT} tokens the mean over seeds goes {'; '.join(ends) or 'nowhere yet'}."
     return figure(draw, alt, caption, ncols=2, figsize=(8.2, 3.6), sharey=True)
 
 

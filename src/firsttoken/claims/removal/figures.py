@@ -162,6 +162,8 @@ def _start_and_end(record: Record) -> str:
         for deleted, intact in zip(arms_["delete"], arms_["intact"], strict=True)
         if deleted and intact
     ]
+    if not above:
+        return f"nothing that could be compared in {called(record)}"
     return f"{above[0]:.2f} nats in the first range and {above[-1]:.2f} in the last in {called(record)}"
 
 

@@ -159,7 +159,8 @@ def attacks(records: Sequence[Record]) -> Display:
 
 
 def _strongest(record: Record) -> str:
-    changes = {name: of["mass_change"] for name, of in record.values["attacks"]["by_attack"].items()}
+    by_attack = record.values["attacks"]["by_attack"]
+    changes = {name: by_attack[name]["mass_change"] for name in MEANING if name in by_attack}
     name = min(changes, key=lambda attack: changes[attack]["value"])
     return f"“{name}” in {called(record)} ({100 * changes[name]['value']:+.0f} percentage points)"
 
