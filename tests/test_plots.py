@@ -148,14 +148,14 @@ def test_a_panel_that_goes_below_another_keeps_its_axis() -> None:
 
 def test_legends_of_all_panels_are_one_and_keep_their_signs() -> None:
     def plot(axes: Any) -> None:
-        for ax in axes:
-            for color in plots.CATEGORIES[:2]:
+        for number, ax in enumerate(axes):
+            for color in plots.CATEGORIES[: 2 + number]:
                 ax.plot([0, 1], [0, 1], color=color, marker="o", label=color)
             ax.legend()
 
     drawn = drawing(plots.figure(plot, ALT, ncols=2))
     entries = drawn.find_all("span", style=re.compile("flex"))
-    assert [entry.get_text() for entry in entries] == list(plots.CATEGORIES[:2])
+    assert [entry.get_text() for entry in entries] == list(plots.CATEGORIES[:3])
     for entry, color in zip(entries, plots.CATEGORIES, strict=False):
         assert {color} == set(re.findall(r"#[0-9a-f]{6}\b", str(entry.svg)))
 

@@ -23,6 +23,7 @@ _OF_THE_PAGE = {
 SMALLEST = 9.0  # pixels on the screen that the text of a figure has at least
 # How much larger than drawn a panel may get: beside others, and alone.
 BESIDE, ALONE = 1.2, 1.4
+TEXT = "key-"  # begins the id of every text of a legend, those that are not shown included
 KEYS = 1.1  # how much larger than drawn the signs of a legend are
 
 _SVG = "http://www.w3.org/2000/svg"
@@ -144,7 +145,7 @@ def _signs(drawing: ET.Element, keys: Sequence[Key]) -> list[str]:
             parent.remove(legend)
             sign = ""
             for child in legend:
-                if child.get("id", "") in {key.id for key in keys}:
+                if child.get("id", "").startswith(TEXT):
                     signs[child.get("id", "")] = sign
                     sign = ""
                 else:

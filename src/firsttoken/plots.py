@@ -33,7 +33,7 @@ from matplotlib.ticker import Formatter, FuncFormatter, LogFormatter, MaxNLocato
 from matplotlib.transforms import Bbox
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.inline_svg import GRID, INK, Box, Key, Part, inline
+from firsttoken.inline_svg import GRID, INK, TEXT, Box, Key, Part, inline
 
 # All are at least 3:1 against both page backgrounds and apart for the common forms of colour blindness (tested).
 # A model has one of the first through the whole book; what is no model has one of the second, and a marker or a dash.
@@ -314,7 +314,7 @@ def _take_legends(fig: Figure) -> dict[str, tuple[Legend, dict[str, tuple[Text, 
         legend.set_loc("upper left")
         texts = {}
         for entry, text in enumerate(legend.get_texts()):
-            text.set_gid(name := f"key-{number}-{entry}")
+            text.set_gid(name := f"{TEXT}{number}-{entry}")
             words = " ".join(text.get_text().split())
             text.set_text("|")
             if words not in seen:
