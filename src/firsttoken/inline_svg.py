@@ -22,7 +22,7 @@ _OF_THE_PAGE = {
 }
 SMALLEST = 9.0  # pixels on the screen that the text of a figure has at least
 # How much larger than drawn a panel may get: beside others, and alone.
-BESIDE, ALONE = 1.2, 1.4
+BESIDE, ALONE = 1.2, 1.5
 TEXT = "key-"  # begins the id of every text of a legend, those that are not shown included
 KEYS = 1.1  # how much larger than drawn the signs of a legend are
 

@@ -41,7 +41,7 @@ MODELS = ("#783cf0", "#e0760b", "#c46cf0", "#d80060", "#5088b8")
 CATEGORIES = ("#29a38f", "#c2280a", "#436b94", "#307050")
 NEUTRAL = "#7f7f7f"
 # Inches: of a figure that fits beside the contents of a page, and of a panel that fits on a telephone; more is cut.
-WIDEST, NARROW = 8.2, 4.9
+WIDEST, NARROW = 8.2, 4.65
 BACKGROUNDS = {"light": "#ffffff", "dark": "#121212"}
 # Matplotlib and plotly both know it; it is monotonic in lightness, so it also works in grey.
 COLORMAP = "viridis"
