@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from firsttoken.claims.no_op.kinds import KINDS, LOW_RANK, SMALL
 from firsttoken.estimates import JSON, interval
-from firsttoken.model_names import called, names_of
+from firsttoken.model_names import called, names_of, short_name
 from firsttoken.plots import NEUTRAL, Display, Panels, band, figure, model_color, name_rows, reach, table
 from firsttoken.records import Record
 
@@ -261,7 +261,7 @@ def tokens(example: JSON, model: str) -> Display:
             f". It follows the rule at {example['follows']:.0%} of the tokens shown, the stretch chosen because it "
             f"shows the rule best, and at {example['follows_everywhere']:.0%} of all"
         )
-    head = f"{model}, layer {example['layer']}, head {example['head']}: {what}"
+    head = f"{short_name(model)}, layer {example['layer']}, head {example['head']}: {what}"
     html = (
         f'<div class="themed token-strip" role="group" aria-label="{escape(head)}">'
         f"<p><strong>{escape(head)}</strong>. Above each token: its attention to the first token, in percent.</p>"
