@@ -8,7 +8,7 @@ import pytest
 from gguf import GGUFReader
 
 from firsttoken.files import slug
-from firsttoken.model_names import NAMES, model_name
+from firsttoken.model_names import NAMES, model_name, short_name
 from firsttoken.models.bundled import BUNDLED, gguf_file
 from firsttoken.models.family import FAMILY
 
@@ -23,6 +23,7 @@ def test_every_model_at_hand_has_a_name_and_terms() -> None:
     for name, model in at_hand.items():
         shown = model_name(slug(name))
         assert shown == NAMES[name]
+        assert shown.short == short_name(slug(name))
         assert shown.licence
         assert shown.terms.startswith("https://")
         assert re.search(r"Q\d_\w+", model.quantisation)[0] in shown.full  # type: ignore[index]

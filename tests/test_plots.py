@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import itertools
 import json
@@ -15,10 +16,12 @@ import pytest
 from bs4 import BeautifulSoup, Tag
 
 from firsttoken import panels, plots
+from firsttoken.claims.phenomenon import figures as phenomenon
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
 from firsttoken.files import ROOT
-from firsttoken.records import Record
+from firsttoken.model_names import short_name
+from firsttoken.records import Record, find
 
 ALT = 'Mass of "head" <3> & layer 2'
 
@@ -43,16 +46,16 @@ def contrast(a: str, b: str) -> float:
 
 
 def drawing(display: plots.Display) -> Tag:
-    svg = BeautifulSoup(display.html, "html.parser").find("svg")
-    assert isinstance(svg, Tag)
-    return svg
+    drawn = BeautifulSoup(display.html, "html.parser").find(role="img")
+    assert isinstance(drawn, Tag)
+    return drawn
 
 
 def test_figure_is_stored_once_and_takes_the_colours_of_the_page() -> None:
     display = plots.figure(draw, ALT)
     bundle = display._repr_mimebundle_()
-    assert bundle["text/html"].count("<svg") == 1
     svg = str(drawing(display))
+    assert svg.count("<svg") == 2, "the panel and the sign of its legend"
     assert "currentColor" in svg
     assert "var(--figure-grid" in svg
     assert not {color.lower() for color in re.findall(r"#[0-9a-fA-F]{6}\b", svg)} - set(plots.CATEGORIES)
@@ -62,8 +65,9 @@ def test_figure_is_stored_once_and_takes_the_colours_of_the_page() -> None:
 def test_figure_has_a_name_a_caption_and_text_that_is_text() -> None:
     display = plots.figure(draw, ALT, "What it says")
     svg = drawing(display)
-    assert (svg["role"], svg["aria-label"]) == ("img", ALT)
-    assert "a" in [text.get_text(strip=True) for text in svg.find_all("text")]
+    assert svg["aria-label"] == ALT
+    assert "1.00" in [text.get_text(strip=True) for text in svg.find_all("text")]
+    assert svg.find_all("span")[-1].get_text() == "a", "the legend is text of the page"
     assert BeautifulSoup(display.html, "html.parser").figcaption.text == "What it says."  # type: ignore[union-attr]
     assert BeautifulSoup(plots.figure(draw, ALT).html, "html.parser").figcaption.text == f"{ALT}."  # type: ignore[union-attr]
 
@@ -91,10 +95,90 @@ def test_rounding_moves_nothing_that_can_be_seen_and_leaves_text_alone() -> None
 
 
 def test_smallest_text_is_readable_on_every_screen() -> None:
-    svg = drawing(plots.figure(lambda ax: ax.set_title("small", fontsize=6), ALT, figsize=(5, 3)))
+    svg = drawing(plots.figure(lambda ax: ax.set_title("small", fontsize=6), ALT, figsize=(5, 3))).svg
+    assert svg is not None
     width = float(svg["viewbox"].split()[2])
     least = float(re.search(r"min-width:(\d+)px", svg["style"])[1])  # type: ignore[index]
     assert 6 * least / width >= 8.9
+
+
+def sizes(part: Tag) -> dict[str, float]:
+    """Width of a panel's drawing, and the least and the most pixels that it may take."""
+    limits = re.search(r"flex:\d+ 1 (\d+)px;min-width:(\d+)px;max-width:(\d+)px", str(part["style"]))
+    assert limits
+    return {
+        "drawn": float(str(part["viewbox"]).split()[2]),
+        **dict(zip(("asks", "least", "most"), map(float, limits.groups()), strict=True)),
+    }
+
+
+COLUMN, PHONE = 688, 342  # pixels for a figure at 1280 and at 390
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_a_row_fits_the_column_and_a_panel_fits_a_telephone(columns: int, scale: str) -> None:
+    def plot(axes: Any) -> None:
+        for ax in np.ravel(axes):
+            ax.plot([1e-7, 1], [1e-7, 1], label="here")
+            ax.set(xscale=scale, yscale=scale, xlabel="one", ylabel="another")
+
+    svgs = drawing(plots.figure(plot, ALT, ncols=columns, nrows=2, figsize=(11, 5), sharey=True)).find_all(
+        "svg", style=re.compile("min-width")
+    )
+    assert len(svgs) == (2 * columns if columns > 1 else 1)
+    limits = [sizes(svg) for svg in svgs[:columns]]
+    assert sum(of["asks"] for of in limits) <= COLUMN
+    assert limits[0]["least"] <= PHONE
+    if columns > 1:
+        assert sum(of["most"] for of in limits) >= COLUMN
+        assert sum(of["asks"] for of in limits) > PHONE, "so they go below each other"
+
+
+def test_a_panel_that_goes_below_another_keeps_its_axis() -> None:
+    def plot(axes: Any) -> None:
+        axes[0].set_ylabel("shared")
+        axes[0].plot([0, 1], [0, 3])
+
+    svgs = drawing(plots.figure(plot, ALT, ncols=2, sharey=True)).find_all("svg")
+    for svg in svgs:
+        texts = [text.get_text(strip=True) for text in svg.find_all("text")]
+        assert {"shared", "3.0"} <= set(texts)
+
+
+def test_legends_of_all_panels_are_one_and_keep_their_signs() -> None:
+    def plot(axes: Any) -> None:
+        for number, ax in enumerate(axes):
+            for color in plots.CATEGORIES[: 2 + number]:
+                ax.plot([0, 1], [0, 1], color=color, marker="o", label=color)
+            ax.legend()
+
+    drawn = drawing(plots.figure(plot, ALT, ncols=2))
+    entries = drawn.find_all("span", style=re.compile("flex"))
+    assert [entry.get_text() for entry in entries] == list(plots.CATEGORIES[:3])
+    for entry, color in zip(entries, plots.CATEGORIES, strict=False):
+        assert {color} == set(re.findall(r"#[0-9a-f]{6}\b", str(entry.svg)))
+
+
+def test_a_legend_wider_than_its_figure_keeps_its_signs() -> None:
+    def plot(ax: Any) -> None:
+        for number in range(4):
+            ax.plot([0, 1], [0, number], label=f"{number}: " + "a long name " * 5)
+        ax.figure.legend(loc="outside lower center", ncols=4)
+
+    signs = [entry.svg for entry in drawing(plots.figure(plot, ALT)).find_all("span", style=re.compile("flex"))]
+    assert len(signs) == 4
+    assert all(path.get("d") for sign in signs for path in sign.find_all("path"))
+
+
+def test_powers_of_a_logarithmic_axis_are_plain_text() -> None:
+    def plot(ax: Any) -> None:
+        ax.plot([0, 1], [1e-7, 1e5])
+        ax.set_yscale("log")
+
+    drawn = drawing(plots.figure(plot, ALT))
+    assert {"10⁻⁵", "10⁵"} <= {text.get_text(strip=True) for text in drawn.find_all("text")}
+    assert not drawn.find("tspan")
 
 
 def test_cells_of_a_heat_map_are_said_and_escaped() -> None:
@@ -168,6 +252,32 @@ def test_figures_colour_models_by_name_and_all_else_by_category() -> None:
     for source in sources:
         text = source.read_text(encoding="utf-8")
         assert not re.search(r"\bMODELS\b|#[0-9a-fA-F]{6}\b|color=\"C\d", text), source
+
+
+def test_every_figure_says_what_to_take_away() -> None:
+    """A caption of its own, and not the words for those who cannot see the figure."""
+    sources = [*(ROOT / "src/firsttoken/claims").glob("*/*figures.py"), ROOT / "src/firsttoken/pretraining/curves.py"]
+    calls = [
+        (source, call)
+        for source in sources
+        for call in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "figure"
+    ]
+    assert len(calls) > 40
+    for source, call in calls:
+        given = [*call.args[1:3], *(word.value for word in call.keywords if word.arg == "caption")]
+        place = f"{source}, line {call.lineno}"
+        assert len(given) == 2, f"{place}: a figure without a caption"
+        assert ast.dump(given[0]) != ast.dump(given[1]), f"{place}: a caption that is the description"
+
+
+def test_every_figure_calls_a_model_by_its_short_name() -> None:
+    for slug in ("smollm2-135m", "gemma3-270m"):
+        record = find("phenomenon", slug)
+        assert record
+        html = phenomenon.mass_and_rate([record]).html
+        assert short_name(slug) in html
+        assert slug not in html
 
 
 def test_a_figure_that_is_not_by_model_uses_no_colour_of_a_model() -> None:

@@ -6,8 +6,10 @@ tuned on instructions, that the other is not, and that both are quantised copies
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from firsttoken.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +17,7 @@ class ModelName:
     """A model as pages show it."""
 
     name: str
+    short: str = ""  # where there is little room: in figures and tables
     copy: str = ""  # which copy of its weights was measured
     licence: str = ""
     terms: str = ""  # address of the licence or of the terms of use
@@ -30,24 +33,28 @@ class ModelName:
 NAMES: Mapping[str, ModelName] = {
     "smollm2-135m": ModelName(
         name="SmolLM2-135M-Instruct",
+        short="SmolLM2 135M",
         copy="Q4_1 GGUF",
         licence="Apache-2.0",
         terms="https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
     "gemma3-270m": ModelName(
         name="Gemma 3 270M",
+        short="Gemma 3 270M",
         copy="pretrained, Q4_K_M GGUF",
         licence="Gemma Terms of Use",
         terms="https://ai.google.dev/gemma/terms",
     ),
     "qwen2.5-coder-0.5b": ModelName(
         name="Qwen2.5-Coder-0.5B-Instruct",
+        short="Qwen2.5-Coder 0.5B",
         copy="Q5_0 GGUF, by third parties",
         licence="Apache-2.0",
         terms="https://huggingface.co/Qwen/Qwen2.5-Coder-0.5B-Instruct",
     ),
     "qwen2.5-coder-1.5b": ModelName(
         name="Qwen2.5-Coder-1.5B-Instruct",
+        short="Qwen2.5-Coder 1.5B",
         copy="Q4_K_M GGUF, by third parties",
         licence="Apache-2.0",
         terms="https://huggingface.co/Qwen/Qwen2.5-Coder-1.5B-Instruct",
@@ -64,3 +71,19 @@ def model_name(slug: str, own: str = "") -> ModelName:
     """
     known = {key.replace(".", "-"): known for key, known in NAMES.items()}  # a slug has no dots
     return known.get(slug) or ModelName(name=own or slug)
+
+
+def called(record: Record) -> str:
+    """What figures, tables and captions call the model of a record."""
+    return short_name(record.model)
+
+
+def names_of(records: Iterable[Record]) -> str:
+    """What they call the models of several."""
+    return ", ".join(map(called, records))
+
+
+def short_name(slug: str) -> str:
+    """What figures, tables and captions call a model; one that is not listed here keeps its slug."""
+    known = model_name(slug)
+    return known.short or known.name

@@ -27,20 +27,22 @@ import plotly.graph_objects as go
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.legend import Legend
+from matplotlib.text import Text
+from matplotlib.ticker import Formatter, FuncFormatter, LogFormatter, MaxNLocator
+from matplotlib.transforms import Bbox
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.figure_data import as_csv
-from firsttoken.inline_svg import GRID, INK, inline
+from firsttoken.inline_svg import GRID, INK, TEXT, Box, Key, Part, inline
 
 # All are at least 3:1 against both page backgrounds and apart for the common forms of colour blindness (tested).
 # A model has one of the first through the whole book; what is no model has one of the second, and a marker or a dash.
 MODELS = ("#783cf0", "#e0760b", "#c46cf0", "#d80060", "#5088b8")
 CATEGORIES = ("#29a38f", "#c2280a", "#436b94", "#307050")
 NEUTRAL = "#7f7f7f"
-WIDEST = (
-    8.2  # inches: of a figure that fits beside the contents of a page without scrolling; a little more is cut to it
-)
+# Inches: of a figure that fits beside the contents of a page, and of a panel that fits on a telephone; more is cut.
+WIDEST, NARROW = 8.2, 4.65
 BACKGROUNDS = {"light": "#ffffff", "dark": "#121212"}
 # Matplotlib and plotly both know it; it is monotonic in lightness, so it also works in grey.
 COLORMAP = "viridis"
@@ -90,6 +92,7 @@ def _rc() -> Any:
         "image.cmap": COLORMAP,
         "axes.spines.top": False,
         "axes.spines.right": False,
+        "figure.dpi": 72,  # as that of an SVG, so that what is measured is what is drawn
         "font.size": 10,
         "svg.fonttype": "none",
         # Without a fixed salt, the ids inside the SVG differ from run to run.
@@ -100,7 +103,7 @@ def _rc() -> Any:
 def _save(fig: Figure, form: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Date": None} if form == "svg" else {"Software": None}
-    fig.savefig(buffer, format=form, bbox_inches="tight", metadata=metadata, **options)
+    fig.savefig(buffer, format=form, metadata=metadata, **options)
     return buffer.getvalue()
 
 
@@ -121,14 +124,13 @@ class Panels:
     """Panels of one size, such as one for each model, at most two beside each other."""
 
     count: int
-    width: float  # of each, in inches
-    height: float
+    height: float  # of each, in inches
 
     def subplots(self) -> dict[str, Any]:
         """How they lie, for `plt.subplots`."""
         ncols = min(self.count, 2)
         nrows = -(-self.count // ncols)
-        return {"ncols": ncols, "nrows": nrows, "squeeze": False, "figsize": (self.width * ncols, self.height * nrows)}
+        return {"ncols": ncols, "nrows": nrows, "squeeze": False, "figsize": (WIDEST, self.height * nrows)}
 
 
 def figure(
@@ -137,9 +139,13 @@ def figure(
     caption: str = "",
     cells: Sequence[Cells] = (),
     panels: Panels | None = None,
+    wide: bool = False,
     **subplots: Any,
 ) -> Display:
     """Draw a static figure with a numbered caption below it.
+
+    On a page its columns go below each other where the screen is narrow, and its legends, wherever they are drawn,
+    stand below it.
 
     Args:
         draw: called with what `plt.subplots` returned as axes (one, or an array of them). It must not fix text or
@@ -147,22 +153,28 @@ def figure(
         alt: what the figure shows, for those who cannot see it; required.
         caption: what it shows and the one thing to take away, its numbers from the record; `alt` if none is given.
         panels: draw on so many axes, given as an array; in place of `nrows`, `ncols` and `figsize`.
-        cells: of each heat map (`imshow`) in the order of drawing, what is shown where the reader points.
+        cells: of each heat map (`imshow`) in the order of drawing, what is shown where the reader points. Such a
+            figure stays in one piece.
+        wide: a single column that needs more than a telephone has, such as one with a tick for each token of a text.
         **subplots: passed to `plt.subplots`, for example `nrows`, `figsize`, `sharex`.
     """
     alt = _required(alt)
     with mpl.rc_context(_rc()):
         laid_out = subplots if panels is None else {**subplots, **panels.subplots()}
         fig, axes = plt.subplots(**{"layout": "constrained", **laid_out})
-        if WIDEST < fig.get_figwidth() <= 1.25 * WIDEST:
-            fig.set_figwidth(WIDEST)
+        columns = max(_place(ax)[1] for ax in fig.axes) + 1
+        fig.set_figwidth(min(fig.get_figwidth(), WIDEST if columns > 1 or wide else NARROW))
         try:
             if panels is None:
                 draw(axes)
             else:
                 _draw_panels(draw, axes, panels.count)
-            svg, png = _save(fig, "svg").decode(), _save(fig, "png", dpi=150, facecolor="white")
-            numbers = as_csv(fig)
+            numbers = as_csv(fig)  # before labels move
+            if columns > 1 and not cells:
+                _stand_alone(fig)
+            _plain_powers(fig)
+            png = _save(fig, "png", dpi=150, facecolor="white", bbox_inches="tight")
+            drawing = _in_parts(fig, alt, split=columns > 1 and not cells)
         finally:
             plt.close(fig)
     script = ""
@@ -170,7 +182,7 @@ def figure(
         script = embedded([vars(of) for of in cells], ensure_ascii=False, default=list)
     text = " ".join((caption or alt).split())
     html = (
-        f'<figure class="drawn themed"><div class="figure-scroll" tabindex="0">{inline(svg, alt)}</div>{script}'
+        f'<figure class="drawn themed"><div class="figure-scroll" tabindex="0">{drawing}</div>{script}'
         f"<figcaption>{escape(text if text.endswith('.') else text + '.')}</figcaption>"
         f'<template class="figure-data">{escape(numbers)}</template></figure>'
     )
@@ -178,15 +190,177 @@ def figure(
 
 
 def _draw_panels(draw: Callable[[Any], object], grid: Any, count: int) -> None:
-    """Draw on the first `count` axes; the left end of each row is labelled as that of the first is."""
+    """Draw on the first `count` axes; the others do not show."""
     for ax in grid.ravel()[count:]:
         ax.set_axis_off()
     draw(grid.ravel()[:count])
-    ticks = grid[0, 0].get_yticklabels()
-    for row in grid[1:]:
-        row[0].set_ylabel(grid[0, 0].get_ylabel())
-        if ticks:
-            row[0].tick_params(axis="y", labelsize=ticks[0].get_fontsize())
+
+
+def _place(ax: Axes) -> tuple[int, int]:
+    """Row and column of the grid."""
+    spec = ax.get_subplotspec()
+    return (spec.rowspan.start, spec.colspan.start) if spec else (0, 0)
+
+
+def _shown(fig: Figure) -> dict[tuple[int, int], list[Axes]]:
+    """The panels that show something, by row and column, each with its twins and its own colour bar."""
+    panels: dict[tuple[int, int], list[Axes]] = {}
+    for ax in fig.axes:
+        if ax.get_subplotspec() and (ax.axison or ax.has_data() or ax.texts):
+            panels.setdefault(_place(ax), []).append(ax)
+    for bar in _bars(fig):
+        owners = [axes for axes in panels.values() if any(bar in getattr(ax, "_colorbars", ()) for ax in axes)]
+        if len(owners) == 1:
+            owners[0].append(bar)
+    return panels
+
+
+def _bars(fig: Figure) -> list[Axes]:
+    return [ax for ax in fig.axes if not ax.get_subplotspec()]
+
+
+def _stand_alone(fig: Figure) -> None:
+    """Give each panel what it shares with the first of its row, because it may stand below it instead of beside it."""
+    panels = _shown(fig)
+    for (row, _), (ax, *_) in sorted(panels.items()):
+        first = next(axes[0] for (of, _), axes in sorted(panels.items()) if of == row)
+        top = panels[min(panels)][0]
+        ax.set_ylabel(ax.get_ylabel() or first.get_ylabel() or top.get_ylabel())
+        if ax.get_shared_y_axes().joined(ax, first):
+            ax.tick_params(axis="y", labelleft=True)
+
+
+class _PlainPowers(Formatter):
+    """The ticks of a logarithmic axis as plain text, whose raised numbers are no smaller than the rest."""
+
+    def __init__(self, given: Formatter) -> None:
+        self.given = given
+
+    def set_axis(self, axis: Any) -> None:
+        super().set_axis(axis)
+        self.given.set_axis(axis)
+
+    def set_locs(self, locs: Any) -> None:
+        self.given.set_locs(locs)
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        if not self.given(x, pos):
+            return ""
+        return power(x)
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def power(x: float) -> str:
+    """A number of one digit that counts as text, such as 0.02, 3000 or 2·10⁻⁶."""
+    if x == 0 or 0.001 <= abs(x) < 10_000:
+        return f"{float(f'{x:.0e}'):g}".replace("-", "−")
+    mantissa, _, exponent = f"{x:.0e}".partition("e")
+    raised = f"10{str(int(exponent)).translate(_RAISED)}"
+    return {"1": raised, "-1": f"−{raised}"}.get(mantissa, f"{mantissa.replace('-', '−')}·{raised}")
+
+
+def _plain_powers(fig: Figure) -> None:
+    for ax in fig.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            for get, put in (
+                (axis.get_major_formatter, axis.set_major_formatter),
+                (axis.get_minor_formatter, axis.set_minor_formatter),
+            ):
+                if isinstance(given := get(), LogFormatter):
+                    put(_PlainPowers(given))
+
+
+def _in_parts(fig: Figure, alt: str, split: bool) -> str:
+    """The figure as elements of a page: its panels if they are to be `split`, its colour bars, its legends."""
+    legends = _take_legends(fig)
+    title = fig.get_suptitle()
+    fig.suptitle("")
+    panels = _shown(fig)
+    groups = list(panels.values())
+    groups += [[bar] for bar in _bars(fig) if not any(bar in group for group in groups)]
+    names = {ax: f"panel-{number}" for number, ax in enumerate(fig.axes)}
+    for ax, name in names.items():
+        ax.set_gid(name)
+    svg = _save(fig, "svg").decode()  # places everything, so what follows comes after it
+    ids = [[names[ax] for ax in sorted(group, key=lambda ax: ax.zorder)] for group in groups]
+    extents = [Bbox.union([box for ax in group if (box := ax.get_tightbbox())]) for group in groups]
+    if not split:
+        parts = [Part([name for of in ids for name in of], _box(fig, Bbox.union(extents)))]
+    else:
+        parts = [Part(names, _box(fig, box)) for names, box in zip(ids, _cut(list(panels), extents), strict=True)]
+    keys = [
+        Key(group, name, _sign(fig, legend, text), words)
+        for group, (legend, texts) in legends.items()
+        for name, (text, words) in texts.items()
+    ]
+    return inline(svg, alt, parts, keys, title)
+
+
+def _take_legends(fig: Figure) -> dict[str, tuple[Legend, dict[str, tuple[Text, str]]]]:
+    """The legends and the texts to show, each once, by their ids; they take no room among the panels any more.
+
+    Only their signs are drawn, with a stroke in the place of each text: whole, a legend could be wider than the
+    figure, and what lies outside is not drawn.
+    """
+    legends = [*fig.legends, *(legend for ax in fig.axes if (legend := ax.get_legend()))]
+    seen: set[str] = set()
+    taken: dict[str, tuple[Legend, dict[str, tuple[Text, str]]]] = {}
+    for number, legend in enumerate(legends):
+        legend.set_gid(group := f"legend-{number}")
+        legend.set_frame_on(False)
+        legend.set_in_layout(False)
+        legend.set_title("")
+        # A place inside; "outside" ones keep room free, and the best one takes long to find.
+        legend.set_bbox_to_anchor((0, 0, 1, 1))
+        legend.set_loc("upper left")
+        texts = {}
+        for entry, text in enumerate(legend.get_texts()):
+            text.set_gid(name := f"{TEXT}{number}-{entry}")
+            words = " ".join(text.get_text().split())
+            text.set_text("|")
+            if words not in seen:
+                texts[name] = text, words
+            seen.add(words)
+        legend.set_visible(bool(texts))
+        legend.set_visible(bool(texts))
+        taken[group] = legend, texts
+    return taken
+
+
+def _cut(places: Sequence[tuple[int, int]], extents: Sequence[Bbox]) -> list[Bbox]:
+    """Boxes that divide the figure between its panels, so that those of a row are equally high, and beyond the
+    panels what each other thing takes."""
+    of_row: dict[int, list[Bbox]] = {}
+    of_column: dict[int, list[Bbox]] = {}
+    for (row, column), extent in zip(places, extents, strict=False):
+        of_row.setdefault(row, []).append(extent)
+        of_column.setdefault(column, []).append(extent)
+    columns = {number: Bbox.union(boxes) for number, boxes in of_column.items()}
+    ends = {}
+    for number, box in columns.items():
+        left, right = columns.get(number - 1), columns.get(number + 1)
+        ends[number] = ((left.x1 + box.x0) / 2 if left else box.x0, (box.x1 + right.x0) / 2 if right else box.x1)
+    boxes = []
+    for row, column in places:
+        high = Bbox.union(of_row[row])
+        boxes.append(Bbox.from_extents(ends[column][0], high.y0, ends[column][1], high.y1))
+    return [*boxes, *extents[len(places) :]]
+
+
+def _box(fig: Figure, extent: Bbox, pad: float = 3) -> Box:
+    """A place on the canvas, from its upper left corner, with some air around it."""
+    top = fig.bbox.height - extent.y1
+    return Box(extent.x0 - pad, top - pad, extent.width + 2 * pad, extent.height + 2 * pad)
+
+
+def _sign(fig: Figure, legend: Legend, text: Text) -> Box:
+    """Where the sign before a text of a legend is drawn."""
+    size = float(text.get_fontsize())
+    label = _box(fig, text.get_window_extent(), pad=1)
+    width = (legend.handlelength + legend.handletextpad) * size
+    return Box(label.left + 1 - width, label.top, legend.handlelength * size, label.height)
 
 
 def interactive(fig: go.Figure, alt: str, height: int = 420) -> Display:
@@ -260,6 +434,17 @@ def band(ax: Axes, x: Sequence[float], estimates: Estimates, **line: Any) -> Non
     ax.plot(x, [e["value"] for e in estimates], **line)
     low, high = [e["low"] for e in estimates], [e["high"] for e in estimates]
     ax.fill_between(x, low, high, color=line["color"], alpha=0.2, linewidth=0)
+
+
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a panel, the first at the top, inside it and above what is drawn at 0, 1, 2 and so on: beside
+    the panel, long names would leave it no room on a telephone."""
+    for place, name in enumerate(names):
+        ax.text(0.015, place - 0.2, name, transform=ax.get_yaxis_transform(), va="bottom", fontsize=9)
+        if place:
+            ax.axhline(place - 0.62, color=GRID, linewidth=0.5)
+    ax.set_yticks([])
+    ax.set_ylim(len(names) - 0.62, -0.62)
 
 
 def numbering(numbers: Sequence[int]) -> FuncFormatter:

@@ -12,7 +12,8 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import Page
 
 from firsttoken.claims.dose.slider import OUTCOMES, drawn
-from firsttoken.records import Record, find
+from firsttoken.model_names import called
+from firsttoken.records import Record, all_records
 
 Visit = Callable[..., Any]  # opens a window, see `visit` in conftest.py
 CHAPTER = "book/chapters/dose.html"
@@ -24,8 +25,8 @@ def measured(html: Path) -> list[Record]:
     """The records of the models that the page shows."""
     page = BeautifulSoup((html / CHAPTER).read_text(encoding="utf-8"), "html.parser")
     told = json.loads(page.select_one(".dose-slider script").string or "")  # type: ignore[union-attr]
-    records = [find("dose", model["name"]) for model in told["models"]]
-    return [record for record in records if record is not None]
+    records = {called(record): record for record in all_records("dose")}
+    return [records[model["name"]] for model in told["models"]]
 
 
 def said(page: Page) -> dict[str, list[str]]:

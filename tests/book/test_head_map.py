@@ -154,7 +154,7 @@ def test_the_same_head_on_another_passage(visit: Visit, html: Path, served: bool
 def test_without_a_script_there_is_a_picture(visit: Visit) -> None:
     window = visit(java_script_enabled=False)
     window.page.goto(window.base + FRONT)
-    picture = window.page.locator(".head-map-static svg")
+    picture = window.page.locator(".head-map-static [role=img]")
     assert picture.is_visible()
     assert "Grid of" in (picture.get_attribute("aria-label") or "")
     caption = window.page.locator(".head-map-static figcaption")

@@ -198,9 +198,11 @@ def test_every_figure_has_a_number_a_caption_and_a_name(visit: Visit, html: Path
         figures = page.locator("figure.drawn:visible")
         counted += figures.count()
         for figure in figures.all():
-            assert figure.locator("svg").get_attribute("aria-label"), path
+            assert figure.locator("[role=img]").get_attribute("aria-label"), path
             caption = figure.locator("figcaption")
             assert caption.inner_text().strip(), path
+            alt = figure.locator("[role=img]").get_attribute("aria-label") or ""
+            assert caption.inner_text().strip().rstrip(".") != alt.rstrip("."), path
             before = caption.evaluate("e => getComputedStyle(e, '::before').content")
             assert before.startswith('"Figure "'), path
         ids = page.locator("[id]").evaluate_all("all => all.map((e) => e.id)")
@@ -208,7 +210,7 @@ def test_every_figure_has_a_number_a_caption_and_a_name(visit: Visit, html: Path
     assert counted > 40
 
 
-INKS = """() => [...document.querySelectorAll("figure.drawn svg")].map(svg => [
+INKS = """() => [...document.querySelectorAll("figure.drawn svg:has(text)")].map(svg => [
   getComputedStyle(svg.querySelector("text") ?? svg).fill, getComputedStyle(svg.closest("figure")).color])"""
 
 
@@ -249,6 +251,31 @@ def test_nothing_is_clipped_and_no_text_of_a_figure_is_too_small(visit: Visit, p
         faults += [(path, clipped) for clipped in page.evaluate(CLIPPED)]
         faults += [(path, f"text of {size:.1f} px") for size in page.evaluate(SMALLEST) if size < 8.9]
     assert not faults
+
+
+# Figures that are wider than their box, and whether what one sees of them without scrolling is a whole panel.
+SCROLLED = """() => [...document.querySelectorAll("figure.drawn .figure-scroll")]
+  .filter(e => e.getBoundingClientRect().width && e.scrollWidth > e.clientWidth + 1)
+  .map(e => e.querySelector("[role=img]").ariaLabel)"""
+
+
+def test_no_figure_is_wider_than_its_column(visit: Visit, pages: list[str]) -> None:
+    window, wide = visit(width=1280), {}
+    for path in pages:
+        if scrolled := window.open(path).evaluate(SCROLLED):
+            wide[path] = scrolled
+    assert not wide
+
+
+def test_few_figures_are_wider_than_a_telephone(visit: Visit, html: Path, pages: list[str]) -> None:
+    """Only those with a tick for each token of a text."""
+    window, wide, counted = visit(width=390), set(), 0
+    for path in [path for path in pages if path.startswith("book/chapters/")]:
+        page = window.open(path)
+        counted += page.locator("figure.drawn").count()
+        wide |= {path.rpartition("/")[2]} if page.evaluate(SCROLLED) else set()
+    assert counted > 40
+    assert wide <= {"no_op.html", "perturbation.html"}
 
 
 def test_records_can_be_downloaded_as_json_and_csv(html: Path, root: Path) -> None:

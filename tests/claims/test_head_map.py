@@ -15,7 +15,7 @@ from firsttoken.claims.phenomenon import figures
 from firsttoken.claims.phenomenon.head_map import Choice, Seen, caption, compact, maps_script, read
 from firsttoken.measures.attention_maps import pack
 from firsttoken.plots import Display
-from firsttoken.records import Record
+from firsttoken.records import Record, find
 
 STILL = Display("<p>still</p>", "still")
 
@@ -101,3 +101,12 @@ def test_passages_are_compared_head_by_head(record: Record, others: Record) -> N
 def test_the_caption_has_its_numbers_from_the_record(record: Record) -> None:
     assert "25%" in caption(record.values, "Tiny")
     assert "50%" in caption(record.values, "Tiny")
+
+
+@pytest.mark.parametrize("slug", ["smollm2-135m", "gemma3-270m", "qwen2-5-coder-0-5b"])
+def test_the_head_that_reads_is_none_that_rests(slug: str) -> None:
+    measured = find("phenomenon", slug)
+    assert measured
+    row, head, most = figures.reader(measured)
+    assert measured.values["alpha"][row][head] <= measured.parameters["epsilon"]
+    assert 0 < most < 1

@@ -29,15 +29,18 @@ QUANTITIES: dict[str, str] = {
 }
 
 
+# Of the runs of a figure, in their order.
+STYLES = [(color, dash) for dash in ("-", "--") for color in CATEGORIES]
+
+
 def during_training(
     runs: Sequence[Record], label: Callable[[Record], str], quantities: Sequence[str] = tuple(QUANTITIES)
 ) -> Display:
     """Curves of single runs against training tokens, read as each was trained (with BOS if it had one)."""
-    styles = [(color, dash) for dash in ("-", "--") for color in CATEGORIES]
 
     def draw(axes: Any) -> None:
         for ax, name in zip(np.atleast_1d(axes).ravel(), quantities, strict=True):
-            for (color, dash), record in zip(styles, runs, strict=False):
+            for (color, dash), record in zip(STYLES, runs, strict=False):
                 arm = own_arm(record.parameters["packing"]["bos"])
                 curve = record.values["curve"]
                 per_step = record.values["tokens"] / curve[-1]["step"]
@@ -54,20 +57,30 @@ def during_training(
             ax.set(title=QUANTITIES[name], xlabel="training tokens (millions)")
         handles, labels = ax.get_legend_handles_labels()
         ncols = 2 if max(map(len, labels)) <= WIDEST_OF_TWO else 1
-        axes.ravel()[0].figure.legend(handles, labels, loc="outside lower center", ncols=ncols, fontsize=8)
+        axes.ravel()[0].figure.legend(handles, labels, loc="outside lower center", ncols=ncols)
 
     rows = (len(quantities) + 1) // 2
     alt = f"Curves through training, {', '.join(QUANTITIES[name] for name in quantities)}, for: " + "; ".join(
         map(label, runs)
     )
-    return figure(draw, alt, nrows=rows, ncols=2, figsize=(9.4, 3.1 * rows + 0.6), squeeze=False)
+    last = {label(run): run.values["curve"][-1][own_arm(run.parameters["packing"]["bos"])] for run in runs}
+    caption = "Curves through training, each run read as it was trained."
+    if shown := [name for name in ("sink_rate_0.3", "mass") if name in quantities]:
+        ends = [
+            f"{of(last, key=lambda run: last[run][name])}” ({of(run[name] for run in last.values()):.0%})"
+            for name in shown[:1]
+            for of in (max, min)
+        ]
+        caption += f" At the end, the {QUANTITIES[shown[0]]} is largest with “{ends[0]} and smallest with “{ends[1]}."
+    figsize = (8.2, 3.0 * rows + 0.6)
+    return figure(draw, alt, caption, nrows=rows, ncols=2, figsize=figsize, squeeze=False)
 
 
 def draw_even(ax: Axes) -> None:
     even = even_share(SHORT)
     ax.axhline(even, color=NEUTRAL, linewidth=0.8, linestyle="--")
     ax.annotate("an even spread", (0.99, even), (0, 3), xycoords=("axes fraction", "data"),
-                textcoords="offset points", color=NEUTRAL, fontsize=8, ha="right")  # fmt: skip
+                textcoords="offset points", color=NEUTRAL, fontsize=9, ha="right")  # fmt: skip
 
 
 def packing_label(record: Record) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 
 from firsttoken.claims.compression.verdict import PARTS
 from firsttoken.estimates import interval
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, model_color, reach, table
+from firsttoken.model_names import called, names_of
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, reach, table
 from firsttoken.records import Record
 
 LOOK = {
@@ -44,7 +45,7 @@ def heads(records: Sequence[Record]) -> Display:
                     )  # fmt: skip
                 ax.set_yscale("symlog", linthresh=0.1)
                 ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
-                ax.set_title(f"{record.model}\n{what}", fontsize=9)
+                ax.set_title(f"{called(record)}\n{what}", fontsize=9)
                 ax.set_xscale("log", base=2)
                 ax.set_xticks(x, [f"{share:.0%}" for share in x])
                 ax.minorticks_off()
@@ -52,18 +53,18 @@ def heads(records: Sequence[Record]) -> Display:
             row[0].set_ylabel("increase of the loss (nats)")
         axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
-    savings = "; ".join(f"{record.model} {interval(record.values['removal_saving'])} nats" for record in records)
+    savings = "; ".join(f"{called(record)} {interval(record.values['removal_saving'])} nats" for record in records)
     return figure(
         draw,
         "Increase of the loss against the share of heads that are removed, read less, or are stored coarsely; one "
         "line for the heads most at rest on the first token, one for those least, two for random ones; for each of "
-        + ", ".join(record.model for record in records),
+        + names_of(records),
         "What it costs to take something from heads, by how they are chosen, with 95 % intervals over windows. "
         f"Removing a fifth of all heads, choosing those most at rest instead of random ones saves: {savings}.",
         nrows=len(records),
         ncols=3,
         squeeze=False,
-        figsize=(10.0, 0.6 + 2.9 * len(records)),
+        figsize=(8.2, 0.6 + 2.9 * len(records)),
     )
 
 
@@ -75,10 +76,15 @@ def deciding(records: Sequence[Record]) -> Display:
         for name, word in PARTS.items():
             both = values[name]
             rows.append(
-                (record.model, word, interval(both["random"], "+.3f"), interval(both["random, same layers"], "+.3f"))
+                (
+                    called(record),
+                    word,
+                    interval(both["random"], "+.3f"),
+                    interval(both["random, same layers"], "+.3f"),
+                )
             )
         exact = interval(values["first_exact"], "+.2f")
-        rows.append((record.model, f"first token exact in a cache of {values['bits']} bits", exact, "–"))
+        rows.append((called(record), f"first token exact in a cache of {values['bits']} bits", exact, "–"))
     columns = ("model", "what is done", "against random", "against random of the same layers")
     return table(rows, columns, "Loss with heads at rest less that with others, in nats [95 % interval]")
 
@@ -89,7 +95,12 @@ def work(records: Sequence[Record]) -> Display:
     for record in records:
         for one in _of(record, "shorten", "most at rest"):
             rows.append(
-                (record.model, f"{one['share']:.0%}", f"{one['scores_left']:.0%}", interval(one["increase"], "+.3f"))
+                (
+                    called(record),
+                    f"{one['share']:.0%}",
+                    f"{one['scores_left']:.0%}",
+                    interval(one["increase"], "+.3f"),
+                )
             )
     columns = ("model", "heads shortened", "scores left", "increase of the loss (nats)")
     return table(rows, columns, "Heads most at rest that read only the first token and a window")
@@ -106,13 +117,13 @@ def cache(records: Sequence[Record]) -> Display:
                     one["bytes"],
                     one["increase"]["value"],
                     yerr=reach(one["increase"]),
-                    color=model_color(record.model) if first else NEUTRAL,
+                    color=CATEGORIES[0] if first else NEUTRAL,
                     marker="s" if "newest" in one["policy"] else "o",
                     markerfacecolor=None if first else "none",
                     capsize=3,
                     linestyle="none",
                 )
-            ax.set(xscale="log", title=record.model, xlabel="bytes a token (logarithmic)")
+            ax.set(xscale="log", title=called(record), xlabel="bytes a token (logarithmic)")
             ax.set_yscale("symlog", linthresh=0.05)
             ax.set_ylim(-0.02, 2 * max(one["increase"]["high"] for one in record.values["cache"]))
         np.ravel(axes)[0].set_ylabel("increase of the loss (nats)")
@@ -123,22 +134,30 @@ def cache(records: Sequence[Record]) -> Display:
             ("s", None, "the first and the newest"),
             ("s", "none", "the newest"),
         ):
-            panel.plot([], [], marker=marker, color=NEUTRAL, markerfacecolor=face, linestyle="none", label=name)
+            color = NEUTRAL if face else CATEGORIES[0]
+            panel.plot([], [], marker=marker, color=color, markerfacecolor=face, linestyle="none", label=name)
         panel.figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
     return figure(
         draw,
         "Increase of the loss against the bytes that a cache needs for each token, one point for each policy; filled "
-        "points keep the first token exact; one panel for each of " + ", ".join(record.model for record in records),
-        "Memory of a cache against its cost, with 95 % intervals over windows. Filled: the first token stays exact.",
-        panels=Panels(count=len(records), width=4.7, height=3.8),
+        "points keep the first token exact; one panel for each of " + names_of(records),
+        "Memory of a cache against its cost, with 95 % intervals over windows. A filled point below the hollow ones "
+        "at its memory means that keeping the first token pays: exact in a cache of few bits, it changes the loss by "
+        + ", ".join(
+            f"{interval(record.values['deciding']['first_exact'], '+.2f')} nats in {called(record)} "
+            f"({record.values['deciding']['bits']} bits)"
+            for record in records
+        )
+        + ".",
+        panels=Panels(count=len(records), height=3.8),
     )
 
 
 def cache_table(records: Sequence[Record]) -> Display:
     """The same in numbers."""
     rows = [
-        (record.model, one["policy"], f"{one['bytes']:.0f}", interval(one["increase"], "+.3f"))
+        (called(record), one["policy"], f"{one['bytes']:.0f}", interval(one["increase"], "+.3f"))
         for record in records
         for one in record.values["cache"]
     ]

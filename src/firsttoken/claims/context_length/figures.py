@@ -34,7 +34,7 @@ def by_length(record: Record) -> Display:
                 at_own = [row["trained_length"][name]["value"] for row in measured.values()]
                 ax.plot(
                     list(measured), at_own, color=color, linestyle=":", marker="s", markersize=4,
-                    label=f"{label}, T = trained length",
+                    label=f"{label}, on texts as long as the training windows",
                 )  # fmt: skip
             if bos == "never":
                 curve = paper_numbers.paper()["context_length"]
@@ -47,16 +47,28 @@ def by_length(record: Record) -> Display:
             ax.minorticks_off()
             ax.set(xlabel="context length in training", title=BOS_WORDS[bos])
         axes[0].set_ylabel("share of sink heads")
-        axes[0].legend(frameon=False, fontsize=8)
+        axes[0].legend(frameon=False)
 
     return figure(
         draw,
         f"Share of sink heads against the context length in training, budget {record.parameters['budget']}, in two "
         "panels: without BOS, with the paper's five points, and with BOS fixed at the start",
+        f"Share of sink heads by the context length in training, on texts of {SHORT} tokens (solid) and on texts as "
+        "long as the training windows (dotted). A rising line means that longer training contexts bring more sinks: "
+        f"above 0.3 the share goes {'; '.join(_course(rows[bos], BOS_WORDS[bos]) for bos in BOS_CHOICES)}.",
         ncols=len(BOS_CHOICES),
-        figsize=(9.4, 3.8),
+        figsize=(8.2, 3.6),
         sharey=True,
     )
+
+
+def _course(of_length: Mapping[str, Any], words: str) -> str:
+    """From the shortest context to the longest."""
+    measured = [(length, row["sink_rate_0.3"]["value"]) for length, row in in_order(of_length) if row]
+    if not measured:
+        return f"nowhere with {words}, which was not run"
+    (shortest, start), (longest, end) = measured[0], measured[-1]
+    return f"from {start:.1%} at {shortest} to {end:.1%} at {longest} with {words}"
 
 
 def length_table(record: Record) -> Display:
@@ -105,6 +117,8 @@ def with_bos_fixed(record: Record) -> Display:
         "attention to the first token\nbeyond an even share",
         "Attention to the first token beyond an even share against the context length in training, BOS fixed, in two "
         "panels: on short texts, and on the second half of texts of the own length; a line for each seed",
+        "A line for each seed; above zero the first token gets more than an even share, and a rising line means that "
+        "longer training contexts give it more.",
         zero=True,
     )
 
@@ -117,19 +131,25 @@ def without_bos(record: Record) -> Display:
         "share of sink heads, ε = 0.3",
         "Share of sink heads against the context length in training, without BOS, in two panels: on short texts and "
         "on texts of the own length; a line for each seed",
+        "Models without BOS, a line for each seed; a rising line means that longer contexts in training bring sinks.",
         zero=False,
     )
 
 
 def _lines_of_seeds(
-    of_grid: Mapping[str, Any], panels: Mapping[str, str], ylabel: str, alt: str, zero: bool
+    of_grid: Mapping[str, Any], panels: Mapping[str, str], ylabel: str, alt: str, reading: str, zero: bool
 ) -> Display:
     """A panel for each number of the entries of a grid, against the context length, a line for each loss and seed.
 
     Args:
         panels: the title of each, by the name of its number.
-        zero: whether to draw where nothing is.
+        reading: how to read it, the first sentence of the caption.
+        zero: whether the numbers are differences, and to draw where nothing is.
     """
+
+    def form(value: float) -> str:
+        return f"{value:+.3f}" if zero else f"{value:.1%}"
+
     lengths = sorted(int(length) for length in of_grid["all"])
 
     def draw(axes: Any) -> None:
@@ -148,9 +168,21 @@ def _lines_of_seeds(
             ax.minorticks_off()
             ax.set(xlabel="context length in training", title=title)
         axes[0].set_ylabel(ylabel)
-        axes[0].legend(frameon=False, fontsize=8)
+        axes[0].legend(frameon=False)
 
-    return figure(draw, alt, ncols=2, figsize=(9.4, 3.8), sharey=True)
+    ends = []
+    for loss, words in LOSS_WORDS.items():
+        means = [
+            (length, sum(run[name] for run in runs) / len(runs))
+            for length, seeds in in_order(of_grid[loss])
+            if (runs := [run for run in seeds or () if run])
+            for name in [next(iter(panels))]
+        ]
+        if means:
+            (shortest, start), (longest, end) = means[0], means[-1]
+            ends.append(f"from {form(start)} at {shortest} to {form(end)} at {longest} with {words}")
+    caption = f"{reading} On texts of {SHORT} tokens the mean over seeds goes {'; '.join(ends) or 'nowhere yet'}."
+    return figure(draw, alt, caption, ncols=2, figsize=(8.2, 3.6), sharey=True)
 
 
 def runs_table(record: Record) -> Display:

@@ -36,14 +36,20 @@ def sinks(record: Record) -> Display:
             places = [place + (n - (len(each) - 1) / 2) * 0.05 for n in range(len(each))]
             ax.plot(places, heights, "o", color=CATEGORIES[2], alpha=0.7)
         ax.axhline(LEAST_SINK, color=NEUTRAL, linewidth=1)
-        ax.set_xticks(range(len(counts)), [NAMES[name].replace(" ", "\n", 1) for name in counts])
+        ax.set_xticks(range(len(counts)), [NAMES[name].replace(" ", "\n") for name in counts])
         ax.set(ylabel="share on the first token,\naway from triggers", ylim=(0, 1.02))
 
     return figure(
         draw,
         "Share of a row's attention on the first token away from triggers, a point for each seed, by design of "
         "attention",
-        figsize=(7.2, 3.4),
+        "A point for each seed; above the line its head has a sink. So many seeds have one: "
+        + ", ".join(
+            f"{sum(map(has_sink, count['each']))} of {count['seeds']} with {NAMES[name]}"
+            for name, count in counts.items()
+        )
+        + ".",
+        figsize=(5.0, 3.4),
     )
 
 
@@ -80,6 +86,12 @@ def sinks_on_text(record: Record) -> Display:
     """What the first token gets beyond an even share, and what a changed token does to the others, by design: a mark
     for each seed."""
     entries = record.values["on_text"]
+    means = [
+        f"{NAMES[design]} {sum(one['excess'] for one in trained) / len(trained):+.3f} and "
+        f"{sum(one['spread_over_own'] for one in trained) / len(trained):.2f}"
+        for design in TEXT_DESIGNS
+        if (trained := [one for one in entries[design] if one])
+    ]
 
     def draw(axes: Any) -> None:
         panels = (
@@ -97,16 +109,18 @@ def sinks_on_text(record: Record) -> Display:
                     list(shown), list(shown.values()), MARKS[seed], color=CATEGORIES[2], alpha=0.8,
                     label=f"seed {seed}",
                 )  # fmt: skip
-            ax.set_xticks(range(len(TEXT_DESIGNS)), [NAMES[name].replace(" ", "\n", 1) for name in TEXT_DESIGNS])
+            ax.set_xticks(range(len(TEXT_DESIGNS)), [NAMES[name].replace(" ", "\n") for name in TEXT_DESIGNS])
             ax.set(ylabel=label, xlim=(-0.5, len(TEXT_DESIGNS) - 0.5))
         axes[0].axhline(LEAST_EXCESS, color=NEUTRAL, linewidth=1)
         axes[1].set_ylim(bottom=0)
-        axes[0].legend(frameon=False, fontsize=8)
+        axes[0].legend(frameon=False)
 
     return figure(
         draw,
         "Two panels by design of attention, a mark for each seed: attention to the first token beyond an even share, "
         "and how far a changed token moves the later ones over how far it moves itself",
+        "A mark for each seed. Left, above the line a model has a sink; right, the higher, the farther a changed "
+        f"token reaches. Means over seeds: {'; '.join(means)}.",
         ncols=2,
         figsize=(8.2, 3.4),
     )

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 
 from firsttoken.claims.equal_loss import LEAST_COST, costly, covered
 from firsttoken.estimates import JSON, interval
+from firsttoken.model_names import called, names_of
 from firsttoken.panels import lines_by_model
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, reach, table
 from firsttoken.records import Record
 
 XLABEL = "nats added to every head's score of the first key"
-
-
-def _names(measured: Sequence[Record]) -> str:
-    return ", ".join(record.model for record in measured)
 
 
 def _along_doses(ax: Axes, measured: Sequence[Record], name: str) -> None:
@@ -43,11 +41,11 @@ def curve(measured: Sequence[Record]) -> Display:
     return figure(
         draw,
         "How far a change spreads over how large it is at the edited token, relative to the untouched model, against "
-        f"the nats added to the score of the first key, with intervals, for {_names(measured)}",
+        f"the nats added to the score of the first key, with intervals, for {names_of(measured)}",
         "How far a change spreads, over how large it is at the edited token, against the dose; the band is the 95 % "
         "interval over texts: "
         + "; ".join(
-            f"at {r.values['control_dose']:+g} nats it is {_at(r, 'outcome', '.2f')} times the untouched {r.model}'s"
+            f"at {r.values['control_dose']:+g} nats it is {_at(r, 'outcome', '.2f')} times the untouched {called(r)}'s"
             for r in measured
         )
         + ".",
@@ -70,11 +68,11 @@ def mass_and_loss(measured: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Two panels against the dose: attention mass on the first key, which grows with it, and the rise in loss, for "
-        f"{_names(measured)}",
+        f"{names_of(measured)}",
         "What a dose does to the sink (left) and what it costs (right): "
         + "; ".join(
             f"at {r.values['control_dose']:+g} nats the first key holds {_at(r, 'mass', '.0%')} of the attention of "
-            f"{r.model}, for {_at(r, 'loss_rise', '+.2f')} nats of loss"
+            f"{called(r)}, for {_at(r, 'loss_rise', '+.2f')} nats of loss"
             for r in measured
         )
         + ".",
@@ -106,10 +104,10 @@ def _weaker(record: Record) -> list[int]:
 def _decided(record: Record) -> str:
     values = record.values
     if not costly(values):
-        return f"no dose of {record.model} costs enough to be judged"
+        return f"no dose of {called(record)} costs enough to be judged"
     if not covered(values["noise"]):
-        return f"unmatched in {record.model}"
-    return f"{interval(values['noise']['dose_minus_control'], '+.2f')} in {record.model}"
+        return f"unmatched in {called(record)}"
+    return f"{interval(values['noise']['dose_minus_control'], '+.2f')} in {called(record)}"
 
 
 def controls(measured: Sequence[Record]) -> Display:
@@ -127,7 +125,7 @@ def controls(measured: Sequence[Record]) -> Display:
             values, color = record.values, model_color(record.model)
             by_dose, places = values["by_dose"], _weaker(record)
             arms = [{name: by_dose[name][place] for name in ("loss_rise", "outcome")} for place in places]
-            path(ax, arms[1:], color=color, marker="s", linewidth=2, label="weaker sink")
+            path(ax, arms[1:], color=color, marker="s", linewidth=2)
             for place in places[1:]:
                 at = (by_dose["loss_rise"][place]["value"], by_dose["outcome"][place]["value"])
                 ax.annotate(
@@ -137,21 +135,23 @@ def controls(measured: Sequence[Record]) -> Display:
                 path(ax, values[name]["by_strength"], color=own, marker=marker, linestyle=dash, label=label)
             ax.axvline(values["cost"]["value"], color=NEUTRAL, linestyle=":", linewidth=1)
             ax.axhline(1, color=NEUTRAL, linestyle="--", linewidth=1)
-            ax.set(title=record.model, xlabel="rise in loss (nats per token)")
+            ax.set(title=called(record), xlabel="rise in loss (nats per token)")
         axes[0].set_ylabel("spread / own, times untouched")
+        # The doses are in the colours of the models, so the square of the legend is in the ink of the page.
+        axes[0].plot([], [], color=mpl.rcParams["text.color"], marker="s", linewidth=2, label="weaker sink")
         axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 
     return figure(
         draw,
         "Spread over own, relative to the untouched model, against the rise in loss: a line through the doses below "
         "zero and one for each control, all from the untouched model on, with intervals. One panel for each model: "
-        f"{_names(measured)}",
+        f"{names_of(measured)}",
         "How far a change spreads, by what the damage costs: doses of less sink (squares, with their nats) and three "
         "kinds of damage that leave the attention to the first key as it is; the dotted line is the dose that is "
         "judged. Doses that cost far more are left out, a line turns back where a larger dose costs less, and the "
         "panels have scales of their own. The dose minus noise of equal loss, the control that decides: "
         f"{'; '.join(map(_decided, measured))}.",
-        panels=Panels(count=len(measured), width=4.1, height=3.8),
+        panels=Panels(count=len(measured), height=3.8),
     )
 
 
@@ -164,14 +164,14 @@ def control_table(measured: Sequence[Record]) -> Display:
         of_dose = {name: by_dose[place] for name, by_dose in values["by_dose"].items()}
         cost = interval(of_dose["loss_rise"], "+.3f")
         name = f"first key {values['control_dose']:+g}"
-        rows.append((record.model, name, cost, interval(of_dose["outcome"]), "", f"{of_dose['mass']['value']:.1%}"))
+        rows.append((called(record), name, cost, interval(of_dose["outcome"]), "", f"{of_dose['mass']['value']:.1%}"))
         for kind, (label, *_) in CONTROLS.items():
             control = values[kind]
             costs = " / ".join(f"{one['loss_rise']['value']:+.3f}" for one in control["by_strength"])
             level = interval(control["at_equal_loss"]) if covered(control) else "unmatched"
             rows.append(
                 (
-                    record.model,
+                    called(record),
                     label,
                     costs,
                     level,
@@ -182,7 +182,7 @@ def control_table(measured: Sequence[Record]) -> Display:
             if kind == "noise" and covered(control):
                 rows.extend(
                     (
-                        record.model,
+                        called(record),
                         f"seed {one['seed']} of the noise",
                         "",
                         interval(one["at_equal_loss"]),
@@ -193,7 +193,7 @@ def control_table(measured: Sequence[Record]) -> Display:
                 )
         rows.extend(
             (
-                record.model,
+                called(record),
                 f"(iii) another key {other['dose']:+g}",
                 interval(other["loss_rise"], "+.3f"),
                 f"{interval(other['outcome'])}, at its own loss",
@@ -217,7 +217,7 @@ def other_outcomes(measured: Sequence[Record]) -> Display:
     """Every dose by every outcome that is shown and not judged."""
     rows = [
         (
-            record.model,
+            called(record),
             f"{dose:+g}",
             *(interval(record.values["by_dose"][name][place]) for name in ("outcome", "outcome_absolute")),
             interval(record.values["by_dose"]["outcome_last_layer"][place]),

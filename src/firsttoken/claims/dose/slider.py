@@ -12,6 +12,7 @@ from html import escape
 from math import exp
 
 from firsttoken.estimates import JSON, interval
+from firsttoken.model_names import called
 from firsttoken.plots import Display, embedded, model_color, table
 from firsttoken.records import Record
 
@@ -63,7 +64,7 @@ def doses(record: Record) -> list[float]:
 def dose_table(measured: Sequence[Record]) -> Display:
     """Every dose of every model in words."""
     rows = [
-        (record.model, nats(dose), *(_text(record, outcome, dose) for outcome in OUTCOMES))
+        (called(record), nats(dose), *(_text(record, outcome, dose) for outcome in OUTCOMES))
         for record in measured
         for dose in doses(record)
     ]
@@ -85,7 +86,7 @@ def drawn(measured: Sequence[Record]) -> JSON:
         "outcomes": [outcome.label for outcome in OUTCOMES],
         "models": [
             {
-                "name": record.model,
+                "name": called(record),
                 "color": model_color(record.model),
                 "bars": [[_bar(record, outcome, dose, ends[outcome.key]) for outcome in OUTCOMES] for dose in shared],
                 "untouched": [_bar(record, outcome, 0.0, ends[outcome.key])["at"] for outcome in OUTCOMES],

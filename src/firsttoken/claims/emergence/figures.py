@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 
 from firsttoken.claims.emergence.measure import variants
 from firsttoken.estimates import interval
-from firsttoken.plots import CATEGORIES, Display, figure, table
-from firsttoken.pretraining.curves import draw_even
+from firsttoken.plots import Display, figure, table
+from firsttoken.pretraining.curves import STYLES, draw_even
 from firsttoken.pretraining.run_records import own_arm
 from firsttoken.records import Record
 from firsttoken.records.numbers import NOT_RUN
@@ -49,21 +49,28 @@ def mass_against_loss(runs: Sequence[Record], label: Callable[[Record], str]) ->
     """First-token mass against held-out loss through training: is the sink a matter of steps or of what is learnt?"""
 
     def draw(ax: Axes) -> None:
-        for color, record in zip(CATEGORIES, runs, strict=False):
+        for (color, dash), record in zip(STYLES, runs, strict=False):
             arm = own_arm(record.parameters["packing"]["bos"])
             curve = record.values["curve"]
             ax.plot(
                 [point[arm]["loss"] for point in curve],
                 [point[arm]["mass"] for point in curve],
-                color=color, marker=".", label=label(record),
+                color=color, linestyle=dash, marker=".", label=label(record),
             )  # fmt: skip
         ax.invert_xaxis()
         draw_even(ax)
-        ax.set(xlabel="held-out loss (nats); training goes to the right", ylabel="attention mass on the first token")
-        ax.legend(frameon=False, fontsize=8)
+        ax.set(xlabel="held-out loss (nats), training to the right", ylabel="attention mass on the first token")
+        ax.legend(frameon=False)
 
     alt = "Attention mass on the first token against held-out loss through training, a line for each run"
-    return figure(draw, alt, figsize=(7, 3.8))
+    last = {label(run): run.values["curve"][-1][own_arm(run.parameters["packing"]["bos"])]["mass"] for run in runs}
+    least, most = min(last, key=lambda run: last[run]), max(last, key=lambda run: last[run])
+    caption = (
+        "Strength of the sink against how well the model predicts, through training. Lines on each other would mean "
+        f"that only the loss counts; at their ends the mass goes from {last[least]:.0%} (“{least}”) to "
+        f"{last[most]:.0%} (“{most}”)."
+    )
+    return figure(draw, alt, caption, figsize=(5.0, 3.8))
 
 
 def variant_label(record: Record) -> Callable[[Record], str]:

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from firsttoken.measures.bos_arms import ARMS, LABELS
-from firsttoken.panels import by_arm, ratio_by_layer
+from firsttoken.model_names import called
+from firsttoken.panels import at_the_end, by_arm, ratio_by_layer
 from firsttoken.plots import Display, table, whole_numbers
 from firsttoken.records import Record
 
@@ -26,15 +27,28 @@ def by_layer(records: Sequence[Record]) -> Display:
         ax.set_ylim(0)
 
     alt = "Relative gain from a token to the later ones after each layer, with BOS and without"
-    return by_arm(
-        records, pick, alt, "after layer (0: the input)", "relative gain, mean over later tokens", LABELS, adjust
+    ends = at_the_end(records, pick, LABELS, "{:.2g}".format)
+    caption = (
+        "How strongly a token acts on the later ones, relative to how strongly it acts on itself, after each layer, "
+        f"with 95 % bands. After the last layer it is {ends}."
     )
+    ylabel = "relative gain, mean over later tokens"
+    return by_arm(records, pick, alt, "after layer (0: the input)", ylabel, LABELS, adjust, caption)
 
 
 def ratio(records: Sequence[Record]) -> Display:
     """Relative gain without BOS over with it, along the depth."""
     alt = "Relative gain without BOS divided by the one with BOS, after each layer"
-    return ratio_by_layer(records, "ratio", alt, "gain without BOS / with BOS")
+    above = ", ".join(
+        f"{sum(e['low'] > 1 for e in layers)} of {len(layers)} layers of {called(record)}"
+        for record in records
+        for layers in [record.values["by_layer"]["ratio"]]
+    )
+    caption = (
+        "Above the dashed line a token acts more strongly on later ones without BOS. The whole 95 % interval lies "
+        f"there after {above}."
+    )
+    return ratio_by_layer(records, "ratio", alt, "gain without BOS / with BOS", caption)
 
 
 def by_distance(records: Sequence[Record]) -> Display:
@@ -62,10 +76,16 @@ def _binned(records: Sequence[Record], name: str, alt: str, xlabel: str) -> Disp
         ax.set_yscale("log")
         bins = zip(middles(record), record.values["distance"], record.values[name][ARMS[0]], strict=True)
         ticks = [(middle, label) for middle, label, estimate in bins if estimate]
-        ax.set_xticks([middle for middle, _ in ticks], [label for _, label in ticks], fontsize=8)
+        ax.set_xticks([middle for middle, _ in ticks], [label for _, label in ticks], rotation=45)
         ax.xaxis.set_minor_locator(NullLocator())
 
-    return by_arm(records, pick, alt, xlabel, "relative gain after the last layer", LABELS, adjust)
+    def course(record: Record) -> str:
+        of_arm = {arm: [e["value"] for e in record.values[name][arm] if e] for arm in ARMS}
+        falls = (f"{of[0]:.2g} to {of[-1]:.2g} {LABELS[arm]}" for arm, of in of_arm.items() if of)
+        return f"from {' and from '.join(falls)} in {called(record)}"
+
+    caption = f"{alt}, with 95 % bands. From the left end to the right it goes {'; '.join(map(course, records))}."
+    return by_arm(records, pick, alt, xlabel, "relative gain after the last layer", LABELS, adjust, caption)
 
 
 def errors(records: Sequence[Record]) -> Display:
@@ -74,6 +94,6 @@ def errors(records: Sequence[Record]) -> Display:
     for record in records:
         for arm in ARMS:
             values = record.values
-            rows.append((record.model, LABELS[arm], values["pairs"], f"{values[f'monte_carlo_error_{arm}']:.0%}"))
+            rows.append((called(record), LABELS[arm], values["pairs"], f"{values[f'monte_carlo_error_{arm}']:.0%}"))
     columns = ("model", "arm", "pairs of tokens", "median relative error of one pair and layer")
     return table(rows, columns, "Error from the choice of directions")

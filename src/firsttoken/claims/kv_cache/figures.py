@@ -7,7 +7,8 @@ from html import escape
 from typing import Any
 
 from firsttoken.estimates import interval
-from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
+from firsttoken.model_names import called, names_of
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, model_color, name_rows, reach, table
 from firsttoken.records import Record
 
 LABELS = {
@@ -37,21 +38,20 @@ def policies(records: Sequence[Record]) -> Display:
             names = [name for name in LABELS if name in of and name != "full"]
             for place, name in enumerate(names):
                 e = of[name]["increase"]
-                color = model_color(record.model) if name.startswith("sinks") else NEUTRAL
+                color = CATEGORIES[0] if name.startswith("sinks") else NEUTRAL
                 ax.errorbar(e["value"], place, xerr=reach(e), color=color, marker="o", capsize=3, linestyle="none")
-            ax.set_yticks(range(len(names)), [LABELS[name] for name in names], fontsize=8)
-            ax.set_ylim(len(names) - 0.5, -0.5)
+            name_rows(ax, [LABELS[name] for name in names])
             ax.axvline(0, color=NEUTRAL, linewidth=0.8)
             ax.set_xscale("symlog", linthresh=0.1)
-            ax.set_title(f"{record.model}, {record.parameters['window']} tokens in the cache", fontsize=10)
+            ax.set_title(f"{called(record)}, {record.parameters['window']} tokens in the cache", fontsize=10)
             ax.set_xlabel("increase of the loss over the full cache (nats)")
 
     alt = (
         "Increase of the loss over the full cache under each policy, with intervals; policies that keep the first "
-        f"tokens are coloured; one panel for each model: {', '.join(record.model for record in records)}"
+        f"tokens are coloured; one panel for each model: {names_of(records)}"
     )
     losses = "; ".join(
-        f"{record.model} by {interval(of['window']['increase'])} and by {interval(of['sinks 4']['increase'])}"
+        f"{called(record)} by {interval(of['window']['increase'])} and by {interval(of['sinks 4']['increase'])}"
         for record in records
         for of in [record.values["policies"]]
     )
@@ -59,7 +59,7 @@ def policies(records: Sequence[Record]) -> Display:
         "What each cache costs over one that keeps everything, with 95 % intervals; policies that keep the first "
         f"tokens are coloured. The newest tokens alone, and with the first four, raise the loss of {losses} nats."
     )
-    return figure(draw, alt, caption, nrows=len(records), figsize=(7.4, 3.4 * len(records)), squeeze=False)
+    return figure(draw, alt, caption, nrows=len(records), figsize=(4.9, 5.2 * len(records)), squeeze=False)
 
 
 def perplexities(records: Sequence[Record]) -> Display:
@@ -69,7 +69,14 @@ def perplexities(records: Sequence[Record]) -> Display:
         for name, label in LABELS.items():
             if name in record.values["policies"]:
                 of = record.values["policies"][name]
-                rows.append((record.model, label, interval(of["perplexity"], ".1f"), interval(of["increase"], ".3f")))
+                rows.append(
+                    (
+                        called(record),
+                        label,
+                        interval(of["perplexity"], ".1f"),
+                        interval(of["increase"], ".3f"),
+                    )
+                )
     columns = ("model", "what the cache holds", "perplexity [95 % interval]", "increase of the loss (nats)")
     return table(rows, columns, "Loss of the tokens past the window")
 
@@ -80,7 +87,7 @@ def retrieval(records: Sequence[Record]) -> Display:
     for record in records:
         for name in ("full", "window", "sinks 4", "heavy hitters"):
             e = record.values["retrieval"][name]
-            rows.append((record.model, LABELS[name], f"{e['chance']:.0%}", interval(e, ".0%")))
+            rows.append((called(record), LABELS[name], f"{e['chance']:.0%}", interval(e, ".0%")))
     columns = ("model", "what the cache holds", "guessing", "found [95 % interval]")
     return table(rows, columns, "Facts hidden in a text, asked for at its end")
 
@@ -89,9 +96,9 @@ def streams(records: Sequence[Record]) -> Display:
     """Along a long generation, with four first tokens in the cache and with none: tokens in the cache, surprise and
     repetition."""
     panels = (
-        ("cached", "tokens in the cache"),
-        ("surprise", "-log p of sampled tokens (nats)"),
-        ("repeated", "4-grams seen before"),
+        ("cached", "tokens in\nthe cache"),
+        ("surprise", "−log p of sampled\ntokens (nats)"),
+        ("repeated", "4-grams\nseen before"),
     )
 
     def draw(axes: Any) -> None:
@@ -103,7 +110,7 @@ def streams(records: Sequence[Record]) -> Display:
                     (record.values.get("window_only", {}), "--", "the newest only"),
                 ):
                     if name in of:
-                        label = f"{record.model}: {what}"
+                        label = f"{called(record)}: {what}"
                         ax.plot(of["tokens"], of[name], style, color=color, marker=".", label=label)
             ax.set(title=title, xlabel="tokens generated", ylim=(0, None if name != "repeated" else 1))
         axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -112,12 +119,23 @@ def streams(records: Sequence[Record]) -> Display:
         "Along a generation with a bounded cache, with the first four tokens in it and without: tokens in the cache, "
         "how unlikely the sampled tokens were, share of repeated 4-grams"
     )
-    ends = "; ".join(f"{r.model}: {max(r.values['cached']):.0f} tokens" for r in records)
+    ends = "; ".join(f"{called(r)}: {max(r.values['cached']):.0f} tokens" for r in records)
+    repeated = "; ".join(
+        f"{_mean(r.values['repeated'])} with the first four and {_mean(r.values['window_only']['repeated'])} without "
+        f"in {called(r)}"
+        for r in records
+        if "window_only" in r.values
+    )
     caption = (
         "A long generation with a bounded cache, with the first four tokens in it and with the newest alone. The "
-        f"cache never holds more than its bound ({ends})."
+        f"cache never holds more than its bound ({ends}). A text that has lost the thread is unlikely or "
+        "repeats itself" + (f": of its 4-grams, so many were there before: {repeated}." if repeated else ".")
     )
-    return figure(draw, alt, caption, ncols=3, figsize=(9.6, 3.4))
+    return figure(draw, alt, caption, ncols=3, figsize=(8.2, 3.2))
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.0%}"
 
 
 def excerpt(record: Record) -> Display:
@@ -127,7 +145,7 @@ def excerpt(record: Record) -> Display:
     if control := record.values.get("window_only"):
         of["with the newest alone"] = control["text"]
     quoted = "".join(
-        f"<p>The last words of {total:,} tokens by {escape(record.model)}, {what}:</p>"
+        f"<p>The last words of {total:,} tokens by {escape(called(record))}, {what}:</p>"
         f"<blockquote><p>{escape(text)}</p></blockquote>"
         for what, text in of.items()
     )

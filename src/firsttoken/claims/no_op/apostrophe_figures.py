@@ -7,10 +7,13 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from firsttoken.claims.no_op.figures import tokens
 from firsttoken.estimates import JSON, interval
-from firsttoken.plots import CATEGORIES, Display, figure, model_color, table
+from firsttoken.model_names import called, names_of
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, model_color, table
 from firsttoken.records import Record
 
 
@@ -32,7 +35,7 @@ def trigger_table(records: Sequence[Record], paper: JSON) -> Display:
         head = record.values["trigger_head"]
         rows.append(
             (
-                f"{record.model} ({head['chosen']})",
+                f"{called(record)} ({head['chosen']})",
                 f"{head['layer']}.{head['head']}",
                 _estimate(head["attention_to_trigger"], ".0%"),
                 _estimate(head["first_elsewhere"], ".0%"),
@@ -59,7 +62,7 @@ def trigger_example(record: Record) -> Display:
     example = head["example"]
     given = {k: head[k] for k in ("layer", "head", "trigger")} | example
     given["holds"] = [head["trigger"] in token for token in example["tokens"]]
-    return tokens(given, record.model)
+    return tokens(given, called(record))
 
 
 def value_norms(records: Sequence[Record]) -> Display:
@@ -73,25 +76,44 @@ def value_norms(records: Sequence[Record]) -> Display:
             met = np.array([head["trigger"] in token for token in example["tokens"]])
             heights = np.array(example["value_norm"])
             color = model_color(record.model)
-            ax.bar(place, heights, color=color, alpha=0.5, label="other tokens")
-            ax.bar(place[met], heights[met], color=CATEGORIES[1], hatch="//", label=f"tokens with {head['trigger']}")
-            ax.axhline(
-                example["value_norm_first"], color=mpl.rcParams["text.color"], linestyle="--", label="first token"
-            )
+            ax.bar(place, heights, color=color, alpha=0.5)
+            ax.bar(place[met], heights[met], color=CATEGORIES[1], hatch="//")
+            ax.axhline(example["value_norm_first"], color=mpl.rcParams["text.color"], linestyle="--")
             shown = [token.replace("\n", "↵").strip() or "·" for token in example["tokens"]]
-            ax.set_xticks(place, shown, rotation=90, fontsize=7)
-            ax.set(title=f"{record.model}, layer {head['layer']}, head {head['head']}", ylabel="norm of the value")
+            ax.set_xticks(place, shown, rotation=90, fontsize=8)
+            ax.set(
+                title=f"{called(record)}, layer {head['layer']}, head {head['head']}",
+                ylabel="norm of the value",
+            )
             ax.set_xlim(-0.7, len(place) - 0.3)
-            ax.margins(y=0.25)
-            ax.legend(fontsize=7, loc="upper right", ncols=3)
+        # The bars of other tokens are in the colours of the models, so the legend is in none of them.
+        ink = mpl.rcParams["text.color"]
+        trigger = records[0].values["trigger_head"]["trigger"]
+        keys = [
+            Patch(facecolor=CATEGORIES[1], hatch="//", label=f"tokens with {trigger}"),
+            Patch(facecolor=NEUTRAL, alpha=0.5, label="other tokens"),
+            Line2D([], [], color=ink, linestyle="--", label="first token"),
+        ]
+        axes[0, 0].figure.legend(handles=keys, loc="outside lower center", ncols=3)
 
     return figure(
         draw,
         "Bars: the norm of each token's value in one text; a dashed line marks the first token's norm; for "
-        + ", ".join(record.model for record in records),
+        + names_of(records),
+        "Norm of each token's value in the text where the head changes most. A trigger at which the head could rest "
+        "as it does on the first token would be as low as the dashed line; over all texts the norm at the trigger is "
+        + ", ".join(
+            f"{head['value_trigger']['value'] / head['value_first']['value']:.1f} times that of the first token in "
+            f"{called(record)}"
+            for record in records
+            for head in [record.values["trigger_head"]]
+            if head["value_trigger"] and head["value_first"]
+        )
+        + ".",
+        wide=True,
         nrows=len(records),
         squeeze=False,
-        figsize=(9, 2.9 * len(records)),
+        figsize=(8.2, 2.7 * len(records)),
     )
 
 

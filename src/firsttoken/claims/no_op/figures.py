@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
@@ -14,14 +15,11 @@ from matplotlib.ticker import MaxNLocator
 
 from firsttoken.claims.no_op.kinds import KINDS, LOW_RANK, SMALL
 from firsttoken.estimates import JSON, interval
-from firsttoken.plots import NEUTRAL, Display, Panels, band, figure, model_color, reach, table
+from firsttoken.model_names import called, names_of, short_name
+from firsttoken.plots import NEUTRAL, Display, Panels, band, figure, model_color, name_rows, reach, table
 from firsttoken.records import Record
 
 MARKERS = "os^D"  # a model is told by its marker as well as by its colour
-
-
-def _models(records: Sequence[Record]) -> str:
-    return ", ".join(record.model for record in records)
 
 
 def norms(records: Sequence[Record]) -> Display:
@@ -37,16 +35,16 @@ def norms(records: Sequence[Record]) -> Display:
             }
             for ax, name in zip(axes, ("value", "key"), strict=False):
                 first, others = np.array(layer[f"{name}_first"]), np.array(layer[f"{name}_others"])
-                ax.plot(record.layer_numbers(len(first)), first / others, label=record.model, **look)
+                ax.plot(record.layer_numbers(len(first)), first / others, **look)
             depth = record.layer_numbers(len(layer["massive_first"]))
-            axes[2].plot(depth, layer["massive_first"], label=f"{record.model}, first token", **look)
-            label = f"{record.model}, others"
+            axes[2].plot(depth, layer["massive_first"], label=f"{called(record)}, first token", **look)
+            label = f"{called(record)}, others"
             axes[2].plot(depth, layer["massive_others"], linestyle=":", markerfacecolor="none", label=label, **look)
         for ax, name in zip(axes, ("value norm", "key norm"), strict=False):
             ax.axhline(1, color=NEUTRAL, linewidth=1)
-            ax.set(title=f"{name}: first token / others", ylabel="ratio of mean norms", ylim=(0, None))
+            ax.set(title=f"{name}:\nfirst token / others", ylabel="ratio of mean norms", ylim=(0, None))
         axes[2].set_yscale("log")
-        axes[2].set(title="largest activation / median", ylabel="ratio, logarithmic")
+        axes[2].set(title="largest activation /\nmedian", ylabel="ratio, logarithmic")
         for ax in axes:
             ax.set_xlabel("layer")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -56,9 +54,21 @@ def norms(records: Sequence[Record]) -> Display:
         draw,
         "Three panels against the layer: norm of the first token's value over that of the others, mostly well below "
         "one; the same for keys; largest activation of the residual stream over its median, at the first token "
-        "and at the others, on a logarithmic scale; for " + _models(records),
+        "and at the others, on a logarithmic scale; for " + names_of(records),
+        "The first token beside the others, layer by layer. Below the line its value, or its key, is the smaller one: "
+        "its value in "
+        + ", ".join(
+            f"{sum(a < b for a, b in pairs)} of {len(pairs)} layers of {called(record)}"
+            for record in records
+            for pairs in [
+                list(zip(*(record.values["by_layer"][f"value_{which}"] for which in ("first", "others")), strict=True))
+            ]
+        )
+        + ". A large activation at the first token goes with that up to "
+        + ", ".join(f"{max(record.values['by_layer']['massive_first']):,.0f}" for record in records)
+        + " times the median.",
         ncols=3,
-        figsize=(11, 4.0),
+        figsize=(8.2, 3.6),
     )
 
 
@@ -78,7 +88,7 @@ def quiet(records: Sequence[Record]) -> Display:
                     [e for _, e in shown],
                     color=model_color(record.model),
                     marker=MARKERS[number % 4],
-                    label=f"{record.model} ({values['heads']} heads that use both ends)",
+                    label=f"{called(record)} ({values['heads']} heads that use both ends)",
                 )
         ax.axhline(1, color=NEUTRAL, linewidth=1)
         ax.set(
@@ -92,7 +102,16 @@ def quiet(records: Sequence[Record]) -> Display:
     return figure(
         draw,
         "The norm of what a head adds to the residual stream falls as its attention to the first token rises, median "
-        "over heads with a 95 % band, for " + _models(records),
+        "over heads with a 95 % band, for " + names_of(records),
+        "What a head adds while it attends to the first token this much, as a share of what the same head adds while "
+        "it hardly does; median over heads with a 95 % band. A falling line means that attending there is a way to "
+        "add little: at the right end it is "
+        + ", ".join(
+            f"{interval(known[-1], '.0%')} in {called(record)}"
+            for record in records
+            if (known := [e for e in record.values["by_attention"]["relative_norm"] if e])
+        )
+        + ".",
         figsize=(6.6, 3.8),
     )
 
@@ -114,9 +133,8 @@ def histograms(records: Sequence[Record], count: int = 3) -> Display:
                 ax.bar(
                     left, heights, 1 / len(heights), align="edge", color=model_color(record.model), edgecolor="none"
                 )
-                ax.set_title(
-                    f"{record.model}, layer {rule['layer']} head {rule['head']}\n{rule_name(rule)}", fontsize=8
-                )
+                title = f"{called(record)},\nlayer {rule['layer']} head {rule['head']}\n"
+                ax.set_title(title + "\n".join(wrap(rule_name(rule), 30)), fontsize=9)
                 ax.set(xlim=(0, 1), xlabel="attention to the first token")
             for ax in row[len(rules) :]:
                 ax.set_axis_off()
@@ -124,12 +142,20 @@ def histograms(records: Sequence[Record], count: int = 3) -> Display:
 
     return figure(
         draw,
-        "Histograms of the attention to the first token of the heads whose rule explains most, for "
-        + _models(records),
+        f"Histograms of attention to the first token of the heads whose rule explains most, for {names_of(records)}",
+        "How the attention to the first token is spread over queries, in the heads whose rule explains most. A head "
+        "that either rests or acts has two humps, one at each end; by the test for two humps, so many of those shown "
+        "do: "
+        + ", ".join(
+            f"{sum(rule['bimodal'] for rule in shown)} of {len(shown)} in {called(record)}"
+            for record in records
+            for shown in [record.values["search"]["rules"][:count]]
+        )
+        + ".",
         nrows=len(records),
         ncols=count,
         squeeze=False,
-        figsize=(3.6 * count, 2.7 * len(records)),
+        figsize=(8.2, 2.9 * len(records)),
     )
 
 
@@ -149,7 +175,7 @@ def rules(records: Sequence[Record]) -> Display:
                     markersize=8 if named else 5,
                     color=color,
                     markerfacecolor=color if named else "none",
-                    label=f"{record.model}, {'rule named' if named else 'no clear rule'}",
+                    label=f"{called(record)}, {'rule named' if named else 'no clear rule'}",
                 )
         gap = records[0].values["search"]["settings"]["separation"]
         ax.fill_between([0, 1], [-gap, 1 - gap], [gap, 1 + gap], color=NEUTRAL, alpha=0.15, linewidth=0)
@@ -160,14 +186,22 @@ def rules(records: Sequence[Record]) -> Display:
             xlim=(-0.02, 1.02),
             ylim=(-0.02, 1.02),
         )
-        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5))
+        ax.legend(frameon=False)
 
     return figure(
         draw,
         "One point for each switching head among the first twenty of a model: share of queries off the first token "
         "when its best condition is met against when it is not; a grey band around the diagonal holds the heads "
-        "without a clear rule; for " + _models(records),
-        figsize=(7.6, 4.2),
+        "without a clear rule; for " + names_of(records),
+        "Above the diagonal, a head leaves the first token where its best condition is met; below, where it is not. "
+        "Only outside the grey band is the condition a rule: the rule has a name for "
+        + ", ".join(
+            f"{sum(rule['named'] for rule in of['rules'])} of {len(of['rules'])} heads of {called(record)}"
+            for record in records
+            for of in [record.values["search"]]
+        )
+        + ".",
+        figsize=(5.4, 4.6),
     )
 
 
@@ -180,7 +214,7 @@ def rule_table(records: Sequence[Record], count: int = 6) -> Display:
                 continue
             rows.append(
                 (
-                    f"{record.model} {rule['layer']}.{rule['head']}",
+                    f"{called(record)} {rule['layer']}.{rule['head']}",
                     rule["condition"],
                     "two" if rule["bimodal"] else "one",
                     f"{rule['off_if_condition']:.0%}",
@@ -200,7 +234,7 @@ def search_table(records: Sequence[Record]) -> Display:
     for record in records:
         search = record.values["search"]
         rows.append(
-            (record.model, *(str(search[name]) for name in ("heads", "switching", "bimodal", "named"))),
+            (called(record), *(str(search[name]) for name in ("heads", "switching", "bimodal", "named"))),
         )
     return table(rows, ("model", "heads", "switch", "of these with two humps", "with a named rule"), "The search")
 
@@ -227,7 +261,7 @@ def tokens(example: JSON, model: str) -> Display:
             f". It follows the rule at {example['follows']:.0%} of the tokens shown, the stretch chosen because it "
             f"shows the rule best, and at {example['follows_everywhere']:.0%} of all"
         )
-    head = f"{model}, layer {example['layer']}, head {example['head']}: {what}"
+    head = f"{short_name(model)}, layer {example['layer']}, head {example['head']}: {what}"
     html = (
         f'<div class="themed token-strip" role="group" aria-label="{escape(head)}">'
         f"<p><strong>{escape(head)}</strong>. Above each token: its attention to the first token, in percent.</p>"
@@ -245,7 +279,7 @@ def tests(records: Sequence[Record]) -> Display:
         for ax, (key, label) in zip(axes, names.items(), strict=True):
             rows = [(record, test) for record in records for test in record.values["tests"]]
             for place, (record, test) in enumerate(rows):
-                for shift, side, filled in ((-0.14, "rule_says_off", True), (0.14, "rule_says_on", False)):
+                for shift, side, filled in ((0.0, "rule_says_off", True), (0.2, "rule_says_on", False)):
                     estimate = test[key][side]
                     if estimate is None:
                         continue
@@ -261,12 +295,8 @@ def tests(records: Sequence[Record]) -> Display:
                     )
             ax.axvline(0, color=NEUTRAL, linewidth=1)
             ax.set(title=label, xlabel="change of the loss (nats per token)")
-        axes[0].set_yticks(
-            range(len(rows)),
-            [f"{record.model} {test['layer']}.{test['head']}\n{rule_name(test)}" for record, test in rows],
-            fontsize=8,
-        )
-        axes[0].invert_yaxis()
+            heads = [f"{called(record)} {test['layer']}.{test['head']}:" for record, test in rows]
+            name_rows(ax, [f"{head}\n{rule_name(test)}" for head, (_, test) in zip(heads, rows, strict=True)])
         ink = mpl.rcParams["text.color"]
         for fill, name in ((ink, "where its rule says off"), ("none", "everywhere else")):
             axes[1].plot([], [], marker="o", linestyle="none", color=ink, markerfacecolor=fill, label=name)
@@ -277,10 +307,19 @@ def tests(records: Sequence[Record]) -> Display:
         draw,
         "Change of the loss with intervals, for each tested head, at the tokens where its rule says off and at the "
         "others: left, with the head held on the first token; right, with the head kept off it",
+        "What a tested head is worth, with 95 % intervals. If acting by its rule matters, holding it on the first "
+        "token costs loss where the rule says off (filled), and keeping it off costs loss elsewhere (hollow). The "
+        f"whole interval lies right of zero in {_costs(records, 'held_on_the_sink', 'rule_says_off')} and in "
+        f"{_costs(records, 'kept_off_the_sink', 'rule_says_on')}.",
         ncols=2,
-        sharey=True,
-        figsize=(10, 1.6 + 0.75 * max(count, 1)),
+        figsize=(8.2, 1.4 + 0.8 * max(count, 1)),
     )
+
+
+def _costs(records: Sequence[Record], change: str, side: str) -> str:
+    estimates = [test[change][side] for record in records for test in record.values["tests"]]
+    known = [estimate for estimate in estimates if estimate]
+    return f"{sum(estimate['low'] > 0 for estimate in known)} of {len(known)} heads"
 
 
 def target_table(records: Sequence[Record]) -> Display:
@@ -290,7 +329,7 @@ def target_table(records: Sequence[Record]) -> Display:
         for test in record.values["tests"]:
             columns = ["layer.head", *test["targets"]]
             shares = [f"{share:.0%}" for share in test["targets"].values()]
-            rows.append((f"{record.model}: {test['layer']}.{test['head']}", *shares))
+            rows.append((f"{called(record)}: {test['layer']}.{test['head']}", *shares))
     return table(rows, columns, "Where a head's attention goes when it is off the first token")
 
 
@@ -307,25 +346,30 @@ def kinds(records: Sequence[Record]) -> Display:
             ax.scatter(x, y, s=14, color=model_color(record.model), alpha=0.7, linewidths=0)
             ax.axvline(SMALL, color=NEUTRAL, linewidth=1)
             ax.axhline(LOW_RANK, color=NEUTRAL, linewidth=1, linestyle=":")
-            ax.set(title=record.model, xlabel="value norm: first token / others", xlim=(0, widest), yscale="log")
+            ax.set(
+                title=called(record),
+                xlabel="value norm: first token / others",
+                xlim=(0, widest),
+                yscale="log",
+            )
             ax.yaxis.set_major_formatter(lambda rank, _: f"{rank:g}")
             ax.yaxis.set_minor_formatter(lambda rank, _: f"{rank:g}" if rank in (2, 3, 4, 6) else "")
         axes[0].set_ylabel("stable rank of what it adds at rest")
 
     shares = "; ".join(
-        f"{interval(record.values['sink_share'], '.0%')} in {record.model}"
+        f"{interval(record.values['sink_share'], '.0%')} in {called(record)}"
         for record in records
         if record.values["heads"]
     )
     return figure(
         draw,
         "A point for each sink head: norm of the first token's value over that of the others, and stable rank of what "
-        "the head adds while it rests, with lines at 0.5 and 2; one panel for each of " + _models(records),
+        "the head adds while it rests, with lines at 0.5 and 2; one panel for each of " + names_of(records),
         "Sink heads by the size of the first token's value and by the rank of what they add while they rest. Left of "
         "the line the value is small; below the dotted line what is added is nearly one vector. The first token's own "
         f"part of it, in the median head: {shares}.",
         sharey=True,
-        panels=Panels(count=len(records), width=4.1, height=3.4),
+        panels=Panels(count=len(records), height=3.4),
     )
 
 
@@ -335,12 +379,12 @@ def kinds_table(records: Sequence[Record]) -> Display:
     for record in records:
         values = record.values
         if not values["heads"]:
-            rows.append((record.model, "0", *("–",) * 6))
+            rows.append((called(record), "0", *("–",) * 6))
             continue
         medians = [interval(values[name]) for name in ("value_ratio", "stable_rank")]
         share = interval(values["sink_share"], ".0%")
         of_kind = [interval(values["kinds"][kind], ".0%") for kind in KINDS]
-        rows.append((record.model, str(values["heads"]), *medians, share, *of_kind))
+        rows.append((called(record), str(values["heads"]), *medians, share, *of_kind))
     columns = ("model", "sink heads", "value, first / others", "stable rank", "first token's part", *KINDS)
     return table(
         rows,

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from firsttoken import records
-from firsttoken.claims.packing.rows import ROWS
+from firsttoken.claims.packing.rows import ROWS, Row
 from firsttoken.claims.packing.verdict import SEEDS
 from firsttoken.estimates import JSON, interval
-from firsttoken.plots import NEUTRAL, Display, figure, reach, table
+from firsttoken.plots import NEUTRAL, Display, figure, name_rows, reach, table
+from firsttoken.pretraining.checkpoint_probe import Arm
 from firsttoken.pretraining.curves import ARM_COLORS, BOS_WORDS, MASKING_WORDS
 from firsttoken.pretraining.train import CLAIM
 from firsttoken.records import Record, paper_numbers
@@ -73,28 +74,38 @@ def packing_rows(record: Record) -> Display:
             for place, row, ours in measured:
                 if ours is None:
                     ax.annotate(NOT_RUN, (0.02, place), xycoords=("axes fraction", "data"), va="center",
-                                color=NEUTRAL, fontsize=8)  # fmt: skip
+                                color=NEUTRAL, fontsize=9)  # fmt: skip
                     continue
                 e = ours[name]
                 ax.errorbar(e["value"], place, xerr=reach(e), color=ARM_COLORS[row.inference], marker="o", capsize=3)
-            ax.set(title=title, ylim=(len(ROWS) - 0.5, -0.5))
+            ax.set_title(title)
+            name_rows(ax, [_row_name(row) for row in ROWS])
             if name == "sink_rate_0.3":
                 ax.set_xlim(left=-0.03 * ax.get_xlim()[1])  # a marker at 0 whole
-            ax.grid(axis="y", linewidth=0.5)
-        axes[0].set_yticks(
-            range(len(ROWS)),
-            [f"{MASKING_WORDS[r.masking]}, {BOS_WORDS[r.bos]}: {r.inference}" for r in ROWS],
-            fontsize=8,
-        )
 
     return figure(
         draw,
         "Share of sink heads and held-out loss for the nine rows of the table, budget "
         f"{record.parameters['budget']}, with intervals; rows without a run say so",
+        "Sinks and loss of each way of packing, training with BOS and reading, with intervals over the seeds. Rows of "
+        f"one model differ in how it is read only. {_extremes(record)}",
         ncols=2,
-        figsize=(9.4, 3.6),
-        sharey=True,
+        figsize=(8.2, 4.6),
     )
+
+
+def _row_name(row: Row) -> str:
+    return f"{MASKING_WORDS[row.masking]}, {BOS_WORDS[row.bos]}: {row.inference}"
+
+
+def _extremes(record: Record) -> str:
+    rates = {
+        _row_name(row): ours["sink_rate_0.3"]["value"]
+        for row, ours in zip(ROWS, record.values["rows"], strict=True)
+        if ours
+    }
+    least, most = min(rates, key=lambda name: rates[name]), max(rates, key=lambda name: rates[name])
+    return f"Fewest sinks has “{least}” ({rates[least]:.1%} of the heads), most has “{most}” ({rates[most]:.1%})."
 
 
 def heads(record: Record) -> Display:
@@ -108,31 +119,38 @@ def heads(record: Record) -> Display:
             run = records.find(CLAIM, name)
             for arm, color in ARM_COLORS.items():
                 values = np.sort(np.array(arms[arm]).ravel())[::-1]
-                ax.plot(range(1, len(values) + 1), values, color=color, marker=".", label=arm)
+                ax.plot(range(1, len(values) + 1), values, color=color, marker=".", label=f"read as {arm}")
             ax.axhline(0.3, color=NEUTRAL, linewidth=0.8, linestyle="--")
             ax.set(title=_short_title(run, name), ylim=(0, 1.02), xlabel="head, the strongest first")
             ax.title.set_fontsize(9)
         for ax in panels[len(alpha) :]:
             ax.set_axis_off()
         for ax in axes[:, 0]:
-            ax.set_ylabel("attention to the first token")
-        panels[0].legend(frameon=False, title="inference")
+            ax.set_ylabel("attention to\nthe first token")
+        panels[0].legend(frameon=False)
 
     rows = -(-len(alpha) // columns)
     return figure(
         draw,
         "Mean attention of every head to the first token, sorted, with BOS before the text and without, one panel for "
         "each trained model; a dashed line at the threshold 0.3",
+        "Attention of every head to the first token, the strongest first. Heads above the dashed line are sinks; read "
+        f"with BOS, {_with_sinks(alpha, 'BOS+text')} of {len(alpha)} models have one, without it "
+        f"{_with_sinks(alpha, 'text')}.",
         nrows=rows,
         ncols=columns,
-        figsize=(9.4, 2.9 * rows),
+        figsize=(8.2, 2.9 * rows),
         squeeze=False,
         sharey=True,
     )
+
+
+def _with_sinks(alpha: Mapping[str, JSON], arm: Arm) -> int:
+    return sum(bool(np.max(arms[arm]) > 0.3) for arms in alpha.values())
 
 
 def _short_title(run: Record | None, name: str) -> str:
     if run is None:
         return name
     packing = run.parameters["packing"]
-    return f"{MASKING_WORDS[packing['masking']]}, {BOS_WORDS[packing['bos']]}"
+    return f"{MASKING_WORDS[packing['masking']]},\n{BOS_WORDS[packing['bos']]}"

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from firsttoken.estimates import interval
 from firsttoken.measures.bos_arms import ARMS, LABELS
+from firsttoken.model_names import called
 from firsttoken.panels import by_arm, ratio_by_layer
 from firsttoken.plots import COLORMAP, Cells, Display, figure, table, whole_numbers
 from firsttoken.records import Record
@@ -38,7 +39,7 @@ def heat_map(record: Record) -> Display:
                 norm=LogNorm(FLOOR, 1),
                 interpolation="nearest",
             )
-            ax.set(title=f"{record.model}, {LABELS[arm]}", ylabel="after layer")
+            ax.set(title=f"{called(record)}, {LABELS[arm]}", ylabel="after layer")
             ax.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
             ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         panels[0].figure.colorbar(image, ax=panels, label="relative distance", aspect=30, pad=0.01, format="%g")
@@ -57,16 +58,16 @@ def heat_map(record: Record) -> Display:
     edited = tokens[picture["position"]]
     other = _visible(picture["edited_tokens"][picture["position"]])
     alt = (
-        f"Layers by tokens for {record.model}, coloured by how far each token moves when {edited} is replaced by "
+        f"Layers by tokens for {called(record)}, coloured by how far each token moves when {edited} is replaced by "
         f"{other}; tokens before the edit do not move"
     )
     later = [relative[-1, picture["position"] + 1 :].mean() for relative in maps]
     ends = " and ".join(f"{mean:.2f} {LABELS[arm]}" for mean, arm in zip(later, arms, strict=True))
     caption = (
-        f"How far each token of {record.model} moves after each layer when “{edited}” becomes “{other}”. After the "
+        f"How far each token of {called(record)} moves after each layer when “{edited}” becomes “{other}”. After the "
         f"last layer, later tokens lie {ends} of their norm away, on average."
     )
-    return figure(draw, alt, caption, cells, nrows=len(arms), figsize=(8.2, 3.3 * len(arms)), squeeze=False)
+    return figure(draw, alt, caption, cells, wide=True, nrows=len(arms), figsize=(8.2, 3.3 * len(arms)), squeeze=False)
 
 
 def _visible(token: str) -> str:
@@ -90,21 +91,22 @@ def absolute_map(record: Record) -> Display:
                 norm=LogNorm(top / 1e4, top),
                 interpolation="nearest",
             )
-            ax.set(title=f"{record.model}, {LABELS[arm]}", xlabel="token")
+            ax.set(title=f"{called(record)}, {LABELS[arm]}", xlabel="token")
             ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         np.atleast_1d(axes)[0].set_ylabel("after layer")
-        ax.figure.colorbar(image, ax=axes, label="absolute distance (norm of the difference)", format="%g")
+        label = "absolute distance (norm of the difference)"
+        ax.figure.colorbar(image, ax=axes, label=label, format="%g", location="bottom", shrink=0.55, aspect=30)
 
-    alt = f"The same edit in {record.model} as absolute distances, which grow with the size of the residual stream"
+    alt = f"The same edit in {called(record)} as absolute distances, which grow with the size of the residual stream"
     place = picture["position"]
     growth = " and ".join(
         f"{m[-1, place] / m[1, place]:.0f} times {LABELS[a]}" for m, a in zip(maps, arms, strict=True)
     )
     caption = (
-        f"The same edit in {record.model} as absolute distances. They grow with the residual stream: from the first "
+        f"The same edit in {called(record)} as absolute distances. They grow with the residual stream: from the first "
         f"layer to the last, that of the edited token itself becomes {growth} as large."
     )
-    return figure(draw, alt, caption, ncols=len(arms), figsize=(4.7 * len(arms), 3.3), sharey=True)
+    return figure(draw, alt, caption, ncols=len(arms), figsize=(4.1 * len(arms), 3.8), sharey=True)
 
 
 def spread_by_layer(records: Sequence[Record]) -> Display:
@@ -121,7 +123,7 @@ def spread_by_layer(records: Sequence[Record]) -> Display:
 
     alt = "How far later tokens move, relative to their norm, after each layer, with BOS and without"
     last = {
-        record.model: " and ".join(f"{of[-1]['value']:.2f} {LABELS[arm]}" for arm, of in pick(record)[1].items())
+        called(record): " and ".join(f"{of[-1]['value']:.2f} {LABELS[arm]}" for arm, of in pick(record)[1].items())
         for record in records
     }
     ends = "; ".join(f"{model}: {words}" for model, words in last.items())
@@ -135,7 +137,7 @@ def ratio(records: Sequence[Record]) -> Display:
     compared = [record for record in records if "ratio" in record.values["by_layer"]]
     alt = "Spread of an edit without BOS divided by its spread with BOS, after each layer"
     above = ", ".join(
-        f"{sum(e['low'] > 1 for e in layers)} of {len(layers)} layers of {record.model}"
+        f"{sum(e['low'] > 1 for e in layers)} of {len(layers)} layers of {called(record)}"
         for record in compared
         for layers in [record.values["by_layer"]["ratio"]]
     )
@@ -151,6 +153,13 @@ def groups(records: Sequence[Record]) -> Display:
             of_group = record.values.get(f"by_{group}", {})
             for name in names:
                 if name in of_group:
-                    rows.append((record.model, f"{group}: {name}", of_group[name]["edits"], interval(of_group[name])))
+                    rows.append(
+                        (
+                            called(record),
+                            f"{group}: {name}",
+                            of_group[name]["edits"],
+                            interval(of_group[name]),
+                        )
+                    )
     columns = ("model", "edits", "how many", "spread without BOS / with BOS [95 % interval]")
     return table(rows, columns, "The ratio for each kind of edit and each place in the text")

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from firsttoken.claims.phenomenon.head_map import read, whole
 from firsttoken.measures.attention_maps import unpack
+from firsttoken.model_names import called
 from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, figure, model_color, numbering, table
 from firsttoken.records import Record
 
@@ -29,18 +30,18 @@ def all_heads(record: Record, size: tuple[float, float] = (8, 2.6)) -> Display:
 
     def draw(ax: Axes) -> None:
         image = ax.imshow(alpha.T, cmap=COLORMAP, vmin=0, vmax=1, aspect="auto", origin="lower")
-        ax.set(xlabel="layer", ylabel="head", title=record.model)
+        ax.set(xlabel="layer", ylabel="head", title=called(record))
         ax.xaxis.set_major_formatter(numbering(layers))
         ax.figure.colorbar(image, ax=ax, label="mean attention to the first token")
 
     strongest = record.values["strongest"]
     alt = (
-        f"Grid of {alpha.shape[0]} layers and {alpha.shape[1]} heads of {record.model}, coloured by mean attention to "
-        f"the first token; the strongest is layer {strongest['layer']}, head {strongest['head']}"
+        f"Grid of {alpha.shape[0]} layers and {alpha.shape[1]} heads of {called(record)}, coloured by mean attention "
+        f"to the first token; the strongest is layer {strongest['layer']}, head {strongest['head']}"
     )
     layer, head = strongest["layer"], strongest["head"]
     caption = (
-        f"Attention of every head of {record.model} to the first token of one text. The strongest, layer {layer}, "
+        f"Attention of every head of {called(record)} to the first token of one text. The strongest, layer {layer}, "
         f"head {head}, gives it {alpha.max():.0%}; all together {alpha.mean():.0%}."
     )
     return figure(draw, alt, caption, figsize=size)
@@ -53,18 +54,19 @@ def picture(records: Sequence[Record]) -> Display:
         for ax, record in zip(np.atleast_1d(axes), records, strict=True):
             alpha = np.array(record.values["alpha"])
             image = ax.imshow(alpha.T, cmap=COLORMAP, vmin=0, vmax=1, aspect="equal", origin="lower")
-            ax.set(xlabel="layer", ylabel="head", title=record.model)
+            ax.set(xlabel="layer", ylabel="head", title=called(record))
             ax.xaxis.set_major_formatter(numbering(record.layer_numbers(len(alpha))))
         image.axes.figure.colorbar(image, ax=axes, label="attention to the first token", shrink=0.7)
 
-    names = " and ".join(record.model for record in records)
+    names = " and ".join(called(record) for record in records)
     alt = f"Grids of layers and heads of {names}, coloured by mean attention to the first token"
-    return figure(draw, alt, nrows=len(records), figsize=(8, 2.4 * len(records)))
+    caption = "A square for each head; the brighter, the more of its attention the first token gets."
+    return figure(draw, alt, caption, wide=True, nrows=len(records), figsize=(8, 2.4 * len(records)))
 
 
 def reader(record: Record) -> tuple[int, int, float]:
-    """Row of the maps and head that read most by content, and how much: the mean over queries of the most attention on
-    one key.
+    """Row of the maps and head that read most by content, among those that do not rest, and how much: the mean over
+    queries of the most attention on one key.
 
     Keys that need no reading do not count: the first token, the query itself and the token before it. From what is
     left, the most that a fixed distance or a fixed key gets is taken off, because a head that always looks as far back
@@ -75,7 +77,9 @@ def reader(record: Record) -> tuple[int, int, float]:
         for row, heads in enumerate(record.values["maps"])
         for head, packed in enumerate(heads)
     }
-    best = max(scores, key=lambda place: scores[place][0])
+    alpha, epsilon = np.array(record.values["alpha"]), record.parameters["epsilon"]
+    busy = [place for place in scores if alpha[place] <= epsilon]
+    best = max(busy or scores, key=lambda place: scores[place][0])
     return (*best, scores[best][1])
 
 
@@ -112,11 +116,11 @@ def sink_and_reader(record: Record) -> Display:
                 interpolation="nearest",
             )
             ax.set_title(title)
-            ax.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
-            ax.set_yticks(range(len(tokens)), tokens, fontsize=8)
+            ax.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=9)
+            ax.set_yticks(range(len(tokens)), tokens, fontsize=9)
             ax.set_ylabel("query: the token that attends")
         axes[-1].set_xlabel("key: the token attended to")
-        axes[0].figure.colorbar(image, ax=axes, label="attention", shrink=0.5)
+        axes[0].figure.colorbar(image, ax=axes, label="attention", location="bottom", shrink=0.6, aspect=30)
 
     cells = [
         Cells(
@@ -134,14 +138,15 @@ def sink_and_reader(record: Record) -> Display:
     ]
     return figure(
         draw,
-        f"Two attention maps of {record.model}. Most attention is in the first column in one; in the other it goes to "
-        "single tokens further back, at changing distances",
-        f"Two heads of {record.model}. Above, the one that rests most: {alpha[sink]:.0%} of its attention is on the "
-        f"first token. Below, the one that reads most: each query gives {most:.0%}, on average, to one token that is "
-        "neither the first, nor itself, nor the one before it, and not always the same one or as far away.",
+        f"Two attention maps of {called(record)}. Most attention is in the first column in one; in the other it goes "
+        "to single tokens further back, at changing distances",
+        f"Two heads of {called(record)}. Above, the one that rests most: {alpha[sink]:.0%} of its attention is on the "
+        f"first token. Below, the one that reads most, with {alpha[row, head]:.0%} there: on average, each query "
+        f"gives {most:.0%} to one token that is neither the first, nor itself, nor the one before it, and not always "
+        "the same one or as far away.",
         cells,
         nrows=2,
-        figsize=(6.4, 10.4),
+        figsize=(4.9, 8.8),
     )
 
 
@@ -157,7 +162,7 @@ def by_passage(records: Sequence[Record], others: Sequence[Record]) -> Display:
             strongest = values["strongest"]
             rows.append(
                 (
-                    record.model,
+                    called(record),
                     title,
                     f"{values['mass']:.1%}",
                     f"{values['sink_rate']:.1%}",
@@ -180,7 +185,7 @@ def mass_and_rate(records: Sequence[Record]) -> Display:
             share = (np.arange(len(alpha)) + 0.5) / len(alpha)
             color = model_color(record.model)
             rate, mass = record.values["sink_rate"], record.values["mass"]
-            ax.plot(share, alpha, color=color, label=f"{record.model}: sink rate {rate:.0%}, mass {mass:.0%}")
+            ax.plot(share, alpha, color=color, label=f"{called(record)}: sink rate {rate:.0%}, mass {mass:.0%}")
             ax.plot(rate, epsilon, marker="o", color=color)
             ax.axhline(mass, color=color, linestyle=":", linewidth=1)
         ax.axhline(epsilon, color=NEUTRAL, linestyle="--", linewidth=1)
@@ -196,7 +201,7 @@ def mass_and_rate(records: Sequence[Record]) -> Display:
         "mean, a dotted line, is the mass",
         f"Every head, strongest first. Where a curve crosses ε = {records[0].parameters['epsilon']} is the sink rate, "
         "the dotted line is the mass. In this text, the first token holds "
-        + " and ".join(f"{record.values['mass']:.0%} of the attention of {record.model}" for record in records)
+        + " and ".join(f"{record.values['mass']:.0%} of the attention of {called(record)}" for record in records)
         + ".",
         figsize=(7, 3.8),
     )

@@ -15,6 +15,7 @@ from html import escape
 from typing import Any
 
 from firsttoken.estimates import JSON
+from firsttoken.model_names import called
 from firsttoken.plots import Display, embedded
 from firsttoken.records import Record
 
@@ -69,11 +70,11 @@ def whole(record: Record, static: Display) -> Display:
         static: what is shown where no script runs.
     """
     shown = {
-        "model": record.model,
+        "model": called(record),
         "layers": record.layer_numbers(len(record.values["alpha"])),
         "passages": [described(record.values) | {"title": FIRST, "maps": record.values["maps"]}],
     }
-    label = f"Attention of every head of {record.model} to the first token"
+    label = f"Attention of every head of {called(record)} to the first token"
     return Display(_element(label, static, shown), static.text, static.more)
 
 

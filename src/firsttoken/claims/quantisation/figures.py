@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
 from firsttoken.estimates import JSON, interval
+from firsttoken.model_names import called, names_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, model_color, reach, table, whole_numbers
 from firsttoken.records import Record
 
@@ -45,21 +47,37 @@ def _by_bits(records: Sequence[Record], name: str, alt: str, xlabel: str) -> Dis
         for row, record in zip(axes, records, strict=True):
             for ax, group in zip(row, sorted(groups, key=list(GROUPS).index), strict=True):
                 _lines(ax, record.values[name][group])
-                ax.set_title(f"{record.model}: {GROUPS[group]}", fontsize=9)
+                ax.set_title(f"{called(record)}:\n{GROUPS[group]}", fontsize=9)
             row[0].set_ylabel("increase of the loss (nats)")
-        for ax in axes[-1]:
+        for ax in np.ravel(axes):
             ax.set_xlabel(xlabel)
         axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
     return figure(
         draw,
-        f"{alt}; one row for each model: {', '.join(record.model for record in records)}",
+        f"{alt}; one row for each model: {names_of(records)}",
+        f"{alt}, with 95 % intervals. If the first token is what rounding harms, keeping it exact helps and keeping "
+        f"another one does not. {_most_saved(records, name)}",
         nrows=len(records),
         ncols=len(groups),
-        figsize=(8.8, 0.6 + 2.9 * len(records)),
+        figsize=(8.2, 0.6 + 2.9 * len(records)),
         squeeze=False,
         sharey="row",
     )
+
+
+def _most_saved(records: Sequence[Record], name: str) -> str:
+    """Where keeping the first token saves most."""
+    costs = []
+    for record in records:
+        of = {(group, bits): e for group, by_bits in record.values[name].items() for bits, e in by_bits.items()}
+        group, bits = max(of, key=lambda place: of[place]["saved"]["value"])
+        none, first, control = (f"{of[group, bits][keeping]['value']:.2f}" for keeping in KEEPING)
+        costs.append(
+            f"with {GROUPS[group]} of {bits} bits in {called(record)}, from {none} to {first} nats (another token: "
+            f"{control})"
+        )
+    return f"It helps most {'; '.join(costs)}."
 
 
 def _lines(ax: Axes, of_bits: JSON) -> None:
@@ -87,7 +105,7 @@ def savings(records: Sequence[Record]) -> Display:
                     of = of_bits[bits]
                     rows.append(
                         (
-                            record.model,
+                            called(record),
                             f"{name}, {GROUPS[group]}",
                             bits,
                             interval(of["none"], ".3f"),
@@ -112,7 +130,7 @@ def weights(records: Sequence[Record]) -> Display:
     for record in records:
         for bits in sorted(record.values["weights"], key=int, reverse=True):
             of = record.values["weights"][bits]
-            rows.append((record.model, bits, *(interval(of[name], ".3f") for name in ("none", "first", "saved"))))
+            rows.append((called(record), bits, *(interval(of[name], ".3f") for name in ("none", "first", "saved"))))
     columns = ("model", "bits", "increase of the loss", "with intact first keys and values", "saved")
     return table(rows, columns, "Rounded weights (nats per token, 95 % interval)")
 
@@ -129,17 +147,32 @@ def outliers(records: Sequence[Record]) -> Display:
             of = record.values["outliers"]
             for ax, (first, others, title) in zip(row, panels, strict=True):
                 layers = range(len(of[first]))
-                band(ax, layers, of[first], color=model_color(record.model), label="first token")
+                band(ax, layers, of[first], color=model_color(record.model))
                 band(ax, layers, of[others], color=NEUTRAL, label="all others", linestyle="--")
-                ax.set_title(f"{record.model}: {title}", fontsize=9)
+                ax.set_title(f"{called(record)}:\n{title}")
                 ax.set_yscale("log")
                 whole_numbers(ax)
-            row[0].legend(frameon=False, fontsize=8)
-        for ax in axes[-1]:
+        for ax in np.ravel(axes):
             ax.set_xlabel("after layer")
+        # The first token is in the colour of each model, so the legend has it in the ink of the page.
+        axes[0, 0].plot([], [], color=mpl.rcParams["text.color"], label="first token")
+        axes[0, 0].legend(frameon=False)
 
     alt = (
         "Largest activation over the median, and kurtosis, of the residual stream along the layers, for the first "
-        f"token and for all others; one row for each model: {', '.join(record.model for record in records)}"
+        f"token and for all others; one row for each model: {names_of(records)}"
     )
-    return figure(draw, alt, nrows=len(records), ncols=2, figsize=(8.8, 2.9 * len(records)), squeeze=False)
+    most = ", ".join(
+        f"{_most(record, 'first'):,.0f} times the median at the first token and {_most(record, 'others'):,.0f} times "
+        f"at the others in {called(record)}"
+        for record in records
+    )
+    caption = (
+        "How far the largest activation stands out, and how heavy the tails are, along the layers. A gap between the "
+        f"lines means that one token sets the scale for all: at most the largest activation is {most}."
+    )
+    return figure(draw, alt, caption, nrows=len(records), ncols=2, figsize=(8.2, 2.9 * len(records)), squeeze=False)
+
+
+def _most(record: Record, name: str) -> float:
+    return max(float(estimate["value"]) for estimate in record.values["outliers"][name])

@@ -56,9 +56,8 @@ def _two_panels(record: Record, labels: dict[str, str], alt: str, caption: str) 
         axes[0].set(xlabel=labels[share], xlim=(-0.03, 1.03))
         _points(axes[1], record, nats)
         axes[1].set(xlabel=labels[nats], xscale="log")
-        axes[1].set_yticklabels([])
 
-    return figure(draw, alt, caption, ncols=2, figsize=(7, 3.4))
+    return figure(draw, alt, caption, ncols=2, figsize=(8.2, 3.4))
 
 
 def sinks_and_noise(record: Record) -> Display:

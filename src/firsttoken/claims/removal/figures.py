@@ -12,19 +12,38 @@ from matplotlib.axes import Axes
 
 from firsttoken.estimates import JSON, interval
 from firsttoken.measures.ablations import MEANING, Arm
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, model_color, reach, table
+from firsttoken.model_names import called, names_of
+from firsttoken.plots import (
+    CATEGORIES,
+    INK,
+    NEUTRAL,
+    Display,
+    Panels,
+    band,
+    figure,
+    model_color,
+    name_rows,
+    reach,
+    table,
+)
 from firsttoken.records import Record
 
 # Shape and colour both name the arm, so that neither is needed alone.
 LOOK: dict[str, tuple[str, str]] = {
-    "intact": (NEUTRAL, "o"),
+    "intact": (INK, "o"),
     "delete": (CATEGORIES[1], "X"),
     "replace": (CATEGORIES[3], "P"),
     "mask": (CATEGORIES[2], "v"),
     "zero_value": (CATEGORIES[0], "s"),
-    "mean_value": (CATEGORIES[3], "D"),
+    "mean_value": (NEUTRAL, "D"),
     "mean_residual": (CATEGORIES[2], "^"),
 }
+# What is drawn together, so that few lines lie on each other and no two of them have one colour.
+GROUPS: dict[str, Sequence[str]] = {
+    "no first token to see": ("intact", "delete", "replace", "mask"),
+    "less to read from it": ("intact", "zero_value", "mean_value", "mean_residual"),
+}
+DASHES = {"o": "-", "X": "-", "P": "--", "v": ":", "s": "-", "D": "--", "^": ":"}  # by marker
 SHORT = {
     "intact": "intact",
     "delete": "deleted",
@@ -58,24 +77,22 @@ def arms(records: Sequence[Record]) -> Display:
                     estimate = record.values["arms"][arm][key]
                     ax.errorbar(
                         estimate["value"],
-                        place + (number - (len(records) - 1) / 2) * 0.3,
+                        place + (number - (len(records) - 1) / 2) * 0.24,
                         xerr=reach(estimate),
                         color=model_color(record.model),
                         marker="os^D"[number % 4],
                         capsize=2,
                         linestyle="none",
-                        label=record.model if place == 0 else None,
+                        label=called(record) if place == 0 else None,
                     )
             ax.set_xlabel(label)
-            ax.grid(axis="y", linewidth=0.5)
+            name_rows(ax, [MEANING[arm] for arm in names])
         # Some arms cost a hundredth of a nat and others several; the scale is linear up to a tenth.
         axes[0].set_xscale("symlog", linthresh=0.1)
         axes[0].set_xticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])
         axes[0].axvline(0, color=NEUTRAL, linewidth=1)
         axes[1].set_xlim(-0.02, 1.04)
         axes[2].set_xlim(-0.02, 1.04)
-        axes[0].set_yticks(range(len(names)), [MEANING[arm] for arm in names])
-        axes[0].invert_yaxis()
         axes[1].figure.legend(
             *axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(records))
         )
@@ -83,40 +100,71 @@ def arms(records: Sequence[Record]) -> Display:
     return figure(
         draw,
         "For each way of taking the first token away, three panels with intervals: increase of the loss, share of "
-        "unchanged predictions, attention mass on position 0; for " + ", ".join(record.model for record in records),
-        ncols=3,
-        sharey=True,
-        figsize=(10.5, 4.6),
+        "unchanged predictions, attention mass on position 0; for " + names_of(records),
+        "What each way of taking the first token away does, with 95 % intervals. The further right in the first "
+        "panel, the more it costs: "
+        + "; ".join(
+            f"deleting the token {_signed(record, 'delete')} and holding its state at the mean "
+            f"{_signed(record, 'mean_residual')} nats in {called(record)}"
+            for record in records
+        )
+        + ".",
+        panels=Panels(count=len(panels), height=5.2),
     )
+
+
+def _signed(record: Record, arm: str) -> str:
+    return interval(record.values["arms"][arm]["loss_increase"], "+.2f")
 
 
 def by_position(records: Sequence[Record]) -> Display:
     """Increase of the mean loss over the intact model in doubling ranges of position."""
 
     def draw(axes: Any) -> None:
-        for ax, record in zip(np.atleast_1d(axes), records, strict=True):
+        for ax, (record, group) in zip(np.ravel(axes), itertools.product(records, GROUPS), strict=True):
             edges = record.values["by_position"]["edges"]
             middle = [(low * (high - 1)) ** 0.5 for low, high in itertools.pairwise(edges)]
-            for arm, (color, marker) in LOOK.items():
+            for arm in GROUPS[group]:
+                color, marker = LOOK[arm]
                 estimates = record.values["by_position"]["arms"][arm]
                 shown = [(x, e) for x, e in zip(middle, estimates, strict=True) if e is not None]
                 x, e = [x for x, _ in shown], [e for _, e in shown]
-                band(ax, x, e, color=color, marker=marker, markersize=5, label=SHORT[arm])
+                look: dict[str, Any] = {"color": color, "marker": marker, "linestyle": DASHES[marker]}
+                band(ax, x, e, markersize=5, label=SHORT[arm], **look)
             ax.set_xscale("log", base=2)
             ticks = [edge for edge in edges if edge > 1][:-1]
             ax.set_xticks(ticks, [str(tick) for tick in ticks])
             ax.minorticks_off()
-            ax.set(title=record.model, xlabel="position of the predicted token")
-        np.atleast_1d(axes)[0].set_ylabel("loss (nats)")
-        np.atleast_1d(axes)[0].figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+            ax.set(title=f"{called(record)}:\n{group}", xlabel="position of the predicted token")
+            ax.legend()
+        for row in axes:
+            row[0].set_ylabel("loss (nats)")
 
     return figure(
         draw,
-        "Loss against the position in the text, one line for each way of taking the first token away, one panel for "
-        "each model: " + ", ".join(record.model for record in records),
-        panels=Panels(count=len(records), width=4.8, height=4.2),
-        sharey=True,
+        "Loss against the position in the text, one line for each way of taking the first token away, two panels for "
+        "each model: " + names_of(records),
+        "Loss along the text, with 95 % bands; left without a first token to see, right with less to read from it. A "
+        "line that comes down to that of the intact model is a loss of the start of a text only. With the token "
+        f"deleted, it is above the intact one by {'; '.join(map(_start_and_end, records))}.",
+        nrows=len(records),
+        ncols=2,
+        squeeze=False,
+        figsize=(8.2, 3.4 * len(records)),
+        sharey="row",
     )
+
+
+def _start_and_end(record: Record) -> str:
+    arms_ = record.values["by_position"]["arms"]
+    above = [
+        deleted["value"] - intact["value"]
+        for deleted, intact in zip(arms_["delete"], arms_["intact"], strict=True)
+        if deleted and intact
+    ]
+    if not above:
+        return f"nothing that could be compared in {called(record)}"
+    return f"{above[0]:.2f} nats in the first range and {above[-1]:.2f} in the last in {called(record)}"
 
 
 def tasks(records: Sequence[Record]) -> Display:
@@ -134,19 +182,30 @@ def tasks(records: Sequence[Record]) -> Display:
                     x = place + (number - (len(shown) - 1) / 2) * 0.13
                     label = SHORT[arm] if place == 0 else None
                     _point(ax, x, task["arms"][arm], color=color, marker=marker, markersize=5, label=label)
-            ax.set_xticks(range(len(names)), [name.replace(", ", ",\n") for name in names], rotation=20)
-            ax.set(title=record.model, ylim=(-0.03, 1.03))
+            short = [name.replace(", ", ",\n").replace(" tokens", "").replace(" choice", "\nchoice") for name in names]
+            ax.set_xticks(range(len(names)), short, fontsize=9)
+            ax.set(title=called(record), ylim=(-0.03, 1.03))
         np.atleast_1d(axes)[0].set_ylabel("share of right answers")
         np.atleast_1d(axes)[0].figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
     return figure(
         draw,
         "Share of right answers in five tasks for each way of taking the first token away, with intervals and a "
-        "dotted line where guessing would be; one panel for each model: "
-        + ", ".join(record.model for record in records),
-        panels=Panels(count=len(records), width=5.4, height=4.6),
+        "dotted line where guessing would be; one panel for each model: " + names_of(records),
+        "Small tasks under each arm, with 95 % intervals over questions; a dotted line is guessing. Deleting the "
+        f"first token costs most in {'; in '.join(map(_worst_task, records))}.",
+        panels=Panels(count=len(records), height=4.6),
         sharey=True,
     )
+
+
+def _worst_task(record: Record) -> str:
+    shares = {
+        name: (task["arms"]["intact"]["value"], task["arms"]["delete"]["value"])
+        for name, task in record.values["tasks"].items()
+    }
+    name = max(shares, key=lambda task: shares[task][0] - shares[task][1])
+    return f"{called(record)} in {name}, from {shares[name][0]:.0%} to {shares[name][1]:.0%}"
 
 
 def task_table(records: Sequence[Record]) -> Display:
@@ -157,7 +216,7 @@ def task_table(records: Sequence[Record]) -> Display:
             arms_ = task["arms"]
             rows.append(
                 (
-                    f"{record.model}: {name}",
+                    f"{called(record)}: {name}",
                     f"{task['chance']:.1%}",
                     str(task["questions"]),
                     interval(arms_["intact"], ".0%"),
@@ -188,7 +247,8 @@ def long_texts(records: Sequence[Record]) -> Display:
             lengths = values["length"]
             for arm in values["arms"]:
                 color, marker = LOOK[arm]
-                look = {"color": color, "marker": marker, "markersize": 5, "label": SHORT[arm]}
+                look: dict[str, Any] = {"color": color, "marker": marker, "linestyle": DASHES[marker]}
+                look |= {"markersize": 5, "label": SHORT[arm]}
                 band(row[0], lengths, values["arms"][arm]["loss"], **look)
                 band(row[1], lengths, values["arms"][arm]["mass"], **look)
                 # Records keep their keys in the order of text, where 1024 comes before 512.
@@ -197,15 +257,14 @@ def long_texts(records: Sequence[Record]) -> Display:
             if values["needle"]:
                 chance = next(iter(values["needle"].values()))["chance"]
                 row[2].axhline(chance, color=mpl.rcParams["text.color"], linestyle=":")
-            for ax, title in zip(row, ("loss (nats)", "mass on position 0", "retrieval, right answers"), strict=True):
+            for ax, title in zip(row, ("loss (nats)", "mass on position 0", "retrieval"), strict=True):
                 ax.set_xscale("log", base=2)
                 ax.set_xticks(lengths, [str(n) for n in lengths], rotation=45)
                 ax.minorticks_off()
-                ax.set(title=f"{record.model}: {title}", xlim=(lengths[0] * 0.85, lengths[-1] * 1.18))
-                ax.title.set_fontsize(9)
+                ax.set(title=f"{called(record)}:\n{title}", xlim=(lengths[0] * 0.85, lengths[-1] * 1.18))
             for ax in row[1:]:
                 ax.set_ylim(-0.03, 1.03)
-        for ax in np.atleast_2d(axes)[-1]:
+        for ax in np.ravel(axes):
             ax.set_xlabel("tokens T")
         np.atleast_2d(axes)[0, 0].figure.legend(
             *np.atleast_2d(axes)[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4
@@ -215,10 +274,22 @@ def long_texts(records: Sequence[Record]) -> Display:
         draw,
         "Against the number of tokens, for each model: loss, attention mass on position 0, and share of facts found "
         "again, one line for each way of taking the first token away",
+        "The same on longer texts, with 95 % bands; the dotted line is guessing. Does the cost of a missing first "
+        f"token go away with the length? Deleted, it is {'; '.join(map(_shortest_and_longest, records))}.",
         nrows=len(records),
         ncols=3,
-        figsize=(10.5, 0.6 + 3.0 * len(records)),
+        figsize=(8.2, 0.6 + 3.0 * len(records)),
     )
+
+
+def _shortest_and_longest(record: Record) -> str:
+    arms_, lengths = record.values["arms"], record.values["length"]
+    above = [
+        deleted["value"] - intact["value"]
+        for deleted, intact in zip(arms_["delete"]["loss"], arms_["intact"]["loss"], strict=True)
+    ]
+    last = round(above[-1], 2) + 0  # no minus before a zero
+    return f"{above[0]:+.2f} nats at {lengths[0]} tokens and {last:+.2f} at {lengths[-1]} in {called(record)}"
 
 
 def meanings(records: Sequence[Record]) -> Display:

@@ -14,7 +14,8 @@ from firsttoken.claims.robustness.changes import KINDS
 from firsttoken.claims.robustness.sensitivity import ARMS
 from firsttoken.claims.robustness.verdict import in_nats
 from firsttoken.estimates import interval
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, reach, table
+from firsttoken.model_names import called, names_of
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, name_rows, reach, table
 from firsttoken.records import Record
 
 CONTROLS = {
@@ -34,7 +35,7 @@ def sensitivity(records: Sequence[Record]) -> Display:
                     ratio = record.values["by_kind"][kind][arm]["ratio"]
                     ax.errorbar(
                         ratio["value"],
-                        place + 0.22 * (number - 1),
+                        place + 0.2 * (number - 0.3),
                         xerr=reach(ratio),
                         color=color,
                         marker=marker,
@@ -46,20 +47,26 @@ def sensitivity(records: Sequence[Record]) -> Display:
             ax.axvline(1, color=NEUTRAL, linewidth=1)
             ax.set_xscale("log", base=2)
             ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-            ax.set(title=record.model, xlabel="divergence / that with the sink")
+            ax.set(title=called(record), xlabel="divergence / that with the sink")
+            name_rows(ax, [f"{kind}: {meaning}" for kind, meaning in KINDS.items()])
         first = np.atleast_1d(axes)[0]
-        first.set_yticks(range(len(KINDS)), [f"{kind}:\n{meaning}" for kind, meaning in KINDS.items()], fontsize=8)
-        first.invert_yaxis()
         first.figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=1)
 
     return figure(
         draw,
         "Points with intervals: how far predictions move after a typo, a swap, a synonym and noise, relative to the "
         "intact model, with the first token's attention weakened, forbidden, and without a sink; right of one means "
-        "more sensitive; one panel for each of " + _models(records),
-        sharey=True,
-        panels=Panels(count=len(records), width=4.8, height=4.4),
+        "more sensitive; one panel for each of " + names_of(records),
+        "How far predictions move after a small change, as multiples of the intact model's, with 95 % intervals over "
+        "texts. Right of the line the damaged model is the more sensitive one; the whole interval is there in "
+        f"{'; '.join(map(_more_sensitive, records))}.",
+        panels=Panels(count=len(records), height=4.4),
     )
+
+
+def _more_sensitive(record: Record) -> str:
+    ratios = [record.values["by_kind"][kind][arm]["ratio"] for kind in KINDS for arm in LOOK]
+    return f"{sum(ratio['low'] > 1 for ratio in ratios)} of {len(ratios)} cases in {called(record)}"
 
 
 def equal_loss(records: Sequence[Record]) -> Display:
@@ -76,15 +83,15 @@ def equal_loss(records: Sequence[Record]) -> Display:
                 ax.errorbar(x, [r["value"] for r in ratios], yerr=reach(*ratios), label=label, **bars)
             cost, weak = values["cost"], values["weakened_ratio"]
             bars = {"color": color, "marker": "s", "markersize": 7, "linewidth": 1.5, "linestyle": "none", "zorder": 3}
-            ax.errorbar(
-                cost["value"], weak["value"], xerr=reach(cost), yerr=reach(weak), label="weakened sink", **bars
-            )
+            ax.errorbar(cost["value"], weak["value"], xerr=reach(cost), yerr=reach(weak), **bars)
             ax.axhline(1, color=NEUTRAL, linestyle="--", linewidth=1)
             ax.set_yscale("log", base=2)
             ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
-            ax.set(title=f"{record.model}, {in_nats(values)} less", xlabel="rise in loss (nats per token)")
+            ax.set(title=f"{called(record)},\n{in_nats(values)} less", xlabel="rise in loss (nats per token)")
         first = np.atleast_1d(axes)[0]
         first.set_ylabel("divergence / intact model's")
+        # Squares are in the colours of the models, so the one of the legend is in the ink of the page.
+        first.plot([], [], marker="s", linestyle="none", color=mpl.rcParams["text.color"], label="weakened sink")
         handles, labels = first.get_legend_handles_labels()
         first.figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
 
@@ -92,18 +99,18 @@ def equal_loss(records: Sequence[Record]) -> Display:
         draw,
         "How far predictions move after a small change, relative to the intact model, against the rise in loss: a "
         "square for the weakened sink, lines for noise and for sharper attention, with intervals; one panel for each "
-        "of " + _models(records),
+        "of " + names_of(records),
         "How far predictions move, by what the damage costs: the weakened sink (square), and two kinds of damage that "
         "leave the attention to the first token as it is. A sink that protects puts the square above the noise. The "
         f"square minus the noise at its loss: {'; '.join(map(_decided, records))}.",
-        panels=Panels(count=len(records), width=4.1, height=3.6),
+        panels=Panels(count=len(records), height=3.6),
     )
 
 
 def _decided(record: Record) -> str:
     if not decides(record.values):
-        return f"unmatched in {record.model}"
-    return f"{interval(record.values['beyond_control'], '+.2f')} in {record.model}"
+        return f"unmatched in {called(record)}"
+    return f"{interval(record.values['beyond_control'], '+.2f')} in {called(record)}"
 
 
 def attacks(records: Sequence[Record]) -> Display:
@@ -124,19 +131,17 @@ def attacks(records: Sequence[Record]) -> Display:
                     change = record.values["attacks"]["by_attack"][name][key]
                     ax.errorbar(
                         change["value"],
-                        place + (number - (len(records) - 1) / 2) * 0.26,
+                        place + (number - (len(records) - 1) / 2) * 0.18,
                         xerr=reach(change),
                         color=model_color(record.model),
                         marker="os^D"[number % 4],
                         capsize=3,
                         linestyle="none",
-                        label=record.model if place == 0 else None,
+                        label=called(record) if place == 0 else None,
                     )
             ax.axvline(0, color=mpl.rcParams["text.color"], linewidth=0.8)
-            ax.grid(axis="y", linewidth=0.5)
             ax.set_xlabel(label)
-        axes[0].set_yticks(range(len(names)), [f"{name}:\n{MEANING[name]}" for name in names], fontsize=8)
-        axes[0].invert_yaxis()
+            name_rows(ax, [f"{name}:\n{MEANING[name]}" for name in names])
         axes[0].figure.legend(
             *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(records))
         )
@@ -144,11 +149,20 @@ def attacks(records: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Points with intervals for each attack: change of the attention to the first token on the left, of the loss "
-        "on the right, against the same text without the attack; for " + _models(records),
+        "on the right, against the same text without the attack; for " + names_of(records),
+        "What each attack does to the attention to the first token (left) and to the loss (right), with 95 % "
+        "intervals over texts. Left of zero it takes attention away; most of all does "
+        f"{'; '.join(map(_strongest, records))}.",
         ncols=2,
-        sharey=True,
-        figsize=(9.5, 5.2),
+        figsize=(8.2, 5.6),
     )
+
+
+def _strongest(record: Record) -> str:
+    by_attack = record.values["attacks"]["by_attack"]
+    changes = {name: by_attack[name]["mass_change"] for name in MEANING if name in by_attack}
+    name = min(changes, key=lambda attack: changes[attack]["value"])
+    return f"“{name}” in {called(record)} ({100 * changes[name]['value']:+.0f} percentage points)"
 
 
 def arms_table(records: Sequence[Record]) -> Display:
@@ -158,7 +172,7 @@ def arms_table(records: Sequence[Record]) -> Display:
         for arm in ARMS:
             kinds = [record.values["by_kind"][kind][arm]["divergence"]["value"] for kind in KINDS]
             loss = interval(record.values["arms"][arm]["loss"])
-            rows.append((record.model, arm, loss, *(f"{value:.3f}" for value in kinds)))
+            rows.append((called(record), arm, loss, *(f"{value:.3f}" for value in kinds)))
     columns = ("model", "sink", "loss, nats [95 % interval]", *(f"{kind}: divergence, nats" for kind in KINDS))
     return table(rows, columns, "Losses without a change, and divergences after one")
 
@@ -169,14 +183,14 @@ def control_table(records: Sequence[Record]) -> Display:
     for record in records:
         values = record.values
         weak = interval(values["weakened_ratio"])
-        rows.append((record.model, f"sink weakened by {in_nats(values)}", interval(values["cost"]), weak, ""))
+        rows.append((called(record), f"sink weakened by {in_nats(values)}", interval(values["cost"]), weak, ""))
         for name, (label, *_) in CONTROLS.items():
             for seed, one in [("", values[name]), *enumerate(values[name].get("by_seed", []))]:
                 matched = covered(one)
                 strongest = one["by_strength"][-1]
                 rows.append(
                     (
-                        record.model,
+                        called(record),
                         label if seed == "" else f"seed {seed} of the noise",
                         f"up to {strongest['loss_rise']['value']:.2f} at {strongest['strength']:.2f}",
                         interval(one["at_equal_loss"]) if matched else "unmatched",
@@ -193,11 +207,7 @@ def search_table(records: Sequence[Record]) -> Display:
     for record in records:
         part = record.values["attacks"]
         masses = " → ".join(f"{value:.1%}" for value in part["search"])
-        rows.append((record.model, repr(part["suffix"]), masses))
+        rows.append((called(record), repr(part["suffix"]), masses))
     return table(
         rows, ("model", "tokens found", "attention to the first token, before and after each"), "The greedy search"
     )
-
-
-def _models(records: Sequence[Record]) -> str:
-    return ", ".join(record.model for record in records)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from firsttoken.claims.scale.verdict import PAPER_MODEL, in_words
 from firsttoken.estimates import interval
 from firsttoken.execution import cost
 from firsttoken.execution.cost import Load
+from firsttoken.model_names import called, names_of, short_name
 from firsttoken.models.machine import Machine
 from firsttoken.plots import NEUTRAL, Display, figure, model_color, reach, table
 from firsttoken.records import Record, paper_numbers
@@ -30,17 +32,17 @@ _MEASURES = {
 }
 
 
-def _points(ax: Axes, family: Sequence[Record], x: str, y: str, label: str) -> None:
-    """One family as a line with its 95 % intervals; a family of one is a point with the model's own name."""
-    label = family[0].model if len(family) == 1 else label
-    values = [record.values for record in family]
-    estimates = [v[y] for v in values]
-    middle = np.array([e["value"] for e in estimates])
-    # The family's smallest model lends its colour, so that a bundled model keeps its own.
-    color = model_color(family[0].model)
-    ax.errorbar(
-        [v[x] for v in values], middle, yerr=reach(*estimates), color=color, marker="o", capsize=3, label=label
-    )
+def _points(ax: Axes, family: Sequence[Record], x: str, y: str) -> None:
+    """The models of a family with their 95 % intervals, joined by a line that has the colour of none of them."""
+    if len(family) > 1:
+        line = [record.values[y]["value"] for record in family]
+        ax.plot([record.values[x] for record in family], line, color=NEUTRAL, label="sizes of one family")
+    for record in family:
+        e, color = record.values[y], model_color(record.model)
+        ax.errorbar(
+            record.values[x], e["value"], yerr=reach(e), color=color, marker="o", capsize=3, linestyle="none",
+            label=called(record),
+        )  # fmt: skip
 
 
 def by_size(records: Sequence[Record]) -> Display:
@@ -50,8 +52,8 @@ def by_size(records: Sequence[Record]) -> Display:
 
     def draw(axes: Any) -> None:
         for ax, (name, label) in zip(axes, _MEASURES.items(), strict=True):
-            for family, members in families.items():
-                _points(ax, members, "parameters", name, family)
+            for members in families.values():
+                _points(ax, members, "parameters", name)
             for model in PAPER_SHAPES:
                 parameters = size_of(paper_config(model))["parameters"]
                 if name == "sink_rate":
@@ -64,7 +66,12 @@ def by_size(records: Sequence[Record]) -> Display:
                 size = model.rsplit("-", 1)[1].upper()
                 ax.annotate(size, (parameters, rate), (0, 7), textcoords="offset points", ha="center")
             ax.set_xscale("log")
-            ax.set(xlabel="parameters", title=label, ylim=(0, 1.02), xlim=(3e7, 2e12))
+            ax.set(
+                xlabel="parameters",
+                title="\n".join(wrap(label.replace(" > ", "\N{NO-BREAK SPACE}>\N{NO-BREAK SPACE}"), 22)),
+                ylim=(0, 1.02),
+                xlim=(3e7, 2e12),
+            )
         # An empty diamond for the legend: the first panel may have none of the paper's models.
         axes[0].plot([], [], marker="D", color=NEUTRAL, linestyle="none", label="LLaMa 3.1 (paper)")
         axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -73,10 +80,19 @@ def by_size(records: Sequence[Record]) -> Display:
         draw,
         "Three panels against the number of parameters: attention mass on the first token, and the share of sink "
         "heads at two thresholds, for " + ", ".join(families) + "; grey diamonds are the paper's LLaMa 3.1 models",
+        "Sinks against size, models of one family joined; diamonds are the paper's. Between families much differs "
+        f"besides size, so only within one is it size that a line follows. {_ends(records)}",
         ncols=3,
-        figsize=(11, 3.8),
+        figsize=(8.2, 3.4),
         sharey=True,
     )
+
+
+def _ends(records: Sequence[Record]) -> str:
+    """The models of the least and of the most attention to the first token."""
+    least, *_, most = sorted([*records, *records], key=lambda record: record.values["mass_first"]["value"])
+    ends = (f"{record.values['mass_first']['value']:.0%} in {called(record)}" for record in (least, most))
+    return f"The attention mass lies between {' and '.join(ends)}."
 
 
 def by_shape(records: Sequence[Record], measure: str = "mass_first") -> Display:
@@ -86,8 +102,8 @@ def by_shape(records: Sequence[Record], measure: str = "mass_first") -> Display:
     def draw(axes: Any) -> None:
         names = {"layers": "layers", "width": "width of the hidden states", "heads": "heads in each layer"}
         for ax, (name, label) in zip(axes, names.items(), strict=True):
-            for family, members in families.items():
-                _points(ax, members, name, measure, family)
+            for members in families.values():
+                _points(ax, members, name, measure)
             ax.set(xlabel=label, ylim=(0, 1.02))
             ax.set_xlim(0, 1.15 * max(record.values[name] for record in records))
         axes[0].set_ylabel(_MEASURES[measure])
@@ -97,8 +113,11 @@ def by_shape(records: Sequence[Record], measure: str = "mass_first") -> Display:
         draw,
         f"Three panels: {_MEASURES[measure]} against the number of layers, the width of the hidden states and the "
         "number of heads in each layer, for " + ", ".join(families),
+        "The same attention mass against the depth, the width and the heads of a layer. They change "
+        "together from one model to the next, so no panel alone says which of them counts. "
+        f"{_ends(records)}",
         ncols=3,
-        figsize=(11, 3.6),
+        figsize=(8.2, 3.2),
         sharey=True,
     )
 
@@ -111,7 +130,7 @@ def pair_table(pairs: Sequence[Pair]) -> Display:
     for pair in pairs:
         rows.append(
             (
-                f"{pair.larger.model} − {pair.smaller.model}",
+                f"{called(pair.larger)} − {called(pair.smaller)}",
                 pair.kind,
                 _MEASURES[pair.measure],
                 interval({name: 100 * number for name, number in asdict(pair.difference).items()}, "+.1f"),
@@ -124,7 +143,7 @@ def pair_table(pairs: Sequence[Pair]) -> Display:
 
 def pair_confounders(pairs: Sequence[Pair]) -> Display:
     """What differs between the models of a pair besides size."""
-    models = {record.model: record for pair in pairs for record in (pair.smaller, pair.larger)}
+    models = {called(record): record for pair in pairs for record in (pair.smaller, pair.larger)}
     rows = [
         (
             name,
@@ -148,7 +167,7 @@ def along_depth(records: Sequence[Record]) -> Display:
         for record in ordered:
             mass = record.values["by_layer"]["mass"]
             depth = (np.arange(len(mass)) + 0.5) / len(mass)
-            label = f"{record.model} ({in_words(record.values['parameters'])}, {len(mass)} layers)"
+            label = f"{called(record)} ({in_words(record.values['parameters'])}, {len(mass)} layers)"
             ax.plot(depth, mass, marker=".", color=model_color(record.model), label=label)
         ax.set(xlabel="depth, as a share of all layers", ylabel=_MEASURES["mass_first"], xlim=(0, 1), ylim=(0, 1.02))
         ax.legend(frameon=False)
@@ -156,14 +175,21 @@ def along_depth(records: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Attention mass on the first token in each layer against relative depth, one line for each of "
-        + ", ".join(record.model for record in ordered),
+        + names_of(ordered),
+        "Attention mass on the first token along the depth. Lines of one course would put the sink at one depth in "
+        f"every model; here its peak is {', '.join(map(_peak, ordered))}.",
         figsize=(7.6, 3.8),
     )
 
 
+def _peak(record: Record) -> str:
+    mass = record.values["by_layer"]["mass"]
+    return f"{max(mass):.0%} at {(int(np.argmax(mass)) + 0.5) / len(mass):.0%} of the depth in {called(record)}"
+
+
 def shown(model: str) -> str:
     """A slug as tables show it: the paper's models by the paper's names."""
-    return f"LLaMa 3.1 {model.rsplit('-', 1)[1].upper()}" if model in PAPER_SHAPES else model
+    return f"LLaMa 3.1 {model.rsplit('-', 1)[1].upper()}" if model in PAPER_SHAPES else short_name(model)
 
 
 def paper_table(records: Sequence[Record]) -> Display:
@@ -215,7 +241,7 @@ def prediction(record: Record) -> Display:
         for name, ours, theirs, unit in pairs
     ]
     columns = ("quantity", "predicted", "measured", "measured / predicted")
-    return table(rows, columns, f"Prediction and measurement, {record.model}, on a CPU")
+    return table(rows, columns, f"Prediction and measurement, {called(record)}, on a CPU")
 
 
 def ratios(record: Record) -> Display:
@@ -237,4 +263,4 @@ def ratios(record: Record) -> Display:
         ("processes that ran or waited for a core (load)", f"{values['load_average']:.1f}", "below the cores"),
     ]
     columns = ("ratio within one run", "measured", "goal")
-    return table(rows, columns, f"What streaming costs, {record.model}, on a CPU")
+    return table(rows, columns, f"What streaming costs, {called(record)}, on a CPU")

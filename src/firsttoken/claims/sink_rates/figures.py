@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from firsttoken.claims.sink_rates.verdict import judge
 from firsttoken.estimates import interval
 from firsttoken.measures import sinks
+from firsttoken.model_names import called, names_of, short_name
 from firsttoken.panels import lines_by_model, points_by_model
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, model_color, numbering, table
 from firsttoken.records import Record, paper_numbers
@@ -33,7 +34,7 @@ def paper_table(records: Sequence[Record]) -> Display:
             by_epsilon = record.values["by_epsilon"]
             ours = interval(by_epsilon["threshold_first"][by_epsilon["epsilon"].index(PAPER_EPSILON)], ".1%")
             status = judge(record).status
-        rows.append((names.get(model, model), of_paper, ours, status))
+        rows.append((names.get(model) or short_name(model), of_paper, ours, status))
     columns = ("model", f"paper, ε = {PAPER_EPSILON}", f"here, ε = {PAPER_EPSILON} [95 % interval]", "verdict")
     return table(rows, columns, "Sink rate in the paper and here")
 
@@ -53,7 +54,7 @@ def by_layer(records: Sequence[Record]) -> Display:
                     layers + width / 2, values["sink_rate"], width, color=CATEGORIES[3], label=f"heads above {epsilon}"
                 )
             ax.plot(layers, values["mass"], color=NEUTRAL, marker=".", label="attention mass on the first token")
-            ax.set(title=record.model, xlabel="layer", ylim=(0, 1.02), xlim=(-0.8, len(layers) - 0.2))
+            ax.set(title=called(record), xlabel="layer", ylim=(0, 1.02), xlim=(-0.8, len(layers) - 0.2))
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.xaxis.set_major_formatter(numbering(record.layer_numbers(len(layers))))
         np.atleast_1d(axes)[0].set_ylabel("share")
@@ -62,16 +63,16 @@ def by_layer(records: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Bars for every layer: share of heads that are sinks at two thresholds; a line: mean attention to the first "
-        "token. One panel for each model: " + ", ".join(record.model for record in records),
+        "token. One panel for each model: " + names_of(records),
         "Share of heads that are sinks, and attention mass on the first token, in each layer. The most sink heads "
         "above 0.3 are in "
         + ", ".join(
-            f"layer {record.layer_numbers(len(rates))[int(np.argmax(rates))]} of {record.model} ({max(rates):.0%})"
+            f"layer {record.layer_numbers(len(rates))[int(np.argmax(rates))]} of {called(record)} ({max(rates):.0%})"
             for record in records
             for rates in [record.values["by_layer"]["sink_rate_0.3"]]
         )
         + ".",
-        panels=Panels(count=len(records), width=4.6, height=3.4),
+        panels=Panels(count=len(records), height=3.4),
         sharey=True,
     )
 
@@ -89,7 +90,7 @@ def layers_without(records: Sequence[Record]) -> Display:
         least = min(of_layer, key=lambda layer: of_layer[layer])
         rows.append(
             (
-                record.model,
+                called(record),
                 str(len(rates)),
                 ", ".join(map(str, never)) or "none",
                 *(f"{of_layer[layer]:.1%}" if layer in of_layer else "–" for layer in (0, 1)),
@@ -107,16 +108,22 @@ def by_epsilon(records: Sequence[Record]) -> Display:
         for record in records:
             values = record.values["by_epsilon"]
             color = model_color(record.model)
-            band(ax, values["epsilon"], values["threshold_first"], color=color, label=record.model)
+            band(ax, values["epsilon"], values["threshold_first"], color=color, label=called(record))
             average = [e["value"] for e in values["average_first"]]
-            ax.plot(values["epsilon"], average, color=color, linestyle=":", label=f"{record.model}, average first")
+            ax.plot(
+                values["epsilon"],
+                average,
+                color=color,
+                linestyle=":",
+                label=f"{called(record)}, average first",
+            )
         table = paper_numbers.paper()["llama"]
         for size in ("8b", "70b", "405b"):
             rate = table[f"meta-llama-llama-3-1-{size}"]["sink_rate"]
             ax.plot(table["epsilon"], rate, marker="D", color=NEUTRAL, linestyle="none")
-            ax.annotate(
-                f"LLaMa 3.1 {size.upper()} (paper)", (table["epsilon"], rate), (7, -3), textcoords="offset points"
-            )
+            # The rates of the two large ones are so near that their names would touch.
+            lift = {"405b": 1, "70b": -9}.get(size, -3)
+            ax.annotate(f"{size.upper()} (paper)", (table["epsilon"], rate), (7, lift), textcoords="offset points")
         ax.set(xlabel="threshold ε", ylabel="share of heads with α > ε", ylim=(0, 1.02), xlim=(0.05, 1.12))
         ax.set_xticks(np.arange(0.1, 1.0, 0.1))
         ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -124,12 +131,12 @@ def by_epsilon(records: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Sink rate falling with the threshold for "
-        + ", ".join(record.model for record in records)
+        + names_of(records)
         + "; three diamonds at threshold 0.8 are the paper's LLaMa 3.1 models, which lie higher for larger models",
         "Share of heads whose attention to the first token exceeds ε, against ε. At the paper's threshold of "
         f"{PAPER_EPSILON}: "
         + ", ".join(
-            f"{record.model} {interval(of['threshold_first'][of['epsilon'].index(PAPER_EPSILON)], '.1%')}"
+            f"{called(record)} {interval(of['threshold_first'][of['epsilon'].index(PAPER_EPSILON)], '.1%')}"
             for record in records
             for of in [record.values["by_epsilon"]]
         )
@@ -159,11 +166,11 @@ def by_length(records: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Two panels against the number of tokens, logarithmic: the share of sink heads and the attention mass "
-        "on the first token, for " + ", ".join(record.model for record in records),
+        "on the first token, for " + names_of(records),
         "Sink heads (left) and attention mass on the first token (right) for texts of different lengths. From the "
         "shortest to the longest the mass goes "
         + ", ".join(
-            f"from {of['mass'][0]['value']:.0%} to {of['mass'][-1]['value']:.0%} in {record.model}"
+            f"from {of['mass'][0]['value']:.0%} to {of['mass'][-1]['value']:.0%} in {called(record)}"
             for record in records
             for of in [record.values]
         )
@@ -192,7 +199,7 @@ def by_bos(records: Sequence[Record]) -> Display:
         "on the first token",
         "The first token with BOS and without it, 95 % intervals over texts. Its attention mass without BOS: "
         + ", ".join(
-            f"{interval(record.values['never']['mass'], '.1%')} in {record.model}"
+            f"{interval(record.values['never']['mass'], '.1%')} in {called(record)}"
             for record in records
             if "never" in record.values
         )

@@ -11,11 +11,15 @@ from matplotlib.axes import Axes
 from firsttoken.claims.theory.linear_model import Sweep
 from firsttoken.estimates import interval
 from firsttoken.measures.bos_arms import ARMS, LABELS
-from firsttoken.panels import by_arm, draw_arms
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, table, whole_numbers
+from firsttoken.model_names import called
+from firsttoken.panels import at_the_end, by_arm, draw_arms
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, power, table, whole_numbers
 from firsttoken.records import Record
 
 _NAMES = {"sink": "sink strength s", "depth": "layers L", "heads": "heads H", "length": "tokens T"}
+
+
+THEOREM = "bound of the theorem: one constant for every layer, times the paths"
 
 
 def toy(sweeps: Sequence[Sweep]) -> Display:
@@ -23,8 +27,10 @@ def toy(sweeps: Sequence[Sweep]) -> Display:
 
     def draw(axes: Any) -> None:
         for ax, sweep in zip(axes.flat, sweeps, strict=True):
-            ax.plot(sweep.values, sweep.theorem, color=CATEGORIES[3], marker=".", label="C^L × path sum of abar")
-            ax.plot(sweep.values, sweep.tight, color=CATEGORIES[2], marker=".", label="path sum with each head's norm")
+            ax.plot(sweep.values, sweep.theorem, color=CATEGORIES[3], marker=".", label=THEOREM)
+            ax.plot(
+                sweep.values, sweep.tight, color=CATEGORIES[2], marker=".", label="bound with the norm of each head"
+            )
             ax.plot(sweep.values, sweep.exact, color=NEUTRAL, marker=".", label="exact Jacobian")
             ax.set_xlabel(_NAMES[sweep.name])
         for ax in axes[:, 0]:
@@ -35,14 +41,24 @@ def toy(sweeps: Sequence[Sweep]) -> Display:
         "Exact Jacobian norm of a toy model and two upper bounds, against sink strength, depth, heads and length; all "
         "fall as the sink grows, and the bounds move away from the exact norm with depth"
     )
-    return figure(draw, alt, nrows=2, ncols=2, figsize=(8.6, 5.6))
+    gaps = ", ".join(
+        f"by {sweep.theorem[-1] - sweep.exact[-1]:.1f} orders of magnitude at {sweep.values[-1]:g} {what}"
+        for sweep in sweeps
+        for what in [{"depth": "layers", "heads": "heads", "length": "tokens"}.get(sweep.name)]
+        if what
+    )
+    caption = (
+        "A toy model whose Jacobian is known exactly, beside two upper bounds. A bound lies above the grey line; the "
+        f"nearer, the more it says. That of the theorem lies above it {gaps}."
+    )
+    return figure(draw, alt, caption, nrows=2, ncols=2, figsize=(8.2, 5.6))
 
 
 def bounds(records: Sequence[Record]) -> Display:
     """log10 of bound and measured Jacobian along the depth of real models; why not, where no model has a bound."""
     compared = [record for record in records if "refused" not in record.values["bound"]]
     if not compared:
-        rows = [(record.model, record.values["bound"]["refused"]) for record in records]
+        rows = [(called(record), record.values["bound"]["refused"]) for record in records]
         return table(rows, ("model", "why it is not here"), "No bound beside a measured Jacobian")
 
     def draw(axes: Any) -> None:
@@ -51,12 +67,12 @@ def bounds(records: Sequence[Record]) -> Display:
             of = record.values["bound"]["with_bos"]
             layers = range(1, len(of["log10_gain"]) + 1)
             for name, label, color in (
-                ("log10_theorem", "C^L × path sum", CATEGORIES[3]),
-                ("log10_tight", "path sum of layer bounds", CATEGORIES[2]),
+                ("log10_theorem", THEOREM, CATEGORIES[3]),
+                ("log10_tight", "bound with the norms of each layer", CATEGORIES[2]),
                 ("log10_gain", "measured Jacobian", NEUTRAL),
             ):
                 band(ax, layers, of[name], color=color, label=label)
-            ax.set(title=f"{record.model}, with BOS", xlabel="after layer")
+            ax.set(title=f"{called(record)}, with BOS", xlabel="after layer")
             whole_numbers(ax)
         panels[0].set_ylabel("log10 of the norm,\nmean over later pairs")
         panels[0].legend(frameon=False)
@@ -64,7 +80,20 @@ def bounds(records: Sequence[Record]) -> Display:
     alt = (
         "Upper bounds and measured Jacobian after each layer; the bounds grow by orders of magnitude with every layer"
     )
-    return figure(draw, alt, panels=Panels(count=len(compared), width=4.7, height=3.6), sharey=True)
+    gaps = "; ".join(
+        " and ".join(
+            f"{last[name][-1]['value'] - last['log10_gain'][-1]['value']:.0f}"
+            for name in ("log10_theorem", "log10_tight")
+        )
+        + f" orders of magnitude in {called(record)}"
+        for record in compared
+        for last in [record.values["bound"]["with_bos"]]
+    )
+    caption = (
+        "Both bounds beside the measured Jacobian, with 95 % bands. A bound that lies far above says little about the "
+        f"model: after the last layer they are above it by {gaps}."
+    )
+    return figure(draw, alt, caption, panels=Panels(count=len(compared), height=3.6), sharey=True)
 
 
 def correlations(records: Sequence[Record]) -> Display:
@@ -78,11 +107,11 @@ def correlations(records: Sequence[Record]) -> Display:
     rows = []
     for record in records:
         if "refused" in record.values["bound"]:
-            rows.append((record.model, "", "", "not compared"))
+            rows.append((called(record), "", "", "not compared"))
             continue
         for arm in ARMS:
             for name, e in record.values["bound"][arm]["rank_correlation"].items():
-                rows.append((record.model, LABELS[arm], names[name], interval(e)))
+                rows.append((called(record), LABELS[arm], names[name], interval(e)))
     columns = ("model", "arm", "predictor", "rank correlation with the measured Jacobian [95 % interval]")
     return table(rows, columns, "Does a path sum know which pairs of tokens depend most on each other?")
 
@@ -99,7 +128,12 @@ def walk(records: Sequence[Record]) -> Display:
         ax.set_yscale("log")
 
     alt = "Share of all paths into the last token that begin at a text token other than the first, after each layer"
-    return by_arm(records, pick, alt, "layers", "share of the path sum (logarithmic)", LABELS, adjust)
+    ends = at_the_end(records, pick, LABELS, power)
+    caption = (
+        "Share of the paths into the last token that begin at a text token; the rest begin at the first token. The "
+        f"lower, the more the first token screens off the text. After all layers it is {ends}."
+    )
+    return by_arm(records, pick, alt, "layers", "share of the path sum (logarithmic)", LABELS, adjust, caption)
 
 
 def collapse(record: Record) -> Display:
@@ -124,16 +158,24 @@ def collapse(record: Record) -> Display:
                 ax.set_yscale("log")
             else:
                 ax.set_ylim(0, 1.02)
-        for ax in axes[-1]:
+        for ax in axes.flat:
             ax.set_xlabel("after layer")
-        axes[0, 0].legend(frameon=False, fontsize=8)
-        axes[0, 0].figure.suptitle(record.model)
+        axes[0, 0].legend(frameon=False)
+        axes[0, 0].figure.suptitle(called(record))
 
     alt = (
-        f"Six panels along the layers of {record.model}, with BOS and without: norm of the first token, attention to "
-        "it, distance from the mean and matrix entropy with and without the first token"
+        f"Six panels along the layers of {called(record)}, with BOS and without: norm of the first token, attention "
+        "to it, distance from the mean and matrix entropy with and without the first token"
     )
-    return figure(draw, alt, nrows=3, ncols=2, figsize=(8.8, 7.6))
+    of = record.values["collapse"]["with_bos"]
+    layer = max(range(len(of["first_norm"])), key=lambda at: of["first_norm"][at]["value"])
+    caption = (
+        f"Collapse along the depth of {called(record)}: low entropy and a small distance from the mean mean that "
+        f"tokens have become alike. With BOS, the first token is largest after layer {layer}, "
+        f"{of['first_norm'][layer]['value']:.0f} times the others; the entropy is {of['entropy'][layer]['value']:.2f} "
+        f"there with it and {of['entropy_text'][layer]['value']:.2f} without it."
+    )
+    return figure(draw, alt, caption, nrows=3, ncols=2, figsize=(8.2, 7.6))
 
 
 def last_two(records: Sequence[Record]) -> Display:
@@ -148,9 +190,14 @@ def last_two(records: Sequence[Record]) -> Display:
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
         ax.set_xticks(repeats, [str(n) for n in repeats])
-        ax.axhline(2**-8, color=NEUTRAL, linestyle="--", linewidth=1)
-        ax.annotate("rounding of bfloat16", (repeats[0], 2**-8), (0, 3), textcoords="offset points", color=NEUTRAL)
+        ax.axhline(2**-8, color=NEUTRAL, linestyle="--", linewidth=1, label="rounding of bfloat16")
         ax.minorticks_off()
 
     alt = "Relative distance of the last two of n equal tokens after the last layer, falling with n, both logarithmic"
-    return by_arm(records, pick, alt, "repeats n", "‖v_n − v_(n−1)‖ / ‖v_n‖", LABELS, adjust)
+    ends = at_the_end(records, pick, LABELS, "{:.2g}".format)
+    caption = (
+        "How far apart the last two of n equal tokens are after the last layer, relative to their norm, with 95 % "
+        "bands. Below the dashed line they round to the same number. After the most repeats it is "
+        f"{ends}."
+    )
+    return by_arm(records, pick, alt, "repeats n", "‖v_n − v_(n−1)‖ / ‖v_n‖", LABELS, adjust, caption)
