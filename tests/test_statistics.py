@@ -24,6 +24,31 @@ def test_a_ratio_of_sums_is_the_bootstrap_of_that_statistic(n: int, seed: int) -
     assert astuple(one_each) == pytest.approx(astuple(looped), rel=1e-12)
 
 
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_draws_are_those_of_the_committed_records(seed: int) -> None:
+    """Bit for bit what was written out in three places once, so that old records repeat."""
+    samples = torch.rand(24, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    drawn = torch.randint(24, (1000, 24), generator=torch.Generator().manual_seed(seed))
+    level = torch.tensor([(1 - 0.95) / 2, 1 - (1 - 0.95) / 2], dtype=torch.float64)
+    low, high = torch.quantile(samples.mean(1)[drawn].mean(1), level).tolist()
+    mean = statistics.bootstrap(samples, seed=seed)
+    assert (mean.low, mean.high) == (low, high)
+
+    def statistic(some: torch.Tensor) -> torch.Tensor:
+        return some.median()
+
+    low, high = torch.quantile(torch.stack([samples[one].median() for one in drawn]), level).tolist()
+    median = statistics.bootstrap(samples, statistic, seed=seed)
+    assert (median.low, median.high) == (low, high)
+    generator = torch.Generator().manual_seed(seed)
+    row = torch.randint(24, (1000, 24), generator=generator)
+    column = torch.randint(3, (1000, 3), generator=generator)
+    means = samples[row[:, :, None], column[:, None, :]].mean((1, 2))
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    both = statistics.over_both(samples, seed)
+    assert (both.low, both.high) == (low, high)
+
+
 def test_a_ratio_of_sums_needs_two_pairs() -> None:
     with pytest.raises(FirstTokenError, match="at least two passages"):
         statistics.ratio_of_sums(torch.ones(1, 2))

@@ -13,6 +13,21 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
 
 RESAMPLES = 1000
+TAIL = 0.025  # below and above an interval
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _draws(n: int, generator: torch.Generator, resamples: int = RESAMPLES) -> Tensor:
+    """(resample, n): which of n are drawn in each, with replacement."""
+    return torch.randint(n, (resamples, n), generator=generator)
+
+
+def _ends(drawn: Tensor, tail: float = TAIL) -> Tensor:
+    """(2, ...): between which all but the tails of what was drawn lies, (resample, ...) in float64."""
+    return torch.quantile(drawn, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
 
 
 def bootstrap(
@@ -35,17 +50,17 @@ def bootstrap(
     n = samples.shape[0]
     if n < 2:
         raise FirstTokenError("An interval needs at least two passages; raise the number of passages.")
-    generator = torch.Generator().manual_seed(seed)
-    choices = torch.randint(n, (resamples, n), generator=generator)
+    choices = _draws(n, _generator(seed), resamples)
     samples = samples.detach().cpu().double()
     if statistic is None:
         samples = samples.reshape(n, -1).mean(1)
         value, draws = samples.mean(), samples[choices].mean(1)
     else:
         value = statistic(samples).double()
+        # One by one: a statistic reduces its samples in any way, and sums over a batch of resamples add up in another
+        # order, which would change the last digits of the committed records.
         draws = torch.stack([statistic(samples[choice]).double() for choice in choices])
-    tail = (1 - level) / 2
-    low, high = torch.quantile(draws, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    low, high = _ends(draws, (1 - level) / 2).tolist()
     return Estimate(float(value), low, high, n)
 
 
@@ -60,12 +75,11 @@ def over_both(samples: Tensor, seed: int = 0) -> Estimate:
     rows, columns = samples.shape
     if min(rows, columns) < 2:
         raise FirstTokenError("An interval needs at least two random draws and two texts; raise their numbers.")
-    generator = torch.Generator().manual_seed(seed)
-    row = torch.randint(rows, (RESAMPLES, rows), generator=generator)
-    column = torch.randint(columns, (RESAMPLES, columns), generator=generator)
+    generator = _generator(seed)
+    row, column = _draws(rows, generator), _draws(columns, generator)
     samples = samples.detach().cpu().double()
     means = samples[row[:, :, None], column[:, None, :]].mean((1, 2))
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = _ends(means).tolist()
     return Estimate(float(samples.mean()), low, high, columns)
 
 
@@ -86,11 +100,11 @@ def ratio_of_sums(pairs: Tensor, seed: int = 0) -> Estimate:
 def _ratios_of_sums(pairs: Tensor, seed: int) -> list[Estimate]:
     """One estimate for each column of (n, column, 2), in float64, from the draws that `bootstrap` makes."""
     n = len(pairs)
-    drawn = torch.randint(n, (RESAMPLES, n), generator=torch.Generator().manual_seed(seed))
+    drawn = _draws(n, _generator(seed))
     # How often each text is drawn in each resample, so that all columns take one matrix product.
     times = torch.zeros(RESAMPLES, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
     sums = torch.einsum("rt,tcp->rcp", times, pairs)
-    ends = torch.quantile(sums[..., 0] / sums[..., 1], torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    ends = _ends(sums[..., 0] / sums[..., 1])
     value = pairs[..., 0].sum(0) / pairs[..., 1].sum(0)
     return [Estimate(v, low, high, n) for v, low, high in zip(value.tolist(), *ends.tolist(), strict=True)]
 

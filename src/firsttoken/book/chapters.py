@@ -248,8 +248,7 @@ def _has_default_models(chapter: str, model: str, root: Path) -> bool:
 
 def _keep_aside(partial: Path, failed: Path) -> None:
     if partial.exists():
-        failed.parent.mkdir(exist_ok=True)
-        os.replace(partial, failed)
+        write_atomically(failed, partial.read_text(encoding="utf-8"))
 
 
 def _remove_partials(out: Path) -> None:

