@@ -29,6 +29,7 @@ from firsttoken.models.checkpoint import open_checkpoint
 from firsttoken.models.fingerprints import file_sha256, folder_fingerprint
 from firsttoken.models.gguf_conversion import dequantised_folder
 from firsttoken.models.gguf_header import read_gguf_header
+from firsttoken.models.gguf_unread import refuse_unread_keys, unread_tensors
 from firsttoken.models.loading_errors import explain_loading
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.models.quiet import no_progress_bar
@@ -96,9 +97,14 @@ class LanguageModel:
             # The names in a quantised file are those of its method; what is missing shows when it is loaded.
             return Weights()
         with explain_loading(self.name):
-            return check_weights(
-                self.name, open_checkpoint(self.local_folder()), meta_model(self.config, self._code())
-            )
+            empty = meta_model(self.config, self._code())
+            compared = check_weights(self.name, open_checkpoint(self.local_folder()), empty)
+            if self.gguf is None:
+                return compared
+            # The folder that was made of the file holds only what was read of it.
+            header = read_gguf_header(Path(self.path, self.gguf))
+            refuse_unread_keys(self.name, header, self.config)
+            return replace(compared, ignored=unread_tensors(self.name, header, empty))
 
     def _code(self) -> bool:
         return self.trust_remote_code and not self.gguf
