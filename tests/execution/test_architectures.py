@@ -30,7 +30,10 @@ def outcome(model_type: str) -> dict[str, str]:
         shown = examine(model, name, TOKENS)
     except FirstTokenError as refusal:
         return {"class": name, "outcome": "refused", "sentence": _without_numbers(str(refusal))}
-    assert max(shown.logits or 0.0, shown.interventions or 0.0, shown.attention or 0.0) < TOLERANCE, (name, shown)
+    differences = (shown.logits, shown.interventions, shown.attention)
+    assert all(difference is None or difference < TOLERANCE for difference in differences), (name, shown)
+    assert shown.logits is not None
+    assert shown.interventions is not None
     sentence = "" if shown.causal else "Tokens read later ones, so chapters refuse it."
     return {"class": name, "outcome": "logits" if shown.attention is None else "exact", "sentence": sentence}
 
