@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -44,6 +45,7 @@ from firsttoken.models.weight_check import (
 
 BosPolicy = Literal["auto", "always", "never"]
 _LONGEST_NAME = 4096
+_WORDS_TRIED = 2000  # of a vocabulary, until one of them is a text
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -162,16 +164,30 @@ class LanguageModel:
     @cached_property
     def _prepended(self) -> list[int]:
         """What the tokenizer itself puts before a text, however many tokens."""
-        text = "a"
-        bare = list(self.tokenizer(text, add_special_tokens=False).input_ids)
-        whole = list(self.tokenizer(text).input_ids)
-        for start in range(len(whole) - len(bare) + 1):
-            if whole[start : start + len(bare)] == bare:
-                return whole[:start]
+        for text in self._words():
+            bare = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+            if not bare:
+                continue  # a tokenizer of other letters, of DNA for example
+            whole = list(self.tokenizer(text).input_ids)
+            for start in range(len(whole) - len(bare) + 1):
+                if whole[start : start + len(bare)] == bare:
+                    return whole[:start]
+            raise FirstTokenError(
+                f"The tokenizer of {self.name} changes a text when it adds its special tokens, so what stands first "
+                "is not known; use bos='never' or 'always'."
+            )
         raise FirstTokenError(
-            f"The tokenizer of {self.name} changes a text when it adds its special tokens, so what stands first is "
-            "not known; use bos='never' or 'always'."
+            f"The tokenizer of {self.name} makes no token of any text, so what stands first is not known; copy the "
+            "tokenizer's files again from where the model is from."
         )
+
+    def _words(self) -> Iterator[str]:
+        """Short texts: a letter, then those of the vocabulary."""
+        yield "a"
+        special = set(self.tokenizer.all_special_ids)
+        for token in range(min(len(self.tokenizer), _WORDS_TRIED)):
+            if token not in special:
+                yield self.tokenizer.decode([token])
 
     @property
     def prepends_bos(self) -> bool:
