@@ -44,6 +44,7 @@ from firsttoken.models.weight_check import (
 )
 
 BosPolicy = Literal["auto", "always", "never"]
+_RESERVED = frozenset(map(slug, (*BUNDLED, *family.FAMILY)))
 _LONGEST_NAME = 4096
 _WORDS_TRIED = 2000  # of a vocabulary, until one of them is a text
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -74,11 +75,13 @@ class LanguageModel:
         if self.source == "bundled":
             return slug(self.name)
         if self.source == "hub":
-            return own_slug(self.name, self.name, local_results())
-        whole = Path(self.name).expanduser().resolve()
-        last = whole.name.removesuffix(".gguf")
-        # The bundled models' records are committed, so their names are taken everywhere.
-        return own_slug(f"{last}-local" if slug(last) in BUNDLED else last, str(whole), local_results())
+            owner, last = self.name, self.name
+        else:
+            whole = Path(self.name).expanduser().resolve()
+            owner, last = str(whole), whole.name.removesuffix(".gguf")
+        # The records of the book's models are committed, so their names are taken everywhere.
+        elsewhere = f"{last}-{'hub' if self.source == 'hub' else 'local'}"
+        return own_slug(elsewhere if slug(last) in _RESERVED else last, owner, local_results())
 
     def provenance(self) -> dict[str, Any]:
         """What a record says about the model it measured."""
