@@ -125,6 +125,14 @@ def test_another_question_is_measured(other: dict[str, Any]) -> None:
     assert measure(0.75, **other).values == {"rate": 0.75}
 
 
+def test_other_rules_for_gguf_files_are_another_question() -> None:
+    first = measure()
+    assert measure(0.75, model=Model(conversion=store.UNSTAMPED)) == first, "a record from before the rules were named"
+    assert measure(0.75, model=Model(conversion="4")).values == {"rate": 0.75}
+    assert measure(0.5, model=Model(conversion="4")).values == {"rate": 0.75}
+    assert measure(0.5).values == {"rate": 0.5}
+
+
 def test_a_corrupt_record_is_measured_again(stores: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
     measure()
     (stores[1] / "claim" / "tiny.json").write_text("{")

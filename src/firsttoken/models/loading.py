@@ -24,7 +24,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import local_results, own_slug, slug
-from firsttoken.models import family, gguf_parts
+from firsttoken.models import family, gguf_conversion, gguf_parts
 from firsttoken.models.bundled import BUNDLED, gguf_file
 from firsttoken.models.checkpoint import open_checkpoint
 from firsttoken.models.fingerprints import file_sha256, folder_fingerprint
@@ -87,9 +87,10 @@ class LanguageModel:
         """What a record says about the model it measured."""
         fields = ("name", "source", "fingerprint", "quantisation", "dtype", "device")
         checked = vars(self).get("weights")
-        return {name: getattr(self, name) for name in fields} | {
-            "weights": checked.told() if isinstance(checked, Weights) else {"checked": False}
-        }
+        # Which tokens and weights a GGUF file means depends on the rules by which it is read, too.
+        rules = {"conversion": gguf_conversion.RULES.rstrip("-")} if self.gguf else {}
+        told = checked.told() if isinstance(checked, Weights) else {"checked": False}
+        return {name: getattr(self, name) for name in fields} | rules | {"weights": told}
 
     @cached_property
     def weights(self) -> Weights:

@@ -39,6 +39,7 @@ def recorded(parameters: Any) -> JSON:
     return {name: value for name, value in asdict(parameters).items() if name not in UNRECORDED}
 
 
+UNSTAMPED = "3"  # the rules for GGUF files when records did not name them yet; later ones must not change this
 QUICK = "quick"  # in the provenance of a record with fewer and shorter texts, which gets no verdict
 
 
@@ -304,8 +305,10 @@ def reuse_or_measure(
 
 def _identity(provenance: Mapping[str, Any]) -> tuple[Any, ...]:
     """What makes two models the same for a record. The fingerprint covers weights, tokenizer and code; where they were
-    kept, on which device they ran and what the check of the weights noted does not count."""
-    return tuple(provenance.get(name) for name in ("fingerprint", "dtype", "quantisation"))
+    kept, on which device they ran and what the check of the weights noted does not count. Of GGUF files the rules by
+    which they are read count."""
+    named = tuple(provenance.get(name) for name in ("fingerprint", "dtype", "quantisation"))
+    return (*named, provenance.get("conversion", UNSTAMPED))
 
 
 def differences(
