@@ -43,6 +43,13 @@ from firsttoken.models.weight_check import (
     refuse_incomplete,
 )
 
+# Types that transformers lists among causal language models, and what they are.
+_OF_OTHER_PURPOSE = {
+    **dict.fromkeys(
+        ("gemma4_assistant", "gemma4_unified_assistant"), "drafts for another one and does not stand alone"
+    ),
+    **dict.fromkeys(("musicgen", "musicgen_melody"), "continues sound, not text"),
+}
 BosPolicy = Literal["auto", "always", "never"]
 _RESERVED = frozenset(map(slug, (*BUNDLED, *family.FAMILY)))
 _LONGEST_NAME = 4096
@@ -350,6 +357,8 @@ def _config_json(path: Path) -> dict[str, Any]:
         raise FirstTokenError(f"{path} is damaged: it is not JSON; download it again.") from error
     if not isinstance(config, dict):
         raise FirstTokenError(f"{path} is no configuration of a model; download it again.")
+    if (purpose := _OF_OTHER_PURPOSE.get(str(config.get("model_type")))) is not None:
+        raise FirstTokenError(f"The model of {path} {purpose}; choose a causal language model.")
     refuse_absurd(str(path), config)
     return config
 
