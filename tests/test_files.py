@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.execution import resume
 from firsttoken.files import ROOT, own_slug, slug, whole_file, whole_folder, write_atomically
 from firsttoken.models import bundled
+from firsttoken.models.bundled import BUNDLED
+from firsttoken.models.family import FAMILY
 from tiny import tiny_model
 
 
@@ -39,6 +42,18 @@ def test_the_second_owner_of_a_name_gets_a_longer_one(tmp_path: Path) -> None:
     assert own_slug("step 500", "/run-c", tmp_path) not in (first, second)
     (tmp_path / "file").write_text("")
     assert own_slug("step-500", "/x", tmp_path / "file") == "step-500", "no records can be written there either"
+
+
+@pytest.mark.parametrize("name", [*BUNDLED, *FAMILY])
+def test_no_other_model_has_the_name_of_one_in_the_book(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
+    tiny_model("llama").save_pretrained(tmp_path / name)
+    folder = models.load(str(tmp_path / name))
+    hub = replace(folder, source="hub", name=name.replace("-", "/", 1))
+    assert slug(hub.name) == slug(name)
+    assert len({folder.slug, hub.slug, slug(name)}) == 3
 
 
 def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

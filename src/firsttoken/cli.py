@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT, needs_checkout
+from firsttoken.ranges import between
 
 if TYPE_CHECKING:
     from firsttoken.models.bundled import Bundled
@@ -65,12 +66,12 @@ def command_cluster(args: argparse.Namespace) -> None:
     from firsttoken.book import cluster
 
     names = claims.present_names(args.chapter or ["sink_rates"])
-    runs = cluster.plan_runs(args.models, names, dict(args.parameters))
     where = cluster.Where(
         slurm=args.slurm,
         partition=args.partition,
         **{name: getattr(args, name) for name in _WHERE if hasattr(args, name)},
     )
+    runs = cluster.plan_runs(args.models, names, dict(args.parameters))
     failed = [name for name, error in cluster.launch(runs, where, ROOT / "_build" / "jobs").items() if error]
     if failed:
         raise FirstTokenError(
@@ -84,6 +85,10 @@ def command_plan(args: argparse.Namespace) -> None:
     from firsttoken.execution import cost
     from firsttoken.models.machine import Machine
 
+    # A machine without any of these is none; the upper ends are beyond any.
+    between(1e-3, 1e9, ram=args.ram, tflops=args.tflops, **{"disk-rate": args.disk_rate})
+    between(0, 1e9, gpus=args.gpus, **{"gpu-memory": args.gpu_memory})
+    between(1, 10**9, passages=args.passages, length=args.length)
     machine = Machine(
         "asked", args.ram * 1e9, args.gpus, args.gpu_memory * 1e9, args.disk_rate * 1e9, args.tflops * 1e12
     )
@@ -105,6 +110,7 @@ def command_pretrain(args: argparse.Namespace) -> None:
 
 def command_lab(args: argparse.Namespace) -> None:
     """Train the models of the lab's chapters that have no record yet, within a number of minutes."""
+    between(1, 1000, **{"at-once": args.at_once})
     if args.queue == "gpu":
         return _lab_on_a_card(args.minutes)
     from firsttoken.claims.context_length import lab

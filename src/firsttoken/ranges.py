@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 from firsttoken.errors import FirstTokenError
 
+LARGEST_SEED = 2**63 - 1  # that torch and numpy both take
+MOST = 10_000_000  # of anything else that a measurement counts: far beyond what any machine computes
+# Parameters by name that are a count of at least one; all others are 0 or more.
+_AT_LEAST_ONE = frozenset(
+    {"batch_tokens", "length", "longest", "passages", "seeds", "steps", "text_tokens", "window", "windows"}
+)
 
-def at_least(least: float, **given: float) -> None:
+
+def at_least(least: float, /, **given: float) -> None:
     """Check numbers, each under its parameter's name: `at_least(2, passages=passages)`.
 
     Raises:
@@ -14,3 +24,28 @@ def at_least(least: float, **given: float) -> None:
     for name, value in given.items():
         if not value >= least:
             raise FirstTokenError(f"{name} must be at least {least}, not {value}.")
+
+
+def between(least: float, most: float, /, **given: float) -> None:
+    """The same with an upper end.
+
+    Raises:
+        FirstTokenError: one of them is smaller or larger, or no number.
+    """
+    for name, value in given.items():
+        if not least <= value <= most:
+            raise FirstTokenError(f"{name} must be from {least} to {most}, not {value}.")
+
+
+def in_range(parameters: Any) -> None:
+    """Check every number of a dataclass of parameters, before anything is done with it; a range that one measurement
+    needs beyond that is its own.
+
+    Raises:
+        FirstTokenError: a number is negative, not finite, or larger than any that can be meant.
+    """
+    for field in fields(parameters):
+        value = getattr(parameters, field.name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            least = 1 if field.name in _AT_LEAST_ONE else 0
+            between(least, LARGEST_SEED if field.name == "seed" else MOST, **{field.name: value})

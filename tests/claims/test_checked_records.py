@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from html import escape
+from pathlib import Path
 
-from firsttoken import claims
+import pytest
+
+from firsttoken import claims, models
 from firsttoken.book import page
 from firsttoken.claims import verify
+from firsttoken.models import gguf_conversion
+from firsttoken.records import Record, find, reusable
 
 
 def test_every_committed_record_of_a_bundled_model_was_checked() -> None:
@@ -31,3 +36,23 @@ def test_a_record_without_a_check_is_shown_as_unchecked() -> None:
     bare["model"] = {name: value for name, value in bare["model"].items() if name != "weights"}
     shown = page.provenance("sink_rates", {}, [replace(record, provenance=bare)])
     assert "not checked" in shown.text
+
+
+def test_committed_records_answer_for_the_rules_that_gguf_files_are_read_by_now(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
+    monkeypatch.delenv("FIRSTTOKEN_MEASURE_HERE", raising=False)
+    lm = models.load("smollm2-135m")
+    assert lm.provenance()["conversion"] == "3"
+
+    def answer() -> Record | None:
+        record = find("sink_rates", "smollm2-135m")
+        assert record is not None
+        return reusable(
+            "sink_rates", lm, record.parameters, record.provenance["texts_hash"], record.version, record.variant
+        )
+
+    assert answer() is not None
+    monkeypatch.setattr(gguf_conversion, "RULES", "4-")
+    assert answer() is None

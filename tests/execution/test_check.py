@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,3 +145,42 @@ def test_bundled_models_pass_quickly(name: str) -> None:
     assert checks.subject == "model and copy"
     assert checks.layers == tuple(range(lm.config.num_hidden_layers))
     assert max(checks.logits or 0, checks.interventions or 0, checks.attention or 1) < 1e-4
+
+
+@pytest.mark.parametrize("key", ["model.layers.1.self_attn.q_proj.weight", "model.embed_tokens.weight"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_refuses_weights_that_are_no_numbers(tmp_path: Path, key: str, number: float) -> None:
+    _, model = saved(tmp_path / "model", "llama")
+    model.get_parameter(key).data[-1, 0] = number  # of a token that no check reads
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(FirstTokenError, match=rf"{re.escape(key)} holds weights that are no numbers in float32"):
+        check.checked(models.load(str(tmp_path / "model")))
+
+
+@pytest.mark.parametrize("place", ["logits", "interventions", "attention"])
+def test_a_difference_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """In one row of many; a maximum of Python's would leave it out."""
+
+    def spoilt(tensor: torch.Tensor) -> torch.Tensor:
+        flat = tensor.flatten().clone()
+        flat[5] = torch.nan
+        return flat.view(tensor.shape)
+
+    attend, columns, weakened = attention_probe.attend, attention_probe.columns, check._without_effect
+    if place == "logits":
+        monkeypatch.setattr(attention_probe, "attend", lambda call, plain=False: _first(attend(call, plain), spoilt))
+    elif place == "interventions":
+        monkeypatch.setattr(
+            check, "_without_effect", lambda call: replace(call := weakened(call), value=spoilt(call.value))
+        )
+    else:
+        monkeypatch.setattr(attention_probe, "columns", lambda call, lse, keys: spoilt(columns(call, lse, keys)))
+    with pytest.raises(FirstTokenError, match=r"The probe does not measure what a model computes: .* nan"):
+        check.examine(tiny_model("llama"), "a model")
+
+
+def _first(out: object, change: Callable[[torch.Tensor], torch.Tensor]) -> object:
+    if isinstance(out, tuple):
+        return (change(out[0]), *out[1:])
+    assert isinstance(out, torch.Tensor)
+    return change(out)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
+import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, quants
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, RopeScalingType, quants
 from transformers import PreTrainedModel
 
 from firsttoken import models
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import cache_folder
+from firsttoken.models import gguf_conversion
 from firsttoken.models.gguf_conversion import adds_bos
 from firsttoken.models.gguf_header import GgufHeader, read_gguf_header
 from small_gguf import small_llama, tensors_of, write_gguf
@@ -227,3 +233,113 @@ def test_damaged_files(tmp_path: Path) -> None:
         bad.write_bytes(content)
         with pytest.raises(FirstTokenError, match=said):
             models.load(str(bad))
+
+
+def scaling(kind: str, factor: float = 4.0) -> list[Callable[[GGUFWriter], None]]:
+    return [
+        lambda writer: writer.add_rope_scaling_type(RopeScalingType(kind)),
+        lambda writer: writer.add_rope_scaling_factor(factor),
+        lambda writer: writer.add_rope_scaling_orig_ctx_len(64),
+    ]
+
+
+FACTORS = np.array([1.0, 2.0, 4.0, 8.0], np.float32)
+FURTHER: dict[str, tuple[dict[str, np.ndarray], str]] = {
+    "a bias": ({"blk.1.attn_q.bias": np.ones(32)}, r"1 of the file's tensors \(blk\.1\.attn_q\.bias\) have no place"),
+    "a norm": ({f"blk.{i}.attn_q_norm.weight": np.ones(8) for i in (0, 1)}, r"2 of .*blk\.0\.attn_q_norm\.weight, "),
+    "of the head": ({"output.bias": np.ones(258)}, r"1 of .*\(output\.bias\)"),
+    "a third layer": ({"blk.2.attn_norm.weight": np.ones(32)}, r"1 of .*\(blk\.2\.attn_norm\.weight\)"),
+    "another shape": ({"blk.1.attn_q.weight": np.ones((16, 32))}, r"blk\.1\.attn_q\.weight has the shape \[16, 32\]"),
+    "long factors alone": ({"rope_factors_long.weight": FACTORS}, r"has rope_factors_long\.weight and lacks rope_f"),
+    "unlike layers": (
+        {"blk.0.rope_freqs.weight": np.ones(4), "blk.1.rope_freqs.weight": FACTORS},
+        r"differ between layers \(blk\.1\.rope_freqs\.weight\)",
+    ),
+    "nan": ({"rope_freqs.weight": FACTORS * np.nan}, r"rope_freqs\.weight has factors that are no positive numbers"),
+    "zero": ({"rope_freqs.weight": FACTORS * 0}, r"rope_freqs\.weight has factors that are no positive numbers"),
+}
+
+
+@pytest.mark.parametrize("kind", FURTHER)
+def test_tensors_that_would_be_passed_over_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+    model, (further, said) = small_llama(), FURTHER[kind]
+    lm = models.load(str(write_gguf(tmp_path / "a.gguf", model, tensors_of(model) | further)))
+    with pytest.raises(FirstTokenError, match=said):
+        _ = lm.model
+    assert [path.name for path in cache_folder().iterdir()] in ([], ["fingerprints"])
+
+
+def test_tensors_that_a_text_does_not_need_are_noted(tmp_path: Path) -> None:
+    model = small_llama()
+    further = {"blk.0.attn_rot_embd.weight": np.ones(4), "v.patch_embd.weight": np.ones((4, 4))}
+    lm = models.load(str(write_gguf(tmp_path / "a.gguf", model, tensors_of(model) | further)))
+    with torch.no_grad():
+        torch.testing.assert_close(lm.model(IDS).logits, model(IDS).logits)
+    assert lm.provenance()["weights"]["ignored"] == sorted(further)
+
+
+KEYS: dict[str, tuple[list[Callable[[GGUFWriter], None]], str]] = {
+    "causal": ([lambda writer: writer.add_causal_attention(False)], r"llama\.attention\.causal = False"),
+    "scale": (
+        [lambda writer: writer.add_attention_scale(0.01)],
+        r"attention\.scale = 0\.00999.*computes with 0\.3536",
+    ),
+    "clamp": ([lambda writer: writer.add_clamp_kqv(0.5)], r"attention\.clamp_kqv = 0\.5"),
+    "logits": ([lambda writer: writer.add_logit_scale(0.1)], r"logit_scale = 0\.1"),
+    "cap": ([lambda writer: writer.add_attn_logit_softcapping(5.0)], r"attn_logit_softcapping = 5\.0"),
+    "window": ([lambda writer: writer.add_sliding_window(4)], r"attention\.sliding_window = 4, .* with None"),
+    "yarn": ([*scaling("yarn"), lambda writer: writer.add_rope_scaling_attn_factors(0.5)], r"attn_factor = 0\.5"),
+    "multiplier": ([*scaling("yarn"), lambda w: w.add_rope_scaling_yarn_log_mul(0.5)], r"yarn_log_multiplier = 0\.5"),
+    "nan": (scaling("linear", math.nan), "by the factor nan; it is damaged"),
+    "inf": (scaling("linear", math.inf), "by the factor inf; it is damaged"),
+    "negative": (scaling("linear", -2.0), r"by the factor -2\.0; it is damaged"),
+    "yarn by nothing": (scaling("yarn", 0.0), r"by the factor 0\.0; it is damaged"),
+    "unsaid": ([lambda writer: writer.add_rope_scaling_factor(4.0)], "by the factor 4 and does not say how"),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_keys_that_would_be_passed_over_are_refused(tmp_path: Path, kind: str) -> None:
+    keys, said = KEYS[kind]
+    lm = models.load(str(write_gguf(tmp_path / "a.gguf", small_llama(), keys=keys)))
+    with pytest.raises(FirstTokenError, match=said):
+        _ = lm.model
+
+
+def test_keys_that_change_nothing_pass(tmp_path: Path) -> None:
+    model = small_llama()
+    keys: list[Callable[[GGUFWriter], None]] = [
+        lambda writer: writer.add_causal_attention(True),
+        lambda writer: writer.add_attention_scale(8**-0.5),
+        lambda writer: writer.add_clamp_kqv(0.0),
+        lambda writer: writer.add_logit_scale(1.0),
+        lambda writer: writer.add_sliding_window(model.config.max_position_embeddings),
+        *scaling("linear", 0.0),  # llama.cpp takes it for none
+    ]
+    lm = models.load(str(write_gguf(tmp_path / "a.gguf", model, keys=keys)))
+    with torch.no_grad():
+        torch.testing.assert_close(lm.model(IDS).logits, model(IDS).logits)
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = sys.argv[1:2]
+from firsttoken import models
+from firsttoken.models import gguf_conversion
+
+gguf_conversion._stretch = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+_ = models.load(sys.argv[2]).config
+"""
+
+
+def test_what_a_killed_conversion_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "a.gguf", small_llama())
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parents[1]), str(file)]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGTERM
+    left = {path.name.split("-")[0] for path in cache_folder().glob(".*")}
+    assert left == {".dequantising", ".gguf"}
+    living = cache_folder() / f".gguf-{gguf_conversion._OWN}{os.getpid()}-x"
+    elsewhere = cache_folder() / ".gguf-anothermachine-999999999-x"
+    living.mkdir(), elsewhere.mkdir()
+    _ = models.load(str(file)).config
+    assert sorted(cache_folder().glob(".*")) == sorted([living, elsewhere])

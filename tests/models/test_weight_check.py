@@ -154,3 +154,68 @@ def test_the_sizes_that_transformers_itself_gives_are_not_absurd(name: str) -> N
     refuse_absurd("a model", AutoConfig.for_model(name).to_dict())
     with pytest.raises(FirstTokenError, match="num_hidden_layers = 10001"):
         refuse_absurd("a model", {"num_hidden_layers": 10_001})
+
+
+@pytest.mark.parametrize("way", [logits, streamed])
+@pytest.mark.parametrize("named", [None, "other.safetensors", "other.safetensors.index.json"])
+def test_the_files_that_are_checked_are_those_that_transformers_reads(
+    named: str | None, way: Callable[[models.LanguageModel], Tensor], tmp_path: Path
+) -> None:
+    """A single file beside an index, and a file that config.json names: one choice everywhere."""
+    index, single = tiny_model("llama"), tiny_model("llama")
+    with torch.no_grad():
+        single.model.norm.weight.mul_(2.0)
+        expected, of_index = single(IDS).logits, index(IDS).logits
+    index.save_pretrained(tmp_path, max_shard_size="20KB")
+    if named is not None:
+        told = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps(told | {"transformers_weights": named}))
+    if named == "other.safetensors.index.json":
+        (tmp_path / "model.safetensors.index.json").rename(tmp_path / named)
+        expected = of_index
+        single.model.norm.weight.data.mul_(3.0)
+    save_file(single.state_dict(), tmp_path / "model.safetensors", {"format": "pt"})
+    if named == "other.safetensors":
+        (tmp_path / "model.safetensors").rename(tmp_path / named)
+    lm = models.load(str(tmp_path), device="cpu")
+    torch.testing.assert_close(way(lm), expected, atol=1e-5, rtol=1e-5)
+    read = tmp_path / (named or "model.safetensors")
+    if read.suffix == ".safetensors":
+        single.model.norm.weight.data.mul_(2.0)
+        save_file(single.state_dict(), read, {"format": "pt"})
+        assert models.load(str(tmp_path)).fingerprint != lm.fingerprint
+
+
+@pytest.mark.parametrize("named", ["../x.safetensors", "x.bin", 3, "absent.safetensors"])
+def test_weights_elsewhere_are_refused(named: object, tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path)
+    told = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(told | {"transformers_weights": named}))
+    with pytest.raises(FirstTokenError, match="says that the weights are in"):
+        models.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("way", [logits, streamed])
+@pytest.mark.parametrize(("dtype", "spelt"), [(torch.int8, "I8"), (torch.float8_e4m3fn, "F8_E4M3")])
+def test_coded_numbers_without_their_code_are_refused(
+    dtype: torch.dtype, spelt: str, way: Callable[[models.LanguageModel], Tensor], tmp_path: Path
+) -> None:
+    key = "model.layers.1.self_attn.q_proj.weight"
+    lm = changed(tmp_path, lambda tensors: tensors | {key: (tensors[key] * 100).to(dtype)})
+    with pytest.raises(FirstTokenError, match=rf"1 of the file's tensors .*q_proj\.weight of type {spelt}"):
+        way(lm)
+
+
+@pytest.mark.parametrize("way", [logits, streamed])
+def test_of_two_tied_tensors_either_may_be_in_the_file(
+    way: Callable[[models.LanguageModel], Tensor], tmp_path: Path
+) -> None:
+    model = tiny_model("llama")
+    lm = changed(tmp_path, without("embed_tokens"))
+    told = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(told | {"tie_word_embeddings": True}))
+    model.model.embed_tokens.weight = model.lm_head.weight
+    with torch.no_grad():
+        expected = model(IDS).logits
+    lm = models.load(str(tmp_path), device="cpu")
+    torch.testing.assert_close(way(lm), expected, atol=1e-5, rtol=1e-5)

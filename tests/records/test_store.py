@@ -86,8 +86,23 @@ def test_a_number_that_is_not_finite_is_refused(bad: float) -> None:
         (lambda stored: json.dumps({k: v for k, v in stored.items() if k != "values"}), "values"),
         (lambda stored: json.dumps({**stored, "extra": 1}), "extra"),
         (lambda stored: json.dumps({**stored, "version": "1"}), "version"),
+        (lambda stored: "[" * 100_000, "cannot be read"),
+        (lambda stored: '{"schema": ' + "1" * 5000 + "}", "cannot be read"),
+        (lambda stored: json.dumps({**stored, "provenance": {"model": None}}), "does not say which model"),
+        (lambda stored: json.dumps({**stored, "provenance": {"model": "x"}}), "does not say which model"),
     ],
-    ids=["half", "no object", "old schema", "missing field", "unknown field", "wrong type"],
+    ids=[
+        "half",
+        "no object",
+        "old schema",
+        "missing field",
+        "unknown field",
+        "wrong type",
+        "deep",
+        "long number",
+        "no model",
+        "a name alone",
+    ],
 )
 def test_a_bad_record_is_one_sentence(change: Any, words: str) -> None:
     path = records.write(RECORD)
@@ -123,6 +138,40 @@ def test_the_same_question_is_not_measured_twice() -> None:
 def test_another_question_is_measured(other: dict[str, Any]) -> None:
     measure()
     assert measure(0.75, **other).values == {"rate": 0.75}
+
+
+def test_other_rules_for_gguf_files_are_another_question() -> None:
+    first = measure()
+    assert measure(0.75, model=Model(conversion=store.UNSTAMPED)) == first, "a record from before the rules were named"
+    assert measure(0.75, model=Model(conversion="4")).values == {"rate": 0.75}
+    assert measure(0.5, model=Model(conversion="4")).values == {"rate": 0.75}
+    assert measure(0.5).values == {"rate": 0.5}
+
+
+@pytest.mark.parametrize("provenance", [{}, {"model": None}, {"model": "x"}, {"model": {}}])
+def test_a_record_of_no_known_model_answers_for_none(stores: tuple[Path, Path], provenance: dict[str, Any]) -> None:
+    measure()
+    path = stores[1] / "claim" / "tiny.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "provenance": provenance}))
+    assert measure(0.75).values == {"rate": 0.75}
+
+
+@pytest.mark.parametrize("place", ["file", "/proc/nope", "folder"])
+def test_a_place_that_cannot_be_written_is_told_before_measuring(
+    place: str, stores: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "folder":  # where the record would be
+        (stores[1] / "claim" / "tiny.json").mkdir(parents=True)
+    elif place == "file":
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "file"))
+    else:
+        monkeypatch.setenv("FIRSTTOKEN_RESULTS", place)
+    calls: list = []
+    with pytest.raises(FirstTokenError, match=r"^Records cannot be written to [^\n]*, so nothing is measured") as said:
+        measure(calls=calls)
+    assert not calls
+    assert "None" not in str(said.value)
 
 
 def test_a_corrupt_record_is_measured_again(stores: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:

@@ -67,6 +67,24 @@ def test_auto_is_what_the_tokenizer_does(single: str | None, special: list[str],
         assert twice[: 2 * len(names)] == 2 * lm.prefix("auto")
 
 
+@pytest.mark.parametrize("unknown", [None, "[UNK]"])
+def test_a_vocabulary_without_the_letter_a_keeps_its_prefix(unknown: str | None) -> None:
+    letters = {token: number for number, token in enumerate(["<s>", "</s>", *"ACGT", *filter(None, [unknown])])}
+    tokenizer = Tokenizer(tokenizer_models.BPE(vocab=letters, merges=[], unk_token=unknown))
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": unknown}
+    lm = fake_lm(small_llama(vocab_size=8), PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named))
+    assert lm.prefix("auto") == [0]
+    assert texts.encode(lm, ["ACGTACGT"], 4)[0].tolist() == lm.tokenizer("ACGTACGT").input_ids[:4] == [0, 2, 3, 4]
+
+
+def test_a_tokenizer_that_makes_no_tokens() -> None:
+    tokenizer = Tokenizer(tokenizer_models.BPE(vocab={"<s>": 0}, merges=[]))
+    lm = fake_lm(small_llama(), PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>"))
+    with pytest.raises(FirstTokenError, match="makes no token of any text"):
+        lm.prefix("auto")
+
+
 def test_inputs_that_the_model_has_no_place_for() -> None:
     lm = with_template("<s> $A", ["<s>"], "<s>")
     vars(lm)["config"].vocab_size = 256
@@ -85,6 +103,13 @@ def test_byte_order_marks_are_no_text(encoding: str, tmp_path: Path) -> None:
     text = "Zwölf Boxkämpfer\njagen Viktor."
     (tmp_path / "a.txt").write_bytes(text.replace("\n", "\r\n").encode(encoding))
     assert texts.texts_from(str(tmp_path)) == texts.texts_from(str(tmp_path / "a.txt")) == [text]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-32-be"])
+@pytest.mark.parametrize("marks", [2, 3])
+def test_no_byte_order_mark_is_left_where_there_are_several(encoding: str, marks: int, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(("\ufeff" * marks + "Zwölf Boxkämpfer").encode(encoding))
+    assert texts.texts_from(str(tmp_path / "a.txt")) == ["Zwölf Boxkämpfer"]
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16-le", "utf-16-be"])

@@ -27,6 +27,7 @@ import yaml
 from firsttoken.book import addresses, build, chapters
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT
+from firsttoken.ranges import between
 
 # Seconds that a cancelled job of this machine is waited for.
 _PATIENCE = 30
@@ -73,6 +74,11 @@ class Where:
     cpus: int = 8
     memory: int = 64  # GB
     partition: str = ""
+
+    def __post_init__(self) -> None:
+        between(1, 10_000, workers=self.workers, hours=self.hours, cpus=self.cpus)
+        between(0, 10_000, retries=self.retries, gpus=self.gpus)
+        between(1, 1_000_000, memory=self.memory)
 
 
 def models_in(source: str) -> list[str]:

@@ -8,7 +8,6 @@ narrowed windows and selections hold; a streamed or sharded model is not read fo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -111,6 +110,7 @@ def _check(lm: LanguageModel, resident: bool) -> Checked:
     if beyond and window is not None:
         tokens = min(window + 8, MOST_TOKENS)
     with explain_out_of_memory("use dtype='bfloat16'"):
+        _refuse_weights_without_number(lm.model, lm.name)
         # Whether tokens read later ones is a question about code, which the copy has answered.
         of_model = examine(lm.model, lm.name, tokens, rows=1, causality=of_copy is None)
     if of_copy is None:
@@ -125,6 +125,19 @@ def _check(lm: LanguageModel, resident: bool) -> Checked:
         attention=None if None in attention else max(value or 0.0 for value in attention),
         causal=of_copy.causal,
     )
+
+
+def _refuse_weights_without_number(model: PreTrainedModel, name: str) -> None:
+    """A row of the embeddings, or a head, may be no number without any of a few tokens showing it."""
+    for key, parameter in model.named_parameters():
+        if parameter.dtype not in TOLERANCE or parameter.is_meta:
+            continue
+        # One sum is one reading of the memory, and is no number where one of its terms is none.
+        if not torch.isfinite(parameter.detach().sum(dtype=torch.float32)):
+            raise FirstTokenError(
+                f"{name}: {key} holds weights that are no numbers in {str(model.dtype).removeprefix('torch.')}; "
+                "load it in another dtype, or download it again."
+            )
 
 
 def _of_configuration(lm: LanguageModel, small: PreTrainedModel | None, of_copy: Checked | None) -> Checked:
@@ -168,24 +181,24 @@ def examine(model: PreTrainedModel, name: str, tokens: int = TOKENS, rows: int =
     allowed, allowed_attention = TOLERANCE.get(model.dtype, TOLERANCE[torch.float32])
     with torch.inference_mode():
         plain = _logits(model, ids, name)
-        scale = float(plain.abs().max().clamp_min(1e-6))
-        if not math.isfinite(scale):
+        if not torch.isfinite(plain).all():
             raise FirstTokenError(f"{name} computes logits that are no numbers; load it in another dtype.")
+        scale = float(plain.abs().max().clamp_min(1e-6))
 
         def differ(other: Tensor, expected: Tensor) -> float:
             return float((other - expected).abs().max()) / scale
 
         with probe(model, keys=range(tokens)) as p:
             logits = differ(_logits(model, ids, name), plain)
-        if logits > allowed:
+        if not logits <= allowed:  # also what is no number
             raise _refusal(name, f"logits change by {logits:.2g} of the largest one while the probe looks on")
         layers = _layers(model, p, name)
         with probe(model, hook=change.in_every_layer(_without_effect)):
             changed = differ(_logits(model, ids[:1], name), plain[:1])
-        if changed > allowed:
+        if not changed <= allowed:
             raise _refusal(name, f"interventions at zero strength change logits by {changed:.2g} of the largest one")
         attention = _against_eager(model, ids, p, name)
-        if attention is not None and attention > allowed_attention:
+        if attention is not None and not attention <= allowed_attention:
             raise _refusal(name, f"attention differs from its eager attention by {attention:.2g}")
         causal = None
         if causality:
@@ -194,7 +207,7 @@ def examine(model: PreTrainedModel, name: str, tokens: int = TOKENS, rows: int =
             half = tokens // 2
             later = differ(_logits(model, other, name)[:, :-1], plain[:, :-1])
             absent = differ(_logits(model, ids[:, :half], name), plain[:, :half])
-            causal = max(later, absent) <= allowed
+            causal = later <= allowed and absent <= allowed
     return Checked(
         subject="model",
         tokens=tokens,
@@ -269,7 +282,7 @@ def _against_eager(model: PreTrainedModel, ids: Tensor, p: Probe, name: str) -> 
         return None
     if len(maps) != len(columns):
         raise _refusal(name, f"eager attention gives {len(maps)} maps, and the probe sees {len(columns)} layers")
-    largest = 0.0
+    differences = []
     virtual = p.virtual_sink_per_layer()
     for layer, expected in zip(sorted(columns), maps, strict=True):
         seen, expected = columns[layer], expected.float()
@@ -280,8 +293,8 @@ def _against_eager(model: PreTrainedModel, ids: Tensor, p: Probe, name: str) -> 
         if layer in virtual and float((expected.sum(-1) - 1).abs().max()) < 1e-2:
             # Some models give their maps before the virtual sink takes its share.
             seen = seen / (1 - virtual[layer])[..., None].clamp_min(1e-6)
-        largest = max(largest, float((seen - expected).abs().max()))
-    return largest
+        differences.append((seen - expected).abs().max().float())
+    return float(torch.stack([difference.cpu() for difference in differences]).max())  # nan where one is
 
 
 @contextmanager

@@ -130,9 +130,8 @@ class StreamedModel:
         rows = max(1, batch_tokens // ids.shape[1])
         spans = spans or [slice(i, min(i + rows, len(ids))) for i in range(0, len(ids), rows)]
         with no_progress_bar():
-            self._load("outside")
             # Tied embeddings are also the output head, so that freeing them would mean reading them again.
-            self.model.tie_weights()
+            self._load_outside()
             hidden, inputs, returns_tuple = self._embed(ids, spans)
             if "head" in self._groups or reduce_logits is None:
                 free(self.model.get_input_embeddings())
@@ -192,7 +191,7 @@ class StreamedModel:
         where a loop may end early: the thread that reads ends with it."""
         count, largest = len(self.layers), max(self.layer_bytes())
         with ThreadPoolExecutor(1) as reader:
-            following: Future[None] | None = None
+            following: Future[set[str]] | None = None
             for i in range(first, count):
                 start = time.perf_counter()
                 (following or reader.submit(self._load, str(i))).result()
@@ -209,8 +208,7 @@ class StreamedModel:
     def outside(self) -> Iterator[None]:
         """Inside the block, everything but the layers has its weights: embeddings, final norm, output head."""
         with no_progress_bar():
-            self._load("outside")
-            self.model.tie_weights()
+            self._load_outside()
             if "head" in self._groups:
                 self._load("head")
             try:
@@ -272,7 +270,13 @@ class StreamedModel:
 
     # -- weights --------------------------------------------------------------------------------------------
 
-    def _load(self, group: str) -> None:
+    def _load_outside(self) -> None:
+        # Of two tied parameters the file may hold either.
+        missing = self._load("outside")
+        self.model.tie_weights(missing_keys=missing, recompute_mapping=False)
+
+    def _load(self, group: str) -> set[str]:
+        """Put a group's weights in place; the names of the model's parameters that are not in it are returned."""
         lazy = {key: self.checkpoint.lazy(key) for key in self._groups.get(group, ())}
         with self.checkpoint.readers_joined():
             info, _ = convert_and_load_state_dict_in_model(self.model, lazy, self._load_config)
@@ -284,6 +288,7 @@ class StreamedModel:
                 f"{self.lm.name}: {wrong[0]} of layer {group} is missing from the checkpoint or does not fit the "
                 "configuration; download the model again."
             )
+        return set(info.missing_keys)
 
     def _free_outside(self) -> None:
         for module in self.model.modules():

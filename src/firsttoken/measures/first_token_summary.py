@@ -13,6 +13,7 @@ from firsttoken.measures import sinks
 from firsttoken.measures.first_token_attention import alphas
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.ranges import at_least
 from firsttoken.records.paper_numbers import PAPER_EPSILON
 
 EPSILONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -33,6 +34,9 @@ class Parameters:
 
     def __post_init__(self) -> None:
         sinks.check_epsilon(self.epsilon)
+        at_least(0, seed=self.seed)
+        at_least(1, batch_tokens=self.batch_tokens)
+        at_least(2, passages=self.passages, length=self.length)
 
 
 def passages(parameters: Parameters) -> list[str]:

@@ -17,6 +17,7 @@ from firsttoken.estimates import JSON
 from firsttoken.execution.check import checked
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.progress import measuring
+from firsttoken.ranges import in_range
 from firsttoken.records.store import (
     QUICK,
     Record,
@@ -112,6 +113,7 @@ class Measurement(Generic[P]):
         Raises:
             FirstTokenError: the parameters do not fit the model or the texts.
         """
+        in_range(parameters)
         if quick:
             store, reference = store or quick_store(), False
         # What a record answers as it was asked needs no fitting, which may have to look at the weights.

@@ -26,7 +26,9 @@ from torch import Tensor
 
 from firsttoken.errors import FirstTokenError
 
+SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_READABLE = (".safetensors", ".safetensors.index.json")
 LONGEST_HEADER = 100_000_000  # bytes; the safetensors library itself reads no longer one
 DTYPES = {
     "F64": torch.float64,
@@ -176,14 +178,15 @@ class LazyTensor:
 
 
 def open_checkpoint(folder: Path | str) -> Checkpoint:
-    """Find and check every shard of a model.
+    """Find and check every shard of a model: the very files that transformers reads.
 
     Raises:
         FirstTokenError: a shard is missing, truncated or damaged, or lacks a tensor that the index puts there.
     """
     folder = Path(folder)
-    promised = _index(folder / INDEX) if (folder / INDEX).exists() else {}
-    shards = sorted(set(promised.values())) or ["model.safetensors"]
+    main = _main_file(folder)
+    promised = _index(folder / main) if main.endswith(".index.json") else {}
+    shards = sorted(set(promised.values())) or [main]
     if missing := [name for name in shards if not (folder / name).is_file()]:
         raise FirstTokenError(_what_is_missing(folder, shards, missing, indexed=bool(promised)))
     tensors: dict[str, Entry] = {}
@@ -194,6 +197,28 @@ def open_checkpoint(folder: Path | str) -> Checkpoint:
             f"{folder / promised[absent[0]]} lacks {absent[0]}, which the index puts there; download it again."
         )
     return Checkpoint(folder, {name: tensors[name] for name in promised} if promised else tensors)
+
+
+def _main_file(folder: Path) -> str:
+    """The file that transformers begins with: the one that config.json names, else the single file, else the index."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        config = None  # a checkpoint alone; who needs the configuration says what is the matter with it
+    named = config.get("transformers_weights") if isinstance(config, dict) else None
+    if named is None:
+        return INDEX if (folder / INDEX).exists() and not (folder / SINGLE).is_file() else SINGLE
+    if not isinstance(named, str) or Path(named).name != named or not named.endswith(_READABLE):
+        raise FirstTokenError(
+            f"{folder / 'config.json'} says that the weights are in {named!r}; only a .safetensors file beside it, or "
+            "the index of several, is read."
+        )
+    if not (folder / named).is_file():
+        raise FirstTokenError(
+            f"{folder / 'config.json'} says that the weights are in {named}, which is not there; download it, or take "
+            "transformers_weights out of config.json."
+        )
+    return named
 
 
 def _index(path: Path) -> dict[str, str]:

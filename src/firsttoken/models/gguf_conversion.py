@@ -7,6 +7,10 @@ beginning-of-sequence token where no key says whether there is one, merges, and 
 
 from __future__ import annotations
 
+import os
+import platform
+import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,14 +18,16 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
-from firsttoken.files import cache_folder, whole_folder
+from firsttoken.errors import FirstTokenError
+from firsttoken.files import cache_folder
 from firsttoken.models.gguf_header import GgufHeader, read_gguf_header
 from firsttoken.models.gguf_split import split_of
+from firsttoken.models.gguf_unread import harmless, refuse_unread_keys, unread_tensors
 from firsttoken.models.quiet import no_progress_bar
 from firsttoken.models.rope_factors import rope_parameters
-from firsttoken.models.weight_check import refuse_incomplete
+from firsttoken.models.weight_check import meta_model, refuse_incomplete
 
 # What llama.cpp does where the file has no key: byte-level vocabularies with these splits get a BOS token, and words
 # that are in the vocabulary are taken whole (`llama_vocab::impl::load` in src/llama-vocab.cpp).
@@ -43,6 +49,10 @@ _BOS_ONLY = frozenset({"chameleon"})
 _BOS_BY_MODEL = {"llama": True, "bert": True, "t5": False, "rwkv": False}
 # Raised when a folder made before would now be made otherwise.
 RULES = "3-"
+# Folders that a conversion works in, with the machine's name, as machines may share a cache, and the process's number.
+_UNFINISHED = (".dequantising-", ".gguf-")
+_OWN = f"{re.sub('[^A-Za-z0-9]', '', platform.node())}-"
+_OF_PROCESS = re.compile(rf"(?:{'|'.join(map(re.escape, _UNFINISHED))}){_OWN}(\d+)-")
 
 
 def adds_bos(header: GgufHeader) -> bool | None:
@@ -68,14 +78,43 @@ def dequantised_folder(name: str, file: Path, fingerprint: str) -> Path:
     if (folder / "config.json").exists():
         return folder
     header = read_gguf_header(file)
-    with (
-        whole_folder(folder, holds="config.json") as partial,
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".gguf-", ignore_cleanup_errors=True) as source,
-    ):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(folder.parent)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_UNFINISHED[0]}{_OWN}{os.getpid()}-"))
+    source = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_UNFINISHED[1]}{_OWN}{os.getpid()}-"))
+    try:
         # Under a name that transformers knows by its ending, and alone, so that nothing beside it is read too.
-        (Path(source) / "model.gguf").symlink_to(file.resolve())
-        _convert(name, Path(source), header, partial)
+        (source / "model.gguf").symlink_to(file.resolve())
+        _convert(name, source, header, temporary)
+        os.chmod(temporary, 0o755)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            if not (folder / "config.json").exists():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(source, ignore_errors=True)
     return folder
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what processes left that were ended in the middle of a conversion."""
+    for folder in cache.glob(".*"):
+        left = _OF_PROCESS.match(folder.name)
+        if left and not _runs(int(left[1])):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this number is there, perhaps another user's."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
@@ -86,6 +125,9 @@ def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
     # The reader keeps this setting where the file has no key for it.
     bos: dict[str, Any] = {} if prepends is None else {"add_bos_token": prepends}
     with no_progress_bar():
+        config = AutoConfig.from_pretrained(source, **told)
+        refuse_unread_keys(name, header, config)
+        unread_tensors(name, header, meta_model(config))
         tokenizer = AutoTokenizer.from_pretrained(source, **told, **bos)
         if split is not None:
             tokenizer.backend_tokenizer.pre_tokenizer = split
@@ -96,6 +138,7 @@ def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
     loaded, info = both
     refuse_incomplete(name, info["missing_keys"], info["mismatched_keys"])
     config = loaded.config
+    harmless(name, header, config, sorted(info["unexpected_keys"]))
     # transformers calls a dequantised model quantised, and would not save it; the same weights in a model made from
     # the bare configuration are plain float32.
     if hasattr(config, "quantization_config"):
@@ -121,11 +164,24 @@ def _stretch(config: PreTrainedConfig, header: GgufHeader, file: Path) -> None:
 
 
 def _factors(header: GgufHeader, file: Path) -> dict[str, Tensor]:
-    """The tensors of rotary factors in the file. Some files repeat them in every layer (`blk.0.rope_freqs.weight`)."""
+    """The tensors of rotary factors in the file. Some files repeat them in every layer (`blk.0.rope_freqs.weight`).
+
+    Raises:
+        FirstTokenError: layers have different ones.
+    """
     wanted = [name for name in header.tensors if "rope_freqs" in name or "rope_factors" in name]
     if not wanted:
         return {}
     from gguf import GGUFReader
 
     tensors = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
-    return {name.split("blk.0.")[-1]: torch.tensor(tensors[name].data).float().flatten() for name in wanted}
+    factors: dict[str, Tensor] = {}
+    for name in wanted:
+        values = torch.tensor(tensors[name].data).float().flatten()
+        plain = re.sub(r"^blk\.\d+\.", "", name)
+        if not torch.allclose(factors.setdefault(plain, values), values, rtol=0, atol=0, equal_nan=True):
+            raise FirstTokenError(
+                f"The file's rotary factors differ between layers ({name}), for which transformers has no place; use "
+                "the original safetensors instead."
+            )
+    return factors

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,12 +24,13 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import local_results, own_slug, slug
-from firsttoken.models import family, gguf_parts
+from firsttoken.models import family, gguf_conversion, gguf_parts
 from firsttoken.models.bundled import BUNDLED, gguf_file
 from firsttoken.models.checkpoint import open_checkpoint
 from firsttoken.models.fingerprints import file_sha256, folder_fingerprint
 from firsttoken.models.gguf_conversion import dequantised_folder
 from firsttoken.models.gguf_header import read_gguf_header
+from firsttoken.models.gguf_unread import refuse_unread_keys, unread_tensors
 from firsttoken.models.loading_errors import explain_loading
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.models.quiet import no_progress_bar
@@ -41,8 +43,17 @@ from firsttoken.models.weight_check import (
     refuse_incomplete,
 )
 
+# Types that transformers lists among causal language models, and what they are.
+_OF_OTHER_PURPOSE = {
+    **dict.fromkeys(
+        ("gemma4_assistant", "gemma4_unified_assistant"), "drafts for another one and does not stand alone"
+    ),
+    **dict.fromkeys(("musicgen", "musicgen_melody"), "continues sound, not text"),
+}
 BosPolicy = Literal["auto", "always", "never"]
+_RESERVED = frozenset(map(slug, (*BUNDLED, *family.FAMILY)))
 _LONGEST_NAME = 4096
+_WORDS_TRIED = 2000  # of a vocabulary, until one of them is a text
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -71,19 +82,22 @@ class LanguageModel:
         if self.source == "bundled":
             return slug(self.name)
         if self.source == "hub":
-            return own_slug(self.name, self.name, local_results())
-        whole = Path(self.name).expanduser().resolve()
-        last = whole.name.removesuffix(".gguf")
-        # The bundled models' records are committed, so their names are taken everywhere.
-        return own_slug(f"{last}-local" if slug(last) in BUNDLED else last, str(whole), local_results())
+            owner, last = self.name, self.name
+        else:
+            whole = Path(self.name).expanduser().resolve()
+            owner, last = str(whole), whole.name.removesuffix(".gguf")
+        # The records of the book's models are committed, so their names are taken everywhere.
+        elsewhere = f"{last}-{'hub' if self.source == 'hub' else 'local'}"
+        return own_slug(elsewhere if slug(last) in _RESERVED else last, owner, local_results())
 
     def provenance(self) -> dict[str, Any]:
         """What a record says about the model it measured."""
         fields = ("name", "source", "fingerprint", "quantisation", "dtype", "device")
         checked = vars(self).get("weights")
-        return {name: getattr(self, name) for name in fields} | {
-            "weights": checked.told() if isinstance(checked, Weights) else {"checked": False}
-        }
+        # Which tokens and weights a GGUF file means depends on the rules by which it is read, too.
+        rules = {"conversion": gguf_conversion.RULES.rstrip("-")} if self.gguf else {}
+        told = checked.told() if isinstance(checked, Weights) else {"checked": False}
+        return {name: getattr(self, name) for name in fields} | rules | {"weights": told}
 
     @cached_property
     def weights(self) -> Weights:
@@ -96,9 +110,14 @@ class LanguageModel:
             # The names in a quantised file are those of its method; what is missing shows when it is loaded.
             return Weights()
         with explain_loading(self.name):
-            return check_weights(
-                self.name, open_checkpoint(self.local_folder()), meta_model(self.config, self._code())
-            )
+            empty = meta_model(self.config, self._code())
+            compared = check_weights(self.name, open_checkpoint(self.local_folder()), empty)
+            if self.gguf is None:
+                return compared
+            # The folder that was made of the file holds only what was read of it.
+            header = read_gguf_header(Path(self.path, self.gguf))
+            refuse_unread_keys(self.name, header, self.config)
+            return replace(compared, ignored=unread_tensors(self.name, header, empty))
 
     def _code(self) -> bool:
         return self.trust_remote_code and not self.gguf
@@ -156,16 +175,30 @@ class LanguageModel:
     @cached_property
     def _prepended(self) -> list[int]:
         """What the tokenizer itself puts before a text, however many tokens."""
-        text = "a"
-        bare = list(self.tokenizer(text, add_special_tokens=False).input_ids)
-        whole = list(self.tokenizer(text).input_ids)
-        for start in range(len(whole) - len(bare) + 1):
-            if whole[start : start + len(bare)] == bare:
-                return whole[:start]
+        for text in self._words():
+            bare = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+            if not bare:
+                continue  # a tokenizer of other letters, of DNA for example
+            whole = list(self.tokenizer(text).input_ids)
+            for start in range(len(whole) - len(bare) + 1):
+                if whole[start : start + len(bare)] == bare:
+                    return whole[:start]
+            raise FirstTokenError(
+                f"The tokenizer of {self.name} changes a text when it adds its special tokens, so what stands first "
+                "is not known; use bos='never' or 'always'."
+            )
         raise FirstTokenError(
-            f"The tokenizer of {self.name} changes a text when it adds its special tokens, so what stands first is "
-            "not known; use bos='never' or 'always'."
+            f"The tokenizer of {self.name} makes no token of any text, so what stands first is not known; copy the "
+            "tokenizer's files again from where the model is from."
         )
+
+    def _words(self) -> Iterator[str]:
+        """Short texts: a letter, then those of the vocabulary."""
+        yield "a"
+        special = set(self.tokenizer.all_special_ids)
+        for token in range(min(len(self.tokenizer), _WORDS_TRIED)):
+            if token not in special:
+                yield self.tokenizer.decode([token])
 
     @property
     def prepends_bos(self) -> bool:
@@ -324,6 +357,8 @@ def _config_json(path: Path) -> dict[str, Any]:
         raise FirstTokenError(f"{path} is damaged: it is not JSON; download it again.") from error
     if not isinstance(config, dict):
         raise FirstTokenError(f"{path} is no configuration of a model; download it again.")
+    if (purpose := _OF_OTHER_PURPOSE.get(str(config.get("model_type")))) is not None:
+        raise FirstTokenError(f"The model of {path} {purpose}; choose a causal language model.")
     refuse_absurd(str(path), config)
     return config
 

@@ -57,4 +57,5 @@ def _explain(names: set[str], text: str, error: Exception) -> str:
         return "this model needs code from its repository; read that code, then pass trust_remote_code=True."
     if "safetensors" in text.lower() and ("no file named" in text or "does not appear to have" in text):
         return "this model has no safetensors weights; pickled weights are not loaded, convert them first."
-    return f"it could not be loaded ({str(error).splitlines()[0] if str(error) else type(error).__name__})."
+    first = next((line.strip().rstrip(".:") for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f"it could not be loaded ({first})."

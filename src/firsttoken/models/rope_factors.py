@@ -72,6 +72,32 @@ def _llama3(wavelength: Tensor, factor: float, high: float, original: float) -> 
     return 1 / ((1 - smooth) / factor + smooth)
 
 
+def _refuse_impossible(
+    keys: Mapping[str, Any], factors: Mapping[str, Tensor], kind: str, factor: float | None, head_size: int
+) -> None:
+    for name, tensor in factors.items():
+        if len(tensor) != head_size // 2:
+            raise FirstTokenError(f"{name} has {len(tensor)} factors for {head_size // 2} rotary frequencies.")
+        if not (torch.isfinite(tensor).all() and (tensor > 0).all()):
+            raise FirstTokenError(f"{name} has factors that are no positive numbers; the file is damaged.")
+    pair = {"rope_factors_short.weight", "rope_factors_long.weight"}
+    if len(pair & set(factors)) == 1:
+        raise FirstTokenError(
+            f"The file has {next(iter(pair & set(factors)))} and lacks {next(iter(pair - set(factors)))}, so rotary "
+            "positions are not known; use the original safetensors instead."
+        )
+    if factor is None:
+        return
+    # llama.cpp takes a linear factor of 0 for none.
+    if not (math.isfinite(factor) and (factor > 0 or (factor == 0 and kind in ("none", "linear")))):
+        raise FirstTokenError(f"The file stretches rotary positions by the factor {factor}; it is damaged.")
+    if f"{keys['general.architecture']}.rope.scaling.type" not in keys and factor not in (0, 1):
+        raise FirstTokenError(
+            f"The file stretches rotary positions by the factor {factor:g} and does not say how; use the original "
+            "safetensors instead."
+        )
+
+
 def rope_parameters(
     keys: Mapping[str, Any], factors: Mapping[str, Tensor], own: dict[str, Any], head_size: int
 ) -> dict[str, Any]:
@@ -84,15 +110,13 @@ def rope_parameters(
         head_size: numbers of a head that are rotated.
 
     Raises:
-        FirstTokenError: the file stretches positions in a way that transformers cannot express.
+        FirstTokenError: the file stretches positions in a way that transformers cannot express, or in none.
     """
     prefix = f"{keys['general.architecture']}.rope.scaling"
     kind = keys.get(f"{prefix}.type", "none")
     factor = keys.get(f"{prefix}.factor", keys.get(f"{keys['general.architecture']}.rope.scale_linear"))
     original = keys.get(f"{prefix}.original_context_length")
-    for name, tensor in factors.items():
-        if len(tensor) != head_size // 2:
-            raise FirstTokenError(f"{name} has {len(tensor)} factors for {head_size // 2} rotary frequencies.")
+    _refuse_impossible(keys, factors, kind, factor, head_size)
     stretched: dict[str, Any] = {}
     if "rope_freqs.weight" in factors:
         theta = own.get("rope_theta", 10000.0)

@@ -43,6 +43,7 @@ _LIMITS = {
     "head_dim": 1 << 16,
     "head": 1 << 16,
 }
+_PLAIN = frozenset({"F64", "F32", "F16", "BF16"})  # types whose numbers are the weights themselves
 _LARGEST_BUFFERS = 1 << 30  # bytes
 _SHOWN = 3  # names in a sentence
 _NOTED = 50  # names in a record
@@ -88,6 +89,7 @@ def check_weights(name: str, checkpoint: Checkpoint, model: PreTrainedModel) -> 
     mapping = dict(_renamings(wrappers))
     conversions: list[Any] = list(get_model_conversion_mapping(model, mapping or None))
     _refuse_duplicates(name, checkpoint, model, conversions, state)
+    _refuse_coded_numbers(name, checkpoint, model, conversions, state)
     positions = learnt_positions(model)
     shapes = {
         key: torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device="meta")
@@ -197,6 +199,29 @@ def _refuse_duplicates(
         raise FirstTokenError(
             f"{name}: the file holds {len(twice)} of the model's parameters twice, under different names "
             f"({_some(twice)}); save the model again so that each is there once."
+        )
+
+
+def _refuse_coded_numbers(
+    name: str, checkpoint: Checkpoint, model: PreTrainedModel, conversions: list[Any], state: Mapping[str, Any]
+) -> None:
+    """Integers and eight-bit floats stand for other numbers, by a scale that a `quantization_config` tells about; the
+    loader would take them as they are."""
+    renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    coded = []
+    for key, entry in checkpoint.tensors.items():
+        if entry.dtype in _PLAIN:
+            continue
+        target, _ = rename_source_key(key, renamings, converters, model.base_model_prefix, dict(state))
+        if target in parameters and parameters[target].is_floating_point():
+            coded.append((key, entry.dtype))
+    if coded:
+        raise FirstTokenError(
+            f"{name}: {len(coded)} of the file's tensors hold coded numbers, the first {coded[0][0]} of type "
+            f"{coded[0][1]}, and config.json has no quantization_config that says what they stand for; take the "
+            "config.json that belongs to the file, or an unquantised copy."
         )
 
 

@@ -17,6 +17,7 @@ from firsttoken.parameters import from_text
 from firsttoken.pretraining import designs
 from firsttoken.pretraining.budgets import Budget, budget
 from firsttoken.pretraining.packing import Packing
+from firsttoken.ranges import LARGEST_SEED, MOST, between
 
 
 @dataclass(frozen=True)
@@ -128,4 +129,11 @@ def from_command_line(budget_name: str, asked: Mapping[str, str]) -> Training:
             raise FirstTokenError(f"A training has no parameter {name}; it has {', '.join(known)}.")
         value = from_text(name, kinds[name], text)
         (of_packing if name in get_type_hints(Packing) else of_training)[name] = value
-    return Training(budget_name, Packing(**of_packing), **of_training)
+    packing, training = Packing(**of_packing), Training(budget_name, **of_training)
+    between(8, MOST, length=packing.length)
+    between(0, LARGEST_SEED, seed=training.seed)
+    between(0, MOST, least=training.least)
+    for name, most in (("learning_rate", 10.0), ("weight_decay", 10.0), ("tokens", 10**15)):
+        if (given := getattr(training, name)) is not None:
+            between(0, most, **{name: given})
+    return replace(training, packing=packing)

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -39,6 +40,7 @@ def recorded(parameters: Any) -> JSON:
     return {name: value for name, value in asdict(parameters).items() if name not in UNRECORDED}
 
 
+UNSTAMPED = "3"  # the rules for GGUF files when records did not name them yet; later ones must not change this
 QUICK = "quick"  # in the provenance of a record with fewer and shorter texts, which gets no verdict
 
 
@@ -148,7 +150,7 @@ def read(path: Path) -> Record:
     remedy = "delete it and run the chapter again"
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FirstTokenError(f"The record {path} cannot be read ({error}); {remedy}.") from error
     stored = to_present(stored) if isinstance(stored, dict) else stored
     if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
@@ -170,6 +172,8 @@ def read(path: Path) -> Record:
         if not isinstance(told, dict) or set(told) != {"status", "sentence"} or told["status"] not in get_args(Status):
             raise FirstTokenError(f"The record {path} has a verdict that is none ({told!r}); {remedy}.")
         stored["verdict"] = Verdict(**told)
+    if not isinstance(stored["provenance"].get("model", {}), dict):
+        raise FirstTokenError(f"The record {path} does not say which model it is about; {remedy}.")
     if not isinstance(stored.get("variant", ""), str):
         raise FirstTokenError(f"The record {path} has a variant that is no name; {remedy}.")
     return Record(**stored)
@@ -240,7 +244,12 @@ def reusable(
         except FirstTokenError as error:
             print(f"{error} It is measured again now.")
             continue
-        answers = (old.parameters, old.provenance.get("texts_hash"), old.version, _identity(old.provenance["model"]))
+        answers = (
+            old.parameters,
+            old.provenance.get("texts_hash"),
+            old.version,
+            _identity(old.provenance.get("model", {})),
+        )
         if asked == answers:
             return old
     return None
@@ -275,6 +284,9 @@ def reuse_or_measure(
             `FIRSTTOKEN_MEASURE_HERE` is set, as `make book` does: it shows this machine's own numbers.
         store: where to look first and to write; the local store if none is given.
         about: more for the record's provenance, asked for before something is measured and only then.
+
+    Raises:
+        FirstTokenError: the record could not be written; this is found out before anything is measured.
     """
     if (
         not fresh
@@ -282,6 +294,7 @@ def reuse_or_measure(
     ):
         return old
 
+    _refuse_unwritable((store or local_store()) / claim / filename(model.slug, variant))
     # The code that measures was loaded before; what is committed while it runs is not what ran.
     state = git_state(ROOT)
     more = about() if about else {}
@@ -302,10 +315,27 @@ def reuse_or_measure(
     return record
 
 
+def _refuse_unwritable(path: Path) -> None:
+    """Try it: permissions, full disks and read-only systems differ, and a measurement may take hours."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(None, f"{path.name} is a folder there")
+        with tempfile.TemporaryFile(dir=path.parent) as written:
+            written.write(b"{}")
+    except OSError as error:
+        raise FirstTokenError(
+            f"Records cannot be written to {path.parent} ({error.strerror}), so nothing is measured; put it right, or "
+            "give another folder in FIRSTTOKEN_RESULTS."
+        ) from error
+
+
 def _identity(provenance: Mapping[str, Any]) -> tuple[Any, ...]:
     """What makes two models the same for a record. The fingerprint covers weights, tokenizer and code; where they were
-    kept, on which device they ran and what the check of the weights noted does not count."""
-    return tuple(provenance.get(name) for name in ("fingerprint", "dtype", "quantisation"))
+    kept, on which device they ran and what the check of the weights noted does not count. Of GGUF files the rules by
+    which they are read count."""
+    named = tuple(provenance.get(name) for name in ("fingerprint", "dtype", "quantisation"))
+    return (*named, provenance.get("conversion", UNSTAMPED))
 
 
 def differences(

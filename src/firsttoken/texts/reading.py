@@ -22,7 +22,7 @@ _MARKS = (
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, which is taken away.
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark; its marks are taken away.
 
     Raises:
         FirstTokenError: it cannot be opened, or is in another encoding or no text at all.
@@ -38,4 +38,5 @@ def read_text(path: Path) -> str:
         raise FirstTokenError(f"{path} is no text in UTF-8 (byte {error.start}); save it as UTF-8.") from error
     if "\0" in text:
         raise FirstTokenError(f"{path} holds NUL characters, so it is no text in UTF-8; save it as UTF-8.")
+    text = text.lstrip("\ufeff")  # further marks, of programs that put one before each part
     return text.replace("\r\n", "\n").replace("\r", "\n")  # as reading in text mode does

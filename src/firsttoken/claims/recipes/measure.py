@@ -13,7 +13,7 @@ from firsttoken.pretraining.one_head import stored
 from firsttoken.pretraining.recipe import Recipe
 from firsttoken.pretraining.smallest_training import Setting, train
 from firsttoken.progress import tracked
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 from firsttoken.records import Record
 
 CLAIM = "recipes"
@@ -33,6 +33,7 @@ class Parameters:
     without_bos: float = 0.5  # share of the texts without BOS in another
 
     def __post_init__(self) -> None:
+        in_range(self)
         at_least(1, seeds=self.seeds)
         at_least(4, steps=self.steps)
         at_least(16, length=self.length)

@@ -15,7 +15,7 @@ from firsttoken.measures import resting
 from firsttoken.pretraining.one_head import stored
 from firsttoken.pretraining.smallest_training import Run, Setting, train
 from firsttoken.progress import tracked
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, between, in_range
 from firsttoken.records import Record
 
 CLAIM = "smallest"
@@ -34,6 +34,8 @@ class Parameters:
     enough: float = 0.05  # loss at triggers, in nats, below which a seed has learnt the task
 
     def __post_init__(self) -> None:
+        in_range(self)
+        between(1e-9, 1000, enough=self.enough)
         at_least(1, seeds=self.seeds, steps=self.steps)
 
     def setting(self, length: int, bos: bool = True) -> Setting:
