@@ -103,15 +103,16 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path, holds: str) -> Iterator[Path]:
+def whole_folder(path: Path, holds: str, prefix: str = "") -> Iterator[Path]:
     """The same for a folder that does not exist yet.
 
     Args:
         holds: the name of a file in it. Where another process was faster and `path` has this file, that folder stays
             and this one goes.
+        prefix: of the name it has until then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix or f".{path.name}.", suffix=".partial"))
     try:
         yield partial
         partial.chmod(0o755)

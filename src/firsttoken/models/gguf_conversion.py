@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import cache_folder
+from firsttoken.files import cache_folder, whole_folder
 from firsttoken.models.gguf_header import GgufHeader, read_gguf_header
 from firsttoken.models.gguf_split import split_of
 from firsttoken.models.gguf_unread import harmless, refuse_unread_keys, unread_tensors
@@ -80,21 +80,14 @@ def dequantised_folder(name: str, file: Path, fingerprint: str) -> Path:
     header = read_gguf_header(file)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_UNFINISHED[0]}{_OWN}{os.getpid()}-"))
-    source = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_UNFINISHED[1]}{_OWN}{os.getpid()}-"))
-    try:
+    dequantising, given = (f"{unfinished}{_OWN}{os.getpid()}-" for unfinished in _UNFINISHED)
+    with (
+        whole_folder(folder, holds="config.json", prefix=dequantising) as partial,
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=given, ignore_cleanup_errors=True) as source,
+    ):
         # Under a name that transformers knows by its ending, and alone, so that nothing beside it is read too.
-        (source / "model.gguf").symlink_to(file.resolve())
-        _convert(name, source, header, temporary)
-        os.chmod(temporary, 0o755)
-        try:
-            os.replace(temporary, folder)
-        except OSError:
-            if not (folder / "config.json").exists():  # else another process was faster
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(source, ignore_errors=True)
+        (Path(source) / "model.gguf").symlink_to(file.resolve())
+        _convert(name, Path(source), header, partial)
     return folder
 
 
