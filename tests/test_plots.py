@@ -142,8 +142,8 @@ def test_a_panel_that_goes_below_another_keeps_its_axis() -> None:
 
     svgs = drawing(plots.figure(plot, ALT, ncols=2, sharey=True)).find_all("svg")
     for svg in svgs:
-        texts = [text.get_text(strip=True) for text in svg.find_all("text")]
-        assert {"shared", "3.0"} <= set(texts)
+        words = {text.get_text(strip=True) for text in svg.find_all("text")}
+        assert {"shared", "3.0"} <= words
 
 
 def test_legends_of_all_panels_are_one_and_keep_their_signs() -> None:

@@ -27,10 +27,12 @@ CLAIM = Claim(
         "token its role)"
     ),
     shows_not=(
-        "What a design does in a language model, to its loss or to its speed: this is one head on a toy task. On text "
-        "nothing has been run."
+        "What a design does in a language model of useful size: one head on a toy task, and small models after a short "
+        "training on a generated language, two seeds each, all with one learning rate."
     ),
-    would_change="The same designs in models trained on text, with their loss at equal tokens beside the sink.",
+    would_change=(
+        "The same designs in larger models on natural text, each with a learning rate of its own, and more seeds."
+    ),
     alternative=(
         "A design that removes the sink may do so by training more slowly or worse, so what was learnt is looked "
         "at first."
