@@ -27,8 +27,8 @@ CLAIM = Claim(
         "token its role)"
     ),
     shows_not=(
-        "What a design does in a language model of useful size: one head on a toy task, and small models after a short "
-        "training on a generated language, two seeds each, all with one learning rate."
+        "What a design does in a language model of useful size: one head on a toy task, and small models after a "
+        "short training on a generated language, two seeds each, all with one learning rate."
     ),
     would_change=(
         "The same designs in larger models on natural text, each with a learning rate of its own, and more seeds."
