@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from firsttoken.models.anatomy import decoder_of
+
 
 @dataclass(frozen=True)
 class LayerInput:
@@ -50,7 +52,7 @@ def dry_run(
 
     with instead(layers, note):
         try:
-            model.get_decoder()(ids, use_cache=False)
+            decoder_of(model)(ids, use_cache=False)
         except _Recorded:
             pass
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):

@@ -28,6 +28,7 @@ from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.forward import run_decoder
 from firsttoken.probe.interventions import Hook, forbid_key, in_every_layer, set_first_value
 from firsttoken.probe.losses import Predictions, predict
+from firsttoken.probe.residual_stream import refuse_several_streams
 
 Arm = Literal[
     "intact", "delete", "replace", "mask", "zero_value", "mean_value", "mean_residual", "mask_other", "add_bos"
@@ -84,6 +85,7 @@ def residuals_changed(lm: LanguageModel, change: Any) -> Iterator[None]:
     """Inside the block, every layer reads `change(layer, hidden)` in place of its input, (batch, token, width)."""
 
     def before(index: int, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        refuse_several_streams(lm.model, arguments[0] if arguments else named["hidden_states"])
         if arguments:
             return (change(index, arguments[0]), *arguments[1:]), named
         return arguments, {**named, "hidden_states": change(index, named["hidden_states"])}

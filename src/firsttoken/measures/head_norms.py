@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
-from firsttoken.models.anatomy import Block, attention_blocks, head_outputs
+from firsttoken.models.anatomy import Block, attention_blocks, decoder_of, head_outputs
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
+from firsttoken.probe.residual_stream import refuse_several_streams
 from firsttoken.progress import tracked
 
 
@@ -83,9 +84,10 @@ def _trace_batch(lm: LanguageModel, ids: Tensor, blocks: Sequence[Block]) -> Hea
         for block in blocks:
             stack.callback(watch(block).remove)
         p = stack.enter_context(probe(lm.model, keys=[0], hook=hook))
-        decoder = lm.model.get_decoder()
+        decoder = decoder_of(lm.model)
         # The last hidden state has gone through the final norm; the others are what each layer reads.
         hidden = decoder(ids.to(lm.model.device), use_cache=False, output_hidden_states=True).hidden_states[:-1]
+    refuse_several_streams(lm.model, hidden[0])
     size = [h.abs().float() for h in hidden]
     return HeadTraces(
         attention=p.attention.transpose(0, 1).cpu(),

@@ -109,18 +109,25 @@ def head_outputs(block: Block, mixed: Tensor, total: Tensor, heads: int) -> Tens
     return added * gain[:, :, None]
 
 
+def decoder_of(model: PreTrainedModel) -> nn.Module:
+    """The stack that gives the last hidden states, without the output head. Some classes call their head `decoder`,
+    which transformers then takes for it; some have none of their own.
+    """
+    try:
+        decoder: nn.Module | None = model.get_decoder()
+    except (AttributeError, NotImplementedError):
+        decoder = None
+    return model.base_model if decoder is None or decoder is model.get_output_embeddings() else decoder
+
+
 def find_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """The stack of decoder layers and its name: the outermost list with as many modules as the model has layers.
 
     Of the decoder, if it has one: the tower of another modality may have as many layers.
     """
     count = config_value(model.config, "num_hidden_layers")
-    try:
-        decoder = model.get_decoder()
-    except (AttributeError, NotImplementedError):
-        decoder = None
     names = {module: name for name, module in model.named_modules()}
-    for part in (decoder, model):
+    for part in (decoder_of(model), model):
         for module in part.modules() if part in names else ():  # outer modules come first
             if isinstance(module, nn.ModuleList) and len(module) == count:
                 return names[module], module
@@ -208,7 +215,7 @@ def rotations(model: PreTrainedModel, positions: Tensor, layer: int) -> tuple[Te
         FirstTokenError: the model has no rotary positions over the whole head, or scales them.
     """
     kind = type(model).__name__
-    rotary = getattr(model.get_decoder(), "rotary_emb", None)
+    rotary = getattr(decoder_of(model), "rotary_emb", None)
     if rotary is None:
         raise FirstTokenError(f"{kind} has no rotary positions, so they cannot be renumbered.")
     refused = FirstTokenError(

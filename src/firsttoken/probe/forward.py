@@ -10,6 +10,8 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from firsttoken.models.anatomy import decoder_of
+
 
 def run_decoder(model: PreTrainedModel, ids: Tensor, **options: Any) -> Tensor:
     """The last hidden state, after the final norm, of texts without padding; probes and hooks see the pass.
@@ -21,7 +23,7 @@ def run_decoder(model: PreTrainedModel, ids: Tensor, **options: Any) -> Tensor:
     Returns:
         hidden  # (text, token, width), on the model's device
     """
-    hidden: Tensor = model.get_decoder()(ids.to(model.device), use_cache=False, **options).last_hidden_state
+    hidden: Tensor = decoder_of(model)(ids.to(model.device), use_cache=False, **options).last_hidden_state
     return hidden
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.models.anatomy import find_layers
+from firsttoken.models.anatomy import decoder_of, find_layers
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Passes:
     @contextmanager
     def watch(self, model: PreTrainedModel) -> Iterator[None]:
         """Follow the passes of `model`, of its decoder and of each of its layers inside the block."""
-        whole = {id(part): part for part in (model, model.base_model, _decoder(model))}.values()
+        whole = {id(part): part for part in (model, model.base_model, decoder_of(model))}.values()
         try:
             layers = list(find_layers(model)[1])
         except FirstTokenError:
@@ -92,13 +92,6 @@ class Passes:
                 for number, layer in enumerate(cache.layers)
                 if (held := _held(layer, self.tokens or 1)) is not None
             }
-
-
-def _decoder(model: PreTrainedModel) -> nn.Module:
-    try:
-        return model.get_decoder() or model
-    except (AttributeError, NotImplementedError):
-        return model
 
 
 def _held(layer: Any, queries: int) -> Held | None:

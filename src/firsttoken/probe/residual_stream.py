@@ -15,6 +15,7 @@ import torch.autograd.forward_ad as forward_mode
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from firsttoken.errors import FirstTokenError
 from firsttoken.models.anatomy import find_layers
 from firsttoken.probe.forward import run_decoder
 
@@ -24,17 +25,31 @@ def _of_output(output: Any) -> Tensor:
     return states
 
 
+def refuse_several_streams(model: PreTrainedModel, states: Tensor) -> None:
+    """Raises `FirstTokenError` unless what goes from layer to layer is one vector a token, (batch, token, width)."""
+    if states.dim() != 3:
+        raise FirstTokenError(
+            f"{type(model).__name__} hands several streams from layer to layer, so there is no one representation of "
+            "a token; choose another model for this measurement."
+        )
+
+
 @contextmanager
 def watch(model: PreTrainedModel, see: Callable[[int, Tensor], Tensor | None]) -> Iterator[None]:
     """Call `see(l, v)` in every forward pass inside the block, for l = 0 (before the first layer) to L.
 
     `v` is (batch, token, width). What `see(0, v)` returns, unless `None`, enters the first layer instead.
+
+    Raises:
+        FirstTokenError: in a pass of a model that has several streams.
     """
     _, layers = find_layers(model)
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         positional = bool(args)
-        changed = see(0, args[0] if positional else kwargs["hidden_states"])
+        states = args[0] if positional else kwargs["hidden_states"]
+        refuse_several_streams(model, states)
+        changed = see(0, states)
         if changed is None:
             return None
         return ((changed, *args[1:]), kwargs) if positional else (args, kwargs | {"hidden_states": changed})

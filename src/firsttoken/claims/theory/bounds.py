@@ -40,7 +40,7 @@ from transformers import PreTrainedModel
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.path_sums import mean_map
-from firsttoken.models.anatomy import find_layers
+from firsttoken.models.anatomy import decoder_of, find_layers
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, plain_scores
 from firsttoken.probe.forward import run_decoder
@@ -74,7 +74,7 @@ def check_supported(model: PreTrainedModel) -> None:
         raise FirstTokenError(
             f"The over-squashing bound is derived for layers as in {', '.join(SUPPORTED)}; {kind} is built otherwise."
         )
-    for module in model.get_decoder().modules():
+    for module in decoder_of(model).modules():
         for name, value in vars(module).items():
             if name.endswith("attention_scaling") and isinstance(value, float | int) and value != 1.0:
                 raise FirstTokenError(
