@@ -16,7 +16,6 @@ WORDS = {
     "exact": "exact",
     "logits": "logits exact, no eager attention to compare with",
     "refused": "refused",
-    "not tried": "not tried",
 }
 COLUMNS = {"model type": 20, "class": 32, "outcome": 16, "why": 40}
 

@@ -7,10 +7,11 @@ On a page of another model, `book/models/<slug>/...`, it shows the records of th
 from __future__ import annotations
 
 import re
-from html import escape
 
 from claim_results import headline_name, identities, line, main_records
 from docutils import nodes
+from front_page import folded
+from page_tags import described
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -38,11 +39,8 @@ class ClaimSummary(SphinxDirective):
         claim = claims.claim(name)
         title = next((heading.astext() for heading in self.state.document.findall(nodes.title)), claim.statement)
         return [
-            nodes.meta("", name="description", content=claim.statement),
+            *described(title, claim.statement),
             nodes.meta("", name="keywords", content=", ".join(claim.keywords)),
-            nodes.meta("", property="og:type", content="article"),
-            nodes.meta("", property="og:title", content=title),
-            nodes.meta("", property="og:description", content=claim.statement),
         ]
 
     def summary(self, name: str) -> nodes.container:
@@ -61,19 +59,14 @@ class ClaimSummary(SphinxDirective):
             row("Paper", plain(fill(claim.paper))),
             row("Here", *results),
             *([row("Not shown", plain(claim.shows_not))] if claim.shows_not else []),
-            row("Rule", folded(f"Fixed: {claim.fixed}.", claim.rule)),
+            # The page prints it once more, below its verdict.
+            row("Rule", *folded(f"Fixed: {claim.fixed}.", plain(claim.rule))),
         ]
         return nodes.container("", nodes.definition_list("", *rows), classes=["claim-summary"])
 
 
 def plain(text: str) -> nodes.paragraph:
     return nodes.paragraph(text, "", nodes.Text(text))
-
-
-def folded(shown: str, hidden: str) -> nodes.raw:
-    """A line, and behind it what opens by mouse and keyboard; the page prints it once more below its verdict."""
-    html = f"<details><summary>{escape(shown)}</summary><p>{escape(hidden)}</p></details>"
-    return nodes.raw("", html, format="html")
 
 
 def row(name: str, *content: nodes.Node) -> nodes.definition_list_item:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
+from html import escape
 from pathlib import Path
 
 from claim_results import main_records, on_the_board, status
@@ -68,7 +69,7 @@ class BookFacts(SphinxDirective):
 
 def folded(title: str, content: nodes.Node) -> list[nodes.Node]:
     """Content behind a title that opens it, without a script."""
-    opening = nodes.raw("", f'<details class="folded"><summary>{title}</summary>', format="html")
+    opening = nodes.raw("", f'<details class="folded"><summary>{escape(title)}</summary>', format="html")
     return [opening, content, nodes.raw("", "</details>", format="html")]
 
 

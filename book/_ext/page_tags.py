@@ -14,13 +14,17 @@ def tag(app: Sphinx, doctree: nodes.document) -> None:
         return
     title = next((heading.astext() for heading in doctree.findall(nodes.title)), "")
     description = shortened(next((text for one in doctree.findall(nodes.paragraph) if (text := prose(one))), title))
-    for attributes in (
-        {"name": "description", "content": description},
-        {"property": "og:type", "content": "article"},
-        {"property": "og:title", "content": title},
-        {"property": "og:description", "content": description},
-    ):
-        doctree.insert(0, nodes.meta("", **attributes))
+    doctree[0:0] = described(title, description)
+
+
+def described(title: str, description: str) -> list[nodes.Node]:
+    """What says so in the head of a page."""
+    return [
+        nodes.meta("", name="description", content=description),
+        nodes.meta("", property="og:type", content="article"),
+        nodes.meta("", property="og:title", content=title),
+        nodes.meta("", property="og:description", content=description),
+    ]
 
 
 def prose(paragraph: nodes.paragraph) -> str:

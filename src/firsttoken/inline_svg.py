@@ -161,9 +161,10 @@ def _markup(element: ET.Element) -> str:
 
 def _lean(tag: str) -> str:
     """A tag without decimals that nobody sees, and with the font of the page."""
+    tag = tag.replace("xlink:href", "href")
     if tag.startswith("<image"):
-        return tag.replace("xlink:href", "href")
-    tag = _OWN_FAMILY.sub("", _FAMILY.sub(_style, tag)).replace("xlink:href", "href")
+        return tag
+    tag = _OWN_FAMILY.sub("", _FAMILY.sub(_style, tag))
     return re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
 
 

@@ -324,7 +324,6 @@ def _take_legends(fig: Figure) -> dict[str, tuple[Legend, dict[str, tuple[Text, 
                 texts[name] = text, words
             seen.add(words)
         legend.set_visible(bool(texts))
-        legend.set_visible(bool(texts))
         taken[group] = legend, texts
     return taken
 

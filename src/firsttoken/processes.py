@@ -1,4 +1,4 @@
-"""Processes that end when the one that started them does, however it ended."""
+"""Processes that end when the one that started them does, however it ended; and whether one still runs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,17 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()
+
+
+def is_running(number: int) -> bool:
+    """Whether there is a process of this number, perhaps another user's."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _watch(sentinel: int) -> None:

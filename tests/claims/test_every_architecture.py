@@ -49,6 +49,13 @@ OWN: dict[str, dict[str, Any]] = {
     "kv_cache": {"length": 96},
     "robustness": {"text_tokens": 64, "skip_passages": 0},
 }
+
+
+def each_of(kind: str, measurements: tuple[str, ...], said: str) -> dict[tuple[str, str, str], str]:
+    """The same words from several measurements, each named by its claim and, if it has one, its variant."""
+    return {(kind, *name.partition(" ")[::2]): said for name in measurements}
+
+
 # What a chapter cannot measure on a kind, and says so.
 REFUSED = {
     ("layers without attention", "kv_cache", "stream"): "keeps a state and no tokens",
@@ -60,41 +67,30 @@ REFUSED = {
     ("sink logits", "kv_cache", "stream"): "or scales it",
     ("rotation of a part", "kv_cache", "stream"): "turns only a part of each head",
     ("a head called decoder", "kv_cache", "stream"): "slide over 64 tokens of their own",
-    **dict.fromkeys(
-        [
-            ("a head called decoder", claim, variant)
-            for claim, variant in [
-                ("compression", ""),
-                ("no_op", ""),
-                ("no_op", "kinds"),
-                ("removal", ""),
-                ("removal", "long"),
-                ("robustness", ""),
-            ]
-        ],
+    **each_of(
+        "a head called decoder",
+        ("compression", "no_op", "no_op kinds", "removal", "removal long", "robustness"),
         "no attention modules with an output projection",
     ),
     ("several streams", "kv_cache", "stream"): "slide over 16 tokens of their own",
-    **dict.fromkeys(
-        [
-            ("several streams", claim, variant)
-            for claim, variant in [
-                ("dose", ""),
-                ("jacobian", ""),
-                ("no_op", ""),
-                ("perturbation", ""),
-                ("phenomenon", ""),
-                ("phenomenon", "passages"),
-                ("quantisation", ""),
-                ("removal", ""),
-                ("removal", "long"),
-                ("robustness", ""),
-                ("sink_position", ""),
-                ("smoothing", ""),
-                ("smoothing", "length"),
-                ("theory", ""),
-            ]
-        ],
+    **each_of(
+        "several streams",
+        (
+            "dose",
+            "jacobian",
+            "no_op",
+            "perturbation",
+            "phenomenon",
+            "phenomenon passages",
+            "quantisation",
+            "removal",
+            "removal long",
+            "robustness",
+            "sink_position",
+            "smoothing",
+            "smoothing length",
+            "theory",
+        ),
         "hands several streams from layer to layer",
     ),
 }

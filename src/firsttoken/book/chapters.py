@@ -27,6 +27,7 @@ from firsttoken.book.prose import leave_out_other_models
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT, slug, write_atomically
 from firsttoken.parameters import Parameter, renamed
+from firsttoken.processes import is_running
 
 
 def chapters(root: Path = ROOT) -> list[str]:
@@ -254,12 +255,9 @@ def _keep_aside(partial: Path, failed: Path) -> None:
 def _remove_partials(out: Path) -> None:
     """Remove what killed runs of this page left; a run that is still alive keeps its file."""
     for old in out.parent.glob(f".{out.stem}.*.partial.ipynb"):
-        try:
-            os.kill(int(old.name.split(".")[-3]), 0)
-        except ProcessLookupError:
+        number = old.name.split(".")[-3]
+        if number.isdecimal() and not is_running(int(number)):
             old.unlink(missing_ok=True)
-        except (PermissionError, ValueError):
-            continue
 
 
 _PARAMETERS = {"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}

@@ -109,7 +109,7 @@ def _stack(by_layer: dict[int, Tensor]) -> Tensor:
 
 
 def first_over_others(norms: Tensor) -> Tensor:
-    """Norm at the first token over the mean norm of the other tokens: (text, layer, kv_head)."""
+    """Norm at the first token over the mean norm of the other tokens, of (..., token)."""
     return norms[..., 0] / norms[..., 1:].mean(-1)
 
 

@@ -28,6 +28,7 @@ from firsttoken.models.gguf_unread import harmless, refuse_unread_keys, unread_t
 from firsttoken.models.quiet import no_progress_bar
 from firsttoken.models.rope_factors import rope_parameters
 from firsttoken.models.weight_check import meta_model, refuse_incomplete
+from firsttoken.processes import is_running
 
 # What llama.cpp does where the file has no key: byte-level vocabularies with these splits get a BOS token, and words
 # that are in the vocabulary are taken whole (`llama_vocab::impl::load` in src/llama-vocab.cpp).
@@ -78,7 +79,6 @@ def dequantised_folder(name: str, file: Path, fingerprint: str) -> Path:
     if (folder / "config.json").exists():
         return folder
     header = read_gguf_header(file)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
     dequantising, given = (f"{unfinished}{_OWN}{os.getpid()}-" for unfinished in _UNFINISHED)
     with (
@@ -95,19 +95,8 @@ def _sweep(cache: Path) -> None:
     """Remove what processes left that were ended in the middle of a conversion."""
     for folder in cache.glob(".*"):
         left = _OF_PROCESS.match(folder.name)
-        if left and not _runs(int(left[1])):
+        if left and not is_running(int(left[1])):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    """Whether a process of this number is there, perhaps another user's."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:

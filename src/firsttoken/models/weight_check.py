@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,17 +184,27 @@ def _refuse_large_buffers(name: str, checkpoint: Checkpoint, model: PreTrainedMo
         )
 
 
+def _targets(
+    keys: Iterable[str], model: PreTrainedModel, conversions: list[Any], state: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str | None]]:
+    """Each of a file's names, the name in the model that it is loaded under, and what of a converter takes it, if one
+    does."""
+    renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
+    places = dict(state)
+    for key in keys:
+        yield (key, *rename_source_key(key, renamings, converters, model.base_model_prefix, places))
+
+
 def _refuse_duplicates(
     name: str, checkpoint: Checkpoint, model: PreTrainedModel, conversions: list[Any], state: Mapping[str, Any]
 ) -> None:
     """Two tensors for one parameter: which one would win is chance. Converters join several on purpose."""
-    renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
-    targets: Counter[str] = Counter()
-    for key in checkpoint.tensors:
-        target, joined = rename_source_key(key, renamings, converters, model.base_model_prefix, dict(state))
-        if joined is None and target in state:
-            targets[target] += 1
+    targets = Counter(
+        target
+        for _, target, joined in _targets(checkpoint.tensors, model, conversions, state)
+        if joined is None and target in state
+    )
     if twice := sorted(target for target, times in targets.items() if times > 1):
         raise FirstTokenError(
             f"{name}: the file holds {len(twice)} of the model's parameters twice, under different names "
@@ -207,21 +217,18 @@ def _refuse_coded_numbers(
 ) -> None:
     """Integers and eight-bit floats stand for other numbers, by a scale that a `quantization_config` tells about; the
     loader would take them as they are."""
-    renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    coded = []
-    for key, entry in checkpoint.tensors.items():
-        if entry.dtype in _PLAIN:
-            continue
-        target, _ = rename_source_key(key, renamings, converters, model.base_model_prefix, dict(state))
-        if target in parameters and parameters[target].is_floating_point():
-            coded.append((key, entry.dtype))
+    not_plain = [key for key, entry in checkpoint.tensors.items() if entry.dtype not in _PLAIN]
+    coded = [
+        key
+        for key, target, _ in _targets(not_plain, model, conversions, state)
+        if target in parameters and parameters[target].is_floating_point()
+    ]
     if coded:
         raise FirstTokenError(
-            f"{name}: {len(coded)} of the file's tensors hold coded numbers, the first {coded[0][0]} of type "
-            f"{coded[0][1]}, and config.json has no quantization_config that says what they stand for; take the "
-            "config.json that belongs to the file, or an unquantised copy."
+            f"{name}: {len(coded)} of the file's tensors hold coded numbers, the first {coded[0]} of type "
+            f"{checkpoint.tensors[coded[0]].dtype}, and config.json has no quantization_config that says what they "
+            "stand for; take the config.json that belongs to the file, or an unquantised copy."
         )
 
 

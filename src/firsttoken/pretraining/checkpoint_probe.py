@@ -20,6 +20,7 @@ from firsttoken import statistics
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures import sinks
+from firsttoken.measures.head_norms import first_over_others
 from firsttoken.pretraining import designs
 from firsttoken.pretraining.corpora import BOS, Corpus
 from firsttoken.probe import probe
@@ -57,13 +58,18 @@ def held_out(corpus: Corpus, count: int, length: int) -> Tensor:
     return torch.from_numpy(np.stack([corpus.document(n)[:length] for n in numbers]).astype(np.int64))
 
 
+def behind_bos(texts: Tensor) -> Tensor:
+    """Texts (text, token) with BOS before each, as long as before: the last token of each is dropped."""
+    return torch.cat([torch.full_like(texts[:, :1], BOS), texts[:, :-1]], dim=1)
+
+
 def observe(model: PreTrainedModel, texts: Tensor, arm: Arm, batch_tokens: int = 16_384) -> Seen:
     """Read texts (text, token) once.
 
     With BOS the last token of each text is dropped, so that both arms have as many tokens and queries.
     """
     if arm == "BOS+text":
-        texts = torch.cat([torch.full_like(texts[:, :1], BOS), texts[:, :-1]], dim=1)
+        texts = behind_bos(texts)
     read = _probed if designs.design_of(model) is None else designs.read
     half = texts.shape[1] // 2
     alphas, ratios, losses, late_alphas, late_losses = [], [], [], [], []
@@ -90,8 +96,7 @@ def _probed(model: PreTrainedModel, ids: Tensor) -> tuple[Tensor, Tensor, Tensor
     ratios: list[Tensor] = []
 
     def note_values(module: Any, call: AttentionCall) -> AttentionCall:
-        size = call.value.float().norm(dim=-1)  # (batch, head, token)
-        ratios.append(size[..., 0] / size[..., 1:].mean(-1))
+        ratios.append(first_over_others(call.value.float().norm(dim=-1)))
         return call
 
     with probe(model, keys=[0], hook=note_values) as p:

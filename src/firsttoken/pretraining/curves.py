@@ -41,8 +41,7 @@ def during_training(
     def draw(axes: Any) -> None:
         for ax, name in zip(np.atleast_1d(axes).ravel(), quantities, strict=True):
             for (color, dash), record in zip(STYLES, runs, strict=False):
-                arm = own_arm(record.parameters["packing"]["bos"])
-                curve = record.values["curve"]
+                arm, curve = _own_arm(record), record.values["curve"]
                 per_step = record.values["tokens"] / curve[-1]["step"]
                 tokens = [point["step"] * per_step / 1e6 for point in curve]
                 ax.plot(
@@ -63,17 +62,20 @@ def during_training(
     alt = f"Curves through training, {', '.join(QUANTITIES[name] for name in quantities)}, for: " + "; ".join(
         map(label, runs)
     )
-    last = {label(run): run.values["curve"][-1][own_arm(run.parameters["packing"]["bos"])] for run in runs}
     caption = "Curves through training, each run read as it was trained."
-    if shown := [name for name in ("sink_rate_0.3", "mass") if name in quantities]:
-        ends = [
-            f"{of(last, key=lambda run: last[run][name])}” ({of(run[name] for run in last.values()):.0%})"
-            for name in shown[:1]
-            for of in (max, min)
-        ]
-        caption += f" At the end, the {QUANTITIES[shown[0]]} is largest with “{ends[0]} and smallest with “{ends[1]}."
+    if name := next((name for name in ("sink_rate_0.3", "mass") if name in quantities), None):
+        last = {label(run): run.values["curve"][-1][_own_arm(run)][name] for run in runs}
+        most, least = (of(last, key=last.__getitem__) for of in (max, min))
+        caption += (
+            f" At the end, the {QUANTITIES[name]} is largest with “{most}” ({last[most]:.0%}) and smallest with "
+            f"“{least}” ({last[least]:.0%})."
+        )
     figsize = (8.2, 3.0 * rows + 0.6)
     return figure(draw, alt, caption, nrows=rows, ncols=2, figsize=figsize, squeeze=False)
+
+
+def _own_arm(run: Record) -> Arm:
+    return own_arm(run.parameters["packing"]["bos"])
 
 
 def draw_even(ax: Axes) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
@@ -16,11 +15,11 @@ from firsttoken import statistics
 from firsttoken.estimates import JSON
 from firsttoken.measures.spread import distances, spread
 from firsttoken.pretraining.budgets import Budget
-from firsttoken.pretraining.checkpoint_probe import evaluating
-from firsttoken.pretraining.corpora import BOS
+from firsttoken.pretraining.checkpoint_probe import behind_bos, evaluating
 from firsttoken.pretraining.designs import build, watched
 from firsttoken.pretraining.run_spec import bf16_pays
-from firsttoken.probe.forward import in_batches, run_decoder
+from firsttoken.probe.forward import in_batches
+from firsttoken.probe.residual_stream import residual_stream
 
 EDITS = 4  # of each text, one token each
 
@@ -36,7 +35,7 @@ def outcomes(model: LlamaForCausalLM, texts: Tensor, seed: int = 0, batch_tokens
         All but the last with intervals over texts.
     """
     random = torch.Generator().manual_seed(seed)
-    rows = torch.cat([torch.full_like(texts[:, :1], BOS), texts[:, :-1]], dim=1)
+    rows = behind_bos(texts)
     last = rows.shape[1] - 2  # a token that has one behind it
     pairs: list[Tensor] = []
     sums: list[Tensor] = []
@@ -44,7 +43,7 @@ def outcomes(model: LlamaForCausalLM, texts: Tensor, seed: int = 0, batch_tokens
     with evaluating(model), torch.inference_mode():
         for batch in in_batches(rows, batch_tokens):
             with watched(model) as (attention, _):
-                before = residual_stream(model, batch)
+                before = residual_stream(model, batch)[1:].cpu()  # (layer, text, token, width), behind each layer
             sums.append(torch.stack([each.sum(-1).mean((1, 2)) for each in attention], dim=1).mean(1))
             sizes = before.abs().flatten(1)  # (layer, text x token x width)
             largest = torch.maximum(largest, (sizes.amax(1) / sizes.median(1).values).max())
@@ -52,7 +51,8 @@ def outcomes(model: LlamaForCausalLM, texts: Tensor, seed: int = 0, batch_tokens
             for _ in range(EDITS):
                 position = torch.randint(1, last + 1, (len(batch),), generator=random)
                 edited = replaced(batch, position, rows, random)
-                relative = distances(before, residual_stream(model, edited))[1].transpose(0, 1)  # (text, layer, token)
+                after = residual_stream(model, edited)[1:].cpu()
+                relative = distances(before, after)[1].transpose(0, 1)  # (text, layer, token)
                 own = relative[torch.arange(len(batch)), :, position]
                 of_batch += torch.stack([spread(relative, position).mean(1), own.mean(1)], dim=1)
             pairs.append(of_batch)
@@ -73,28 +73,6 @@ def replaced(batch: Tensor, position: Tensor, others: Tensor, random: torch.Gene
         drawn = pool[torch.randint(len(pool), (int(same.sum()),), generator=random)]
         edited[rows[same], position[same]] = drawn
     return edited
-
-
-def residual_stream(model: LlamaForCausalLM, ids: Tensor) -> Tensor:
-    """The residual stream behind each layer, before the final norm: (layer, text, token, width), float32."""
-    with _layer_outputs(model) as outputs:
-        run_decoder(model, ids)
-    return torch.stack([output.float() for output in outputs]).cpu()
-
-
-@contextmanager
-def _layer_outputs(model: LlamaForCausalLM) -> Iterator[list[Tensor]]:
-    outputs: list[Tensor] = []
-
-    def note(_: object, __: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        outputs.append(output if isinstance(output, Tensor) else output[0])
-
-    handles = [layer.register_forward_hook(note) for layer in model.model.layers]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def step_times(settings: Budget, names: Sequence[str], threads: int, rounds: int = 12) -> JSON:

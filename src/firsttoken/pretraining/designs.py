@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from firsttoken.errors import FirstTokenError
+from firsttoken.measures.head_norms import first_over_others
 from firsttoken.pretraining.smallest import VARIANTS, Variant, weights
 from firsttoken.probe.forward import run_decoder
 
@@ -124,5 +125,5 @@ def read(model: PreTrainedModel, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         hidden = run_decoder(model, ids)
     heads = attention[0].shape[1]
     norms = [value.float().unflatten(-1, (heads, -1)).norm(dim=-1).mT for value in values]  # (text, head, token)
-    ratios = [size[..., 0] / size[..., 1:].mean(-1) for size in norms]
-    return hidden, torch.stack([to_first(each) for each in attention]), torch.stack(ratios, dim=1)
+    ratios = torch.stack(list(map(first_over_others, norms)), dim=1)
+    return hidden, torch.stack(list(map(to_first, attention))), ratios

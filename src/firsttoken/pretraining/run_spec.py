@@ -51,8 +51,10 @@ class Training:
             )
         if self.design is not None:
             designs.check(self.design)
-        if self.design is not None and (self.packing.masking != "causal" or self.packing.reset_positions):
-            raise FirstTokenError("A design of attention is trained with causal masking and positions of the window.")
+            if self.packing.masking != "causal" or self.packing.reset_positions:
+                raise FirstTokenError(
+                    "A design of attention is trained with causal masking and positions of the window."
+                )
         if settings.steps < 20:
             raise FirstTokenError(f"{settings.tokens} tokens are {settings.steps} steps; train for 20 steps or more.")
         return settings
@@ -129,11 +131,11 @@ def from_command_line(budget_name: str, asked: Mapping[str, str]) -> Training:
             raise FirstTokenError(f"A training has no parameter {name}; it has {', '.join(known)}.")
         value = from_text(name, kinds[name], text)
         (of_packing if name in get_type_hints(Packing) else of_training)[name] = value
-    packing, training = Packing(**of_packing), Training(budget_name, **of_training)
-    between(8, MOST, length=packing.length)
+    training = Training(budget_name, Packing(**of_packing), **of_training)
+    between(8, MOST, length=training.packing.length)
     between(0, LARGEST_SEED, seed=training.seed)
     between(0, MOST, least=training.least)
     for name, most in (("learning_rate", 10.0), ("weight_decay", 10.0), ("tokens", 10**15)):
         if (given := getattr(training, name)) is not None:
             between(0, most, **{name: given})
-    return replace(training, packing=packing)
+    return training

@@ -29,6 +29,7 @@ from firsttoken.execution.shared_pass import together
 from firsttoken.measures import sinks
 from firsttoken.measures.bos_arms import ARMS, Arm
 from firsttoken.measures.bos_contrast import start
+from firsttoken.measures.head_norms import first_over_others
 from firsttoken.measures.spectra import effective_rank, matrix_entropy, singular_values_by_gram
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
@@ -58,8 +59,7 @@ def rank(v: Tensor) -> Tensor:
 
 def first_norm_ratio(v: Tensor) -> Tensor:
     """Norm of the first token over the mean norm of the others, of (..., token, width)."""
-    norms = v.norm(dim=-1)
-    return norms[..., 0] / norms[..., 1:].mean(-1)
+    return first_over_others(v.norm(dim=-1))
 
 
 # -- on real models -----------------------------------------------------------------------------------------
