@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -15,11 +17,11 @@ ENDS = "What all of it means for whoever serves a model."
 
 
 def point_on(app: Sphinx, doctree: nodes.document) -> None:
-    """Put a link to the next chapter at the end of each."""
+    """Put a link to the next chapter of this book at the end of each."""
     here = app.env.docname
     if not here.startswith(FOLDER):
         return
-    names = listed()
+    names = [name for name in listed(Path(app.srcdir)) if FOLDER + name in app.env.found_docs]
     place = names.index(name) + 1 if (name := here.removeprefix(FOLDER)) in names else len(names)
     if place < len(names):
         target, why = FOLDER + names[place], claims.claim(names[place]).leads_here

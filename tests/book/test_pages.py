@@ -21,6 +21,7 @@ from firsttoken import plots
 from firsttoken.book import build, chapters
 from firsttoken.book.repository import repository
 from firsttoken.figure_data import COLUMNS as FIGURE_COLUMNS
+from firsttoken.model_names import short_name
 from firsttoken.records import all_records, find
 from firsttoken.records.frame import COLUMNS
 from firsttoken.records.schema import FORMER_CLAIMS
@@ -466,7 +467,7 @@ def test_head_map_says_what_the_record_says(visit: Visit) -> None:
     for name in ("smollm2-135m", "gemma3-270m"):
         record = find("phenomenon", name)
         assert record is not None
-        grid = page.get_by_role("grid", name=name)
+        grid = page.get_by_role("grid", name=short_name(name))
         alpha = record.values["alpha"]
         assert grid.get_by_role("gridcell").count() == len(alpha) * len(alpha[0])
         share = 100 * alpha[5][1]
