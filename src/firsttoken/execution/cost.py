@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import DTYPES
+from firsttoken.models.anatomy import head_size
 from firsttoken.models.machine import Machine
 
 
@@ -125,8 +126,7 @@ def _widest(text: Any) -> int:
 def _width(layer: Any) -> int:
     inner = getattr(layer, "intermediate_size", None) or getattr(layer, "n_inner", None) or 4 * layer.hidden_size
     inner = max(inner) if isinstance(inner, list | tuple) else inner  # one for each layer
-    head_dim = getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads
-    return int(3 * layer.hidden_size + max(3 * inner, 4 * layer.num_attention_heads * head_dim))
+    return int(3 * layer.hidden_size + max(3 * inner, 4 * layer.num_attention_heads * head_size(layer)))
 
 
 def plans(shape: Shape, machine: Machine, load: Load) -> Iterator[Plan]:

@@ -18,6 +18,7 @@ from transformers.distributed import DistributedConfig
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import DTYPES, LanguageModel
+from firsttoken.models.anatomy import key_value_heads
 
 
 @lru_cache(maxsize=1)
@@ -49,8 +50,7 @@ def _check_heads(lm: LanguageModel, processes: int) -> None:
     """The forward pass would fail in the middle, with a complaint about a shape."""
     text = lm.config.get_text_config()
     plan: dict[str, str] = getattr(text, "base_model_tp_plan", None) or {}
-    heads = text.num_attention_heads
-    groups = getattr(text, "num_key_value_heads", None) or heads
+    heads, groups = text.num_attention_heads, key_value_heads(text)
     divided = any("attn" in name and how == "colwise" for name, how in plan.items())
     if divided and (heads % processes or groups % processes):
         raise FirstTokenError(

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
-from firsttoken.models.anatomy import Block, attention_blocks, decoder_of, head_outputs
+from firsttoken.models.anatomy import Block, attention_blocks, head_outputs, shared_by
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
-from firsttoken.probe.residual_stream import refuse_several_streams
+from firsttoken.probe.forward import in_batches, run_decoder
+from firsttoken.probe.residual_stream import watch
 from firsttoken.progress import tracked
 
 
@@ -49,10 +50,9 @@ def trace_heads(lm: LanguageModel, ids: Tensor, batch_tokens: int = 2048) -> Hea
         batch_tokens: how many tokens run at once; bounds memory and changes no number.
     """
     blocks = attention_blocks(lm.model)
-    rows = max(1, batch_tokens // ids.shape[1])
     remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
     with torch.inference_mode(), explain_out_of_memory(remedy):
-        parts = [_trace_batch(lm, batch, blocks) for batch in tracked(ids.split(rows))]
+        parts = [_trace_batch(lm, batch, blocks) for batch in tracked(in_batches(ids, batch_tokens))]
     return HeadTraces(
         *(torch.cat([getattr(part, name) for part in parts]) for name in HeadTraces.__dataclass_fields__)
     )
@@ -63,17 +63,18 @@ def _trace_batch(lm: LanguageModel, ids: Tensor, blocks: Sequence[Block]) -> Hea
     key_norm: dict[int, Tensor] = {}
     added_norm: dict[int, Tensor] = {}
     heads: dict[int, int] = {}
+    size: list[Tensor] = []  # |h| that each layer reads
 
     def hook(module: Any, call: AttentionCall) -> AttentionCall:
         layer = module.layer_idx
         heads[layer] = call.query.shape[1]
         # Keys and values come repeated for grouped queries; every `groups`-th is one key-value head.
-        groups = getattr(module, "num_key_value_groups", 1)
+        groups = shared_by(module)
         value_norm[layer] = call.value[:, ::groups].float().norm(dim=-1)
         key_norm[layer] = call.key[:, ::groups].float().norm(dim=-1)
         return call
 
-    def watch(block: Block) -> Any:
+    def watch_head_outputs(block: Block) -> Any:
         def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             outputs = head_outputs(block, inputs[0], output, heads[block.index])
             added_norm[block.index] = outputs.norm(dim=-1).transpose(1, 2)
@@ -82,13 +83,12 @@ def _trace_batch(lm: LanguageModel, ids: Tensor, blocks: Sequence[Block]) -> Hea
 
     with ExitStack() as stack:
         for block in blocks:
-            stack.callback(watch(block).remove)
+            stack.callback(watch_head_outputs(block).remove)
         p = stack.enter_context(probe(lm.model, keys=[0], hook=hook))
-        decoder = decoder_of(lm.model)
-        # The last hidden state has gone through the final norm; the others are what each layer reads.
-        hidden = decoder(ids.to(lm.model.device), use_cache=False, output_hidden_states=True).hidden_states[:-1]
-    refuse_several_streams(lm.model, hidden[0])
-    size = [h.abs().float() for h in hidden]
+        # What leaves the last layer is read by none.
+        stack.enter_context(watch(lm.model, lambda layer, v: size.append(v.abs().float())))
+        run_decoder(lm.model, ids)
+    size.pop()
     return HeadTraces(
         attention=p.attention.transpose(0, 1).cpu(),
         value_norm=_stack(value_norm),

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.models.anatomy import find_layers
+from firsttoken.models.anatomy import find_layers, shared_by
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import Hook
 
@@ -79,7 +79,7 @@ def rounded_cache(bits: int, grouping: Grouping, exact: Sequence[int] = ()) -> H
 
     def hook(module: Any, call: AttentionCall) -> AttentionCall:
         # Keys and values come repeated for grouped queries; a cache holds them once.
-        groups = getattr(module, "num_key_value_groups", 1)
+        groups = shared_by(module)
         key, value = (
             round_tokens(x[:, ::groups], bits, dims[grouping], exact).repeat_interleave(groups, dim=1)
             for x in (call.key, call.value)

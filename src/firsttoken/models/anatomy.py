@@ -158,6 +158,22 @@ def attention_layers(config: Any) -> list[int] | None:
     return [layer for layer, kind in enumerate(kinds) if kind not in other]
 
 
+def head_size(config: Any) -> int:
+    """Numbers of a query in one head, of a model or of one layer; 0 where there are no heads, or layers differ."""
+    heads, width = config_value(config, "num_attention_heads"), config_value(config, "hidden_size")
+    return int(config_value(config, "head_dim") or (width // heads if width and heads else 0))
+
+
+def key_value_heads(config: Any) -> int:
+    """Heads that have keys and values of their own; several query heads may share one."""
+    return int(config_value(config, "num_key_value_heads") or config_value(config, "num_attention_heads") or 0)
+
+
+def shared_by(module: nn.Module) -> int:
+    """How many query heads of an attention module share the keys and values of one head."""
+    return int(getattr(module, "num_key_value_groups", 1))
+
+
 WINDOWS = ("sliding_window", "sliding_window_size", "attention_window_size", "local_attention", "attention_chunk_size")
 
 
@@ -232,8 +248,7 @@ def rotations(model: PreTrainedModel, positions: Tensor, layer: int) -> tuple[Te
     if not isinstance(given, tuple) or len(given) != 2:
         raise refused
     cos, sin = given
-    heads, width = (config_value(model.config, name) for name in ("num_attention_heads", "hidden_size"))
-    size = config_value(model.config, "head_dim") or (width // heads if width and heads else None)
+    size = head_size(model.config)
     if cos.dim() != 3 or cos.shape[-1] != size or not torch.allclose(cos**2 + sin**2, torch.ones_like(cos), atol=1e-3):
         raise refused
     half = cos.shape[-1] // 2

@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import cache_folder, whole_folder
+from firsttoken.models.anatomy import head_size
 from firsttoken.models.gguf_header import GgufHeader, read_gguf_header
 from firsttoken.models.gguf_split import split_of
 from firsttoken.models.gguf_unread import harmless, refuse_unread_keys, unread_tensors
@@ -140,8 +141,7 @@ def _stretch(config: PreTrainedConfig, header: GgufHeader, file: Path) -> None:
     own = getattr(text, "rope_parameters", None)
     if not own:
         return
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    size = int(size * own.get("partial_rotary_factor", 1.0))
+    size = int(head_size(text) * own.get("partial_rotary_factor", 1.0))
     text.rope_parameters = rope_parameters(header.keys, _factors(header, file), own, size)
 
 

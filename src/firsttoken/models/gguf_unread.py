@@ -16,6 +16,7 @@ from typing import Any
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from firsttoken.errors import FirstTokenError
+from firsttoken.models.anatomy import head_size
 from firsttoken.models.gguf_header import GgufHeader
 
 _SHOWN = 3  # names in a sentence
@@ -131,8 +132,7 @@ def refuse_unread_keys(name: str, header: GgufHeader, config: PreTrainedConfig) 
                 refuse(key, told, used)
     if keys.get("attention.max_alibi_bias") and architecture not in _WITH_ALIBI:
         refuse("attention.max_alibi_bias", keys["attention.max_alibi_bias"], 0)
-    heads = getattr(text, "num_attention_heads", 0)
-    size = getattr(text, "head_dim", None) or (text.hidden_size // heads if heads else 0)
+    size = head_size(text)
     if size and keys.get("attention.scale") and not math.isclose(keys["attention.scale"], size**-0.5, rel_tol=1e-4):
         refuse("attention.scale", keys["attention.scale"], f"{size**-0.5:.4g}")
     _refuse_other_rotation(keys, getattr(text, "rope_parameters", None) or {}, size, refuse, text)

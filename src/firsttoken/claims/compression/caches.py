@@ -8,7 +8,7 @@ from typing import Any, Literal
 from firsttoken.measures.cache_masks import Policy, evicting
 from firsttoken.measures.rounding import rounded_cache
 from firsttoken.models import LanguageModel
-from firsttoken.models.anatomy import full_layers
+from firsttoken.models.anatomy import full_layers, head_size, key_value_heads
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import Hook
 
@@ -52,9 +52,7 @@ class Cache:
         """Bytes of keys and values for each token of a text, without the few of scales; sliding layers are counted
         like the others."""
         config = lm.config.get_text_config()
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        numbers = 2 * config.num_hidden_layers * groups * size
+        numbers = 2 * config.num_hidden_layers * key_value_heads(config) * head_size(config)
         held = min(length, window + 1) if self.bounded else length
         whole = int(self.exact != "none")
         return float(numbers * ((held - whole) * self.bits + whole * WHOLE) / 8 / length)

@@ -7,21 +7,33 @@ from typing import Any
 
 from firsttoken.estimates import JSON
 from firsttoken.pretraining.packing import LossOn
+from firsttoken.pretraining.run_spec import Training
+from firsttoken.records import Record
 
 LOSSES: tuple[LossOn, ...] = ("all", "second_half")
 SEEDS = (0, 1)
 
 
-def grid(lengths: Mapping[str, Sequence[int]], entry: Callable[[int, LossOn, int], JSON | None]) -> JSON:
-    """{loss: {length: [an entry for each seed]}}.
+def grid(
+    lengths: Mapping[str, Sequence[int]],
+    training: Callable[[int, LossOn, int], Training],
+    trained: Mapping[Training, Record],
+    entry: Callable[[Record, int], JSON],
+) -> JSON:
+    """{loss: {length: [an entry for each seed]}}; None in place of one that was not trained.
 
     Args:
         lengths: of the windows, by where the loss is.
-        entry: what is to be said of the model of a length, a loss and a seed; None for one that was not trained.
+        training: the run of a length, a loss and a seed.
+        entry: what is to be said of a run and its length.
     """
+
+    def of(length: int, loss: LossOn, seed: int) -> JSON | None:
+        one = training(length, loss, seed)
+        return entry(trained[one], length) if one in trained else None
+
     return {
-        loss: {str(length): [entry(length, loss, seed) for seed in SEEDS] for length in lengths[loss]}
-        for loss in LOSSES
+        loss: {str(length): [of(length, loss, seed) for seed in SEEDS] for length in lengths[loss]} for loss in LOSSES
     }
 
 

@@ -49,16 +49,11 @@ def measure(train: bool = True, fresh: bool = False) -> Record | None:
 
 def values(trained: dict[Training, Record]) -> JSON:
     """The values of the record, from those of the runs."""
-
-    def of(length: int, loss: LossOn, seed: int) -> JSON | None:
-        one = training(length, loss, seed)
-        return entry(trained[one], length) if one in trained else None
-
     everywhere = [one for one in trained if one.packing.loss == "all"]
     longest = max((one.packing.length for one in everywhere), default=0)
     row = run_records.row([trained[one] for one in everywhere if one.packing.length == longest], "BOS+text", SHORT)
     return {
-        "runs_of": grid(LENGTHS, of),
+        "runs_of": grid(LENGTHS, training, trained, entry),
         "runs": [record.model for record in trained.values()],
         "weights": next(iter(trained.values())).values["weights"],
         "sink_rate_longest": row and row["sink_rate_0.3"],

@@ -72,16 +72,11 @@ def measure(train: bool = True, fresh: bool = False) -> Record | None:
 
 def values(trained: dict[Training, Record]) -> JSON:
     """The values of the record, from those of the runs."""
-
-    def of(length: int, loss: LossOn, seed: int) -> JSON | None:
-        one = training(length, loss, seed)
-        return entry(trained[one], length) if one in trained else None
-
     most = max(LENGTHS["all"])
     longest = [trained[one] for one in trained if one.packing.loss == "all" and one.packing.length == most]
     row = run_records.row(longest, "text", SHORT) if longest else None
     return {
-        "rates_of": grid(LENGTHS, of),
+        "rates_of": grid(LENGTHS, training, trained, entry),
         "heads": budget(BUDGET).layers * budget(BUDGET).heads,
         "runs": [record.model for record in trained.values()],
         "sink_rate_longest": row and row["sink_rate_0.3"],

@@ -17,8 +17,9 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
 from firsttoken.models import LanguageModel
+from firsttoken.models.anatomy import shared_by
 from firsttoken.probe import probe
-from firsttoken.probe.forward import run_decoder
+from firsttoken.probe.forward import in_batches, run_decoder
 from firsttoken.records import paper_numbers
 from firsttoken.texts.token_classes import containing
 
@@ -128,13 +129,11 @@ def follow(lm: LanguageModel, ids: Tensor, where: Tensor, batch_tokens: int) -> 
         norms      # (text, layer, kv_head, token)
     """
     attention, norms = [], []
-    rows = max(1, batch_tokens // ids.shape[1])
-    for batch, here in zip(ids.split(rows), where.split(rows), strict=True):
+    for batch, here in zip(in_batches(ids, batch_tokens), in_batches(where, batch_tokens), strict=True):
         value: dict[int, Tensor] = {}
 
         def hook(module: Any, call: Any, value: dict[int, Tensor] = value) -> Any:
-            groups = getattr(module, "num_key_value_groups", 1)
-            value[module.layer_idx] = call.value[:, ::groups].float().norm(dim=-1).cpu()
+            value[module.layer_idx] = call.value[:, :: shared_by(module)].float().norm(dim=-1).cpu()
             return call
 
         most = int(here.sum(1).max())

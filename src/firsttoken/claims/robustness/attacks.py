@@ -15,7 +15,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe, probe
 from firsttoken.probe.forward import run_decoder
-from firsttoken.probe.losses import token_losses
+from firsttoken.probe.losses import logits_at, token_losses
 from firsttoken.progress import tracked
 
 REPEATS = 32
@@ -47,10 +47,9 @@ def react(lm: LanguageModel, rows: Tensor, tail: int) -> Reaction:
     """
     queries = torch.arange(rows.shape[1] - tail, rows.shape[1] - 1)
     with torch.inference_mode(), probe(lm.model, keys=[0]) as p:
-        out = lm.model(rows.to(lm.model.device), use_cache=False, logits_to_keep=queries.to(lm.model.device))
-    mass = _mass(p, tail)
-    logits, goal = out.logits.float(), rows[:, queries + 1].to(out.logits.device)
-    return Reaction(mass, token_losses(logits, goal).mean(1).cpu())
+        logits = logits_at(lm, rows, queries)
+    goal = rows[:, queries + 1].to(logits.device)
+    return Reaction(_mass(p, tail), token_losses(logits, goal).mean(1).cpu())
 
 
 def first_token_mass(lm: LanguageModel, rows: Tensor, tail: int) -> Tensor:

@@ -17,7 +17,7 @@ from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.interventions import in_every_layer, weaken_key
-from firsttoken.probe.losses import predict
+from firsttoken.probe.losses import logits_at, predict
 from firsttoken.progress import tracked
 
 ARMS: dict[str, str] = {
@@ -70,7 +70,7 @@ def at_end(lm: LanguageModel, rows: Tensor) -> Tensor:
     """Log-probabilities at the last TAIL tokens, (row, TAIL, vocabulary), of rows (row, token) without BOS."""
     given = with_prefix(lm, rows)
     with torch.inference_mode(), explain_out_of_memory("use a smaller model or another device"):
-        logits = lm.model(given, use_cache=False, logits_to_keep=TAIL).logits.float()
+        logits = logits_at(lm, given, torch.arange(given.shape[1] - TAIL, given.shape[1]))
         return torch.log_softmax(logits, dim=-1).cpu()
 
 
