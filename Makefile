@@ -77,7 +77,7 @@ browser:  ## Chromium, which the tests of the built book drive
 	  echo "The tests need Chromium: run 'apt-get install chromium' as root, then this again."; exit 1; \
 	fi
 
-slurm:  ## SLURM, which tests/test_slurm.py starts on this machine where it is installed
+slurm:  ## SLURM, which tests/book/test_slurm.py starts on this machine where it is installed
 	@command -v slurmctld >/dev/null || test -x /usr/sbin/slurmctld || \
 	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm >/dev/null; }
 

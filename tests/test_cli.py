@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from firsttoken import claims, cli, parameters
@@ -75,6 +78,16 @@ def test_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr(build, "build", interrupted)
     assert cli.main(["build"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_whoever_closes_the_pipe_has_seen_enough() -> None:
+    command = [sys.executable, "-m", "firsttoken.cli", "chapters"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout
+        assert running.stderr
+        running.stdout.close()
+        assert running.stderr.read() == b""
+        assert running.wait() == 141
 
 
 def test_an_expected_error_has_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from firsttoken import claims, cli, models
+from firsttoken.book import chapters
+from firsttoken.book.notebook import Notebook
 from firsttoken.claims import verify
 from firsttoken.claims.design.measure import Parameters as Design
 from firsttoken.claims.recipes.measure import Parameters as Recipes
@@ -67,6 +69,21 @@ def test_of_every_measurement(name: str) -> None:
         with pytest.raises(FirstTokenError) as said:
             measurement.record(NoModel(), measurement.parameters(**{field: value}))  # type: ignore[arg-type]
         refused(said)
+
+
+@pytest.mark.parametrize("chapter", chapters.chapters())
+def test_of_every_number_of_a_chapter_before_a_model_is_loaded(chapter: str) -> None:
+    declared = {name: one.value for name, one in chapters.parameters(chapter).items()}
+    Notebook(chapter, declared)
+    given = [
+        name for name, value in declared.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    assert given, "a chapter has something to count"
+    for name in given:
+        for value in (-1, math.nan, HUGE):
+            with pytest.raises(FirstTokenError, match=f"^{name} must be") as said:
+                Notebook(chapter, declared | {name: value})
+            refused(said)
 
 
 @pytest.mark.parametrize("kind", [Design, Recipes, Smallest])

@@ -7,6 +7,7 @@ long to import, or belongs to an extra that need not be installed, is imported b
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -272,7 +273,7 @@ def parser() -> argparse.ArgumentParser:
     add_parameters(jobs)
 
     plan = add("plan", command_plan)
-    plan.add_argument("model", metavar="MODEL", help="as for `run`; only its configuration is read")
+    plan.add_argument("model", metavar="MODEL", help="as for `run`; of weights, only a GGUF file's are read, once")
     for name, default, help_ in (
         ("ram", 64.0, "GB"),
         ("gpu-memory", 24.0, "GB of each GPU"),
@@ -307,12 +308,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 is success, 2 a `FirstTokenError` or bad usage, 130 an interruption."""
+    """Run one command; 0 is success, 2 a `FirstTokenError` or bad usage, 130 an interruption, 141 a closed pipe."""
     args = parser().parse_args(arguments)
     try:
         if args.in_checkout:
             needs_checkout()
         args.function(args)
+        sys.stdout.flush()
     except FirstTokenError as error:
         print(error, file=sys.stderr)
         return 2
@@ -324,6 +326,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted; nothing unfinished was published.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever read the lines has seen enough; Python would complain once more when it empties its buffer.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -42,10 +43,19 @@ def in_range(parameters: Any) -> None:
     needs beyond that is its own.
 
     Raises:
-        FirstTokenError: a number is negative, not finite, or larger than any that can be meant.
+        FirstTokenError: a number is negative, not finite, or larger than any that can be meant; or a count is 0.
     """
-    for field in fields(parameters):
-        value = getattr(parameters, field.name)
+    given = {field.name: getattr(parameters, field.name) for field in fields(parameters)}
+    none_too_large(given)
+    at_least(1, **{name: value for name, value in given.items() if name in _AT_LEAST_ONE})
+
+
+def none_too_large(given: Mapping[str, Any]) -> None:
+    """Check the numbers among some parameters by name, of which any may be 0.
+
+    Raises:
+        FirstTokenError: one is negative, not finite, or larger than any that can be meant.
+    """
+    for name, value in given.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
-            least = 1 if field.name in _AT_LEAST_ONE else 0
-            between(least, LARGEST_SEED if field.name == "seed" else MOST, **{field.name: value})
+            between(0, LARGEST_SEED if name == "seed" else MOST, **{name: value})

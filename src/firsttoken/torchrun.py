@@ -8,6 +8,7 @@ writes the record that `firsttoken run sink_rates --model ...` then shows.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
@@ -22,7 +23,7 @@ from firsttoken import models
 from firsttoken.claims.sink_rates import measure as sink_rates
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.first_token_summary import Parameters
-from firsttoken.parameters import FORMER, from_text
+from firsttoken.parameters import FORMER, from_text, renamed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,11 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hints = get_type_hints(Parameters)
     for field in dataclasses.fields(Parameters):
         if field.name != "execution":
-            former = [f"--{old}" for old, new in FORMER.items() if new == field.name and old not in hints]
-            parser.add_argument(f"--{field.name}", *former, dest=field.name, default=argparse.SUPPRESS)
+            former = [old for old, new in FORMER.items() if new == field.name and old not in hints]
+            for option in (field.name, *former):
+                parser.add_argument(f"--{option}", default=argparse.SUPPRESS)
     given = vars(parser.parse_args(arguments))
     name, dtype, device = (given.pop(key) for key in ("model", "dtype", "device"))
     first = os.environ.get("RANK", "0") == "0"
+    with contextlib.redirect_stdout(sys.stdout if first else None):
+        given = renamed(given, hints)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             lm = models.load(name, dtype=dtype, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from firsttoken import models, records
+from firsttoken import models, records, torchrun
 from firsttoken.claims.sink_rates import measure as sink_rates
 from firsttoken.errors import FirstTokenError
 from firsttoken.execution import tensor_parallel
@@ -115,6 +116,20 @@ def test_two_launchers_that_meet_write_one_record(folder: Path, expected: record
         assert machine.returncode == 0, out
     (path,) = tmp_path.glob("*/sink_rates/*.json")
     assert list(records.differences(records.read(path).values["alpha"], expected.values["alpha"], 2e-5)) == []
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_former_name_is_taken_and_the_first_process_says_so(
+    rank: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    asked = []
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(type(sink_rates.MEASUREMENT), "record", lambda self, lm, settings, **_: asked.append(settings))
+    with contextlib.suppress(AttributeError):  # there is no record to tell of
+        torchrun.main(["smollm2-135m", "--texts", "languages", "--device", "cpu"])
+    assert asked[0].text_source == "languages"
+    line = "The parameter texts is called text_source now; its value is taken.\n"
+    assert capsys.readouterr().out == (line if rank == "0" else "")
 
 
 def test_heads_that_do_not_divide_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from firsttoken.models import LanguageModel
 from firsttoken.models.family import FAMILY
 from firsttoken.parameters import FORMER, renamed
 from firsttoken.plots import Display
+from firsttoken.ranges import in_range, none_too_large
 from firsttoken.records import Record, store
 
 P = TypeVar("P")
@@ -59,7 +60,8 @@ class Notebook:
         return asked | {name: min(asked[name], number) for name, number in most.items() if name in asked}
 
     def __post_init__(self) -> None:
-        _ = self.asked  # now, before the notebook gives names to other things
+        # Now, before the notebook gives names to other things, and before a model is loaded for nothing.
+        none_too_large(self.asked)
 
     @property
     def fresh(self) -> bool:
@@ -79,9 +81,15 @@ class Notebook:
 
     def parameters(self, kind: type[P]) -> P:
         """The parameters of one measurement, by keyword from those of the chapter; what it does not name keeps its
-        default."""
+        default.
+
+        Raises:
+            FirstTokenError: a number that no measurement takes.
+        """
         known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-        return kind(**{name: value for name, value in self.asked.items() if name in known})
+        parameters = kind(**{name: value for name, value in self.asked.items() if name in known})
+        in_range(parameters)
+        return parameters
 
     @cached_property
     def asks_as_published(self) -> bool:

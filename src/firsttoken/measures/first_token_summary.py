@@ -34,8 +34,6 @@ class Parameters:
 
     def __post_init__(self) -> None:
         sinks.check_epsilon(self.epsilon)
-        at_least(0, seed=self.seed)
-        at_least(1, batch_tokens=self.batch_tokens)
         at_least(2, passages=self.passages, length=self.length)
 
 

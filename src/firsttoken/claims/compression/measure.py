@@ -52,8 +52,6 @@ class Parameters:
     batch_tokens: int = 2048
 
     def __post_init__(self) -> None:
-        at_least(0, seed=self.seed)
-        at_least(1, batch_tokens=self.batch_tokens)
         at_least(2, draws=self.draws)
         if self.windows < 2 or self.window < 8 or self.length < 2 * self.window:
             raise FirstTokenError(

@@ -28,7 +28,6 @@ from firsttoken.measures.equal_loss import compare
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.progress import tracked
-from firsttoken.ranges import at_least
 
 DOSES = (2.0, 1.0, 0.0, -1.0, -2.0, -4.0, -8.0)  # nats on key 0
 OTHER_KEY_DOSES = (2.0, 4.0)  # nats on one random ordinary key
@@ -51,8 +50,6 @@ class Parameters:
     batch_tokens: int = 4096
 
     def __post_init__(self) -> None:
-        at_least(0, seed=self.seed)
-        at_least(1, batch_tokens=self.batch_tokens)
         if self.skip_passages < 0 or self.passages < 2 or self.calibration_passages < 1 or self.edits_per_text < 1:
             raise FirstTokenError(
                 "A dose needs at least two passages, one calibration passage and one edit for each text, and no "

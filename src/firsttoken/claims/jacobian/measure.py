@@ -34,8 +34,7 @@ class Parameters:
     batch_tokens: int = 2048
 
     def __post_init__(self) -> None:
-        at_least(0, seed=self.seed)
-        at_least(1, sources=self.sources, batch_tokens=self.batch_tokens)
+        at_least(1, sources=self.sources)
         at_least(2, passages=self.passages, directions=self.directions)
         # The first token of a text and the last are no sources.
         at_least(self.sources + 2, text_tokens=self.text_tokens)

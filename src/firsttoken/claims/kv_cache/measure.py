@@ -27,6 +27,7 @@ from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.models.anatomy import config_value, full_layers, layer_kinds
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
+from firsttoken.probe.forward import in_batches
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import logits_at, mean_losses, predict
 from firsttoken.probe.rotary import rotary
@@ -53,8 +54,7 @@ class Parameters:
     batch_tokens: int = 2048
 
     def __post_init__(self) -> None:
-        at_least(0, seed=self.seed)
-        at_least(1, batch_tokens=self.batch_tokens, needle_length=self.needle_length)
+        at_least(1, needle_length=self.needle_length)
         if self.length < 2 * self.window or self.window < 16 or self.windows < 2:
             raise FirstTokenError(
                 "The loss is taken past the window: give length of at least twice window, window of at least 16 and "
@@ -72,7 +72,6 @@ class Stream:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        at_least(0, seed=self.seed)
         if self.stream < MARK:
             raise FirstTokenError(f"stream is how many tokens to generate, at least {MARK}; not {self.stream}.")
         if self.window <= PROMPT:
@@ -187,8 +186,8 @@ def recomputed(lm: LanguageModel, ids: Tensor, parameters: Parameters) -> Tensor
     cut = torch.stack([ids[:, query - newest + 1 : query + 2] for query in queries.tolist()], dim=1)
     front = torch.tensor(prefix, dtype=ids.dtype).expand(*cut.shape[:2], -1)
     rows = torch.cat([front, cut], dim=-1).flatten(0, 1)  # (text * query, window + 1)
-    batches = rows.split(max(1, parameters.batch_tokens // rows.shape[1]))
-    loss = torch.cat([predict(lm, batch, [parameters.window - 1], top=0).loss for batch in tracked(batches)])
+    batches = tracked(in_batches(rows, parameters.batch_tokens))
+    loss = torch.cat([predict(lm, batch, [parameters.window - 1], top=0).loss for batch in batches])
     return loss.view(len(ids), -1).double().mean(1)
 
 

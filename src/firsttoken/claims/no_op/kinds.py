@@ -43,7 +43,6 @@ class Parameters:
     execution: str = "auto"  # resident, streamed; see `shared_pass.together`
 
     def __post_init__(self) -> None:
-        at_least(0, seed=self.seed)
         at_least(2, norm_passages=self.norm_passages)
         at_least(8, length=self.length)
 

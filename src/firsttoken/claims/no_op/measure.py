@@ -57,8 +57,6 @@ class Parameters:
     execution: str = "auto"  # resident, streamed; see `shared_pass.together`
 
     def __post_init__(self) -> None:
-        at_least(0, tested=self.tested, seed=self.seed)
-        at_least(1, batch_tokens=self.batch_tokens)
         if (self.layer is None) != (self.head is None):
             raise FirstTokenError("layer and head name one head together: give both or neither.")
         if not 2 <= self.norm_passages <= self.passages:

@@ -49,8 +49,6 @@ class Parameters:
     execution: str = "auto"  # resident, streamed; see `by_layer.through_layers`
 
     def __post_init__(self) -> None:
-        at_least(0, seed=self.seed)
-        at_least(1, batch_tokens=self.batch_tokens)
         at_least(2, edits=self.edits, shown=self.shown, text_tokens=self.text_tokens)
         if not 0 < self.threshold < 1:
             raise FirstTokenError(f"threshold is a share of a norm between 0 and 1, not {self.threshold}.")

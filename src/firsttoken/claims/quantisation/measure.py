@@ -28,7 +28,7 @@ from firsttoken.measures.rounding import (
 )
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.probe import probe
-from firsttoken.probe.forward import run_decoder
+from firsttoken.probe.forward import in_batches, run_decoder
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import mean_losses
 from firsttoken.probe.residual_stream import residual_stream
@@ -57,8 +57,6 @@ class Parameters:
     batch_tokens: int = 2048
 
     def __post_init__(self) -> None:
-        at_least(0, seed=self.seed)
-        at_least(1, batch_tokens=self.batch_tokens)
         at_least(2, passages=self.passages)
         if self.kept < 1 or self.length < CONTROL + self.kept + 8:
             raise FirstTokenError(
@@ -137,7 +135,7 @@ def weights(lm: LanguageModel, ids: Tensor, plain: Tensor, parameters: Parameter
     for bits in tracked(WEIGHT_BITS):
         rounded = []
         intact = []
-        for row in ids.split(max(1, parameters.batch_tokens // ids.shape[1])):
+        for row in in_batches(ids, parameters.batch_tokens):
             store: dict[int, tuple[Tensor, Tensor]] = {}
             with torch.inference_mode(), probe(lm.model, hook=remember_first(store, parameters.kept)):
                 run_decoder(lm.model, row)

@@ -62,8 +62,7 @@ class Parameters:
 
     def __post_init__(self) -> None:
         sinks.check_epsilon(self.epsilon)
-        at_least(0, seed=self.seed)
-        at_least(1, batch_tokens=self.batch_tokens, needle_length=self.needle_length)
+        at_least(1, needle_length=self.needle_length)
         at_least(2, passages=self.passages)
         if self.length < 8:
             raise FirstTokenError(
@@ -85,8 +84,6 @@ class LongTexts:
 
     def __post_init__(self) -> None:
         sinks.check_epsilon(self.epsilon)
-        at_least(0, seed=self.seed)
-        at_least(1, batch_tokens=self.batch_tokens)
         at_least(2, windows=self.windows)
         at_least(2 * SHORTEST, longest=self.longest)
 

@@ -49,7 +49,6 @@ class Parameters:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        at_least(0, seed=self.seed, skip_passages=self.skip_passages)
         at_least(1, suffix=self.suffix)
         at_least(2, passages=self.passages, candidates=self.candidates)
         if self.text_tokens < 3 * TAIL:

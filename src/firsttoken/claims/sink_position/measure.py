@@ -73,7 +73,6 @@ class Parameters:
     def __post_init__(self) -> None:
         sinks.check_epsilon(self.epsilon)
         at_least(2, passages=self.passages)
-        at_least(1, batch_tokens=self.batch_tokens)
         if self.length < SHORTEST:
             raise FirstTokenError(
                 f"Places inside the text need a length of {SHORTEST} tokens or more, not {self.length}."

@@ -22,7 +22,6 @@ from firsttoken.measures.first_token_attention import alphas, alphas_of_prefixes
 from firsttoken.measures.first_token_summary import EPSILONS, Parameters
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.ranges import at_least
 from firsttoken.records import Record
 from firsttoken.records.paper_numbers import PAPER_EPSILON
 
@@ -42,8 +41,6 @@ class ByLength:
 
     def __post_init__(self) -> None:
         sinks.check_epsilon(self.epsilon)
-        at_least(0, seed=self.seed)
-        at_least(1, batch_tokens=self.batch_tokens)
         if self.longest < SHORTEST:
             raise FirstTokenError(f"longest is the longest input in tokens, at least {SHORTEST}; not {self.longest}.")
 

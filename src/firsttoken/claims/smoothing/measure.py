@@ -95,8 +95,7 @@ class Parameters:
     execution: str = "auto"  # resident, streamed; see `by_layer.through_layers`
 
     def __post_init__(self) -> None:
-        at_least(0, seed=self.seed)
-        at_least(1, maps=self.maps, batch_tokens=self.batch_tokens)
+        at_least(1, maps=self.maps)
         at_least(2, passages=self.passages, text_tokens=self.text_tokens)
 
 
@@ -111,8 +110,6 @@ class ByLength:
     execution: str = "auto"
 
     def __post_init__(self) -> None:
-        at_least(0, seed=self.seed)
-        at_least(1, batch_tokens=self.batch_tokens)
         at_least(2, windows=self.windows)
         at_least(SHORTEST, longest=self.longest)
 

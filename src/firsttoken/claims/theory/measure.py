@@ -55,7 +55,6 @@ class Parameters:
     execution: str = "auto"  # resident, streamed; see `shared_pass.together`
 
     def __post_init__(self) -> None:
-        at_least(0, seed=self.seed)
         at_least(1, sources=self.sources)
         at_least(2, passages=self.passages, directions=self.directions, repeats=self.repeats)
         at_least(collapse.PREFIX, text_tokens=self.text_tokens)
