@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -213,6 +214,18 @@ def test_every_figure_has_a_number_a_caption_and_a_name(visit: Visit, html: Path
 
 INKS = """() => [...document.querySelectorAll("figure.drawn svg:has(text)")].map(svg => [
   getComputedStyle(svg.querySelector("text") ?? svg).fill, getComputedStyle(svg.closest("figure")).color])"""
+
+
+def test_captions_do_not_say_on_which_side_a_panel_is(html: Path) -> None:
+    """Panels stand below each other where the page is narrow."""
+    side = re.compile(r"\((left|right)[;,)]|\bon the (left|right)\b|(^|[.;:] )(left|right)(?! of\b)", re.IGNORECASE)
+    said = []
+    for page in sorted(html.glob("book/**/*.html")):
+        for figure in BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("figure.drawn"):
+            said += [caption.get_text().strip() for caption in figure.select("figcaption")]
+            said += [str(drawn["aria-label"]) for drawn in figure.select("[aria-label]")]
+    assert len(said) > 80
+    assert [text for text in said if side.search(text)] == []
 
 
 def test_figures_take_the_ink_of_the_theme(visit: Visit, html: Path, pages: list[str]) -> None:

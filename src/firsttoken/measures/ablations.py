@@ -35,6 +35,17 @@ Arm = Literal[
 ]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 OTHER = 4  # the ordinary position whose key `mask_other` forbids
+NAMES: dict[Arm, str] = {
+    "intact": "untouched",
+    "delete": "deleted",
+    "replace": "replaced",
+    "mask": "masked",
+    "zero_value": "value zero",
+    "mean_value": "value mean",
+    "mean_residual": "no sink",
+    "mask_other": "control: another masked",
+    "add_bos": "BOS added",
+}
 MEANING: dict[Arm, str] = {
     "intact": "as the tokenizer has it",
     "delete": "first token deleted",

@@ -119,8 +119,8 @@ def sinks_on_text(record: Record) -> Display:
         draw,
         "Two panels by design of attention, a mark for each seed: attention to the first token beyond an even share, "
         "and how far a changed token moves the later ones over how far it moves itself",
-        "A mark for each seed. Left, above the line a model has a sink; right, the higher, the farther a changed "
-        f"token reaches. Means over seeds: {'; '.join(means)}.",
+        "A mark for each seed. In the first panel a model above the line has a sink; in the second, the higher, the "
+        f"farther a changed token reaches. Means over seeds: {'; '.join(means)}.",
         ncols=2,
         figsize=(8.2, 3.4),
     )

@@ -69,7 +69,7 @@ def mass_and_loss(measured: Sequence[Record]) -> Display:
         draw,
         "Two panels against the dose: attention mass on the first key, which grows with it, and the rise in loss, for "
         f"{names_of(measured)}",
-        "What a dose does to the sink (left) and what it costs (right): "
+        "What a dose does to the sink, and what it costs: "
         + "; ".join(
             f"at {r.values['control_dose']:+g} nats the first key holds {_at(r, 'mass', '.0%')} of the attention of "
             f"{called(r)}, for {_at(r, 'loss_rise', '+.2f')} nats of loss"

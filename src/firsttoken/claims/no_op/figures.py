@@ -306,7 +306,7 @@ def tests(records: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Change of the loss with intervals, for each tested head, at the tokens where its rule says off and at the "
-        "others: left, with the head held on the first token; right, with the head kept off it",
+        "others: in the first panel the head is held on the first token, in the second it is kept off it",
         "What a tested head is worth, with 95 % intervals. If acting by its rule matters, holding it on the first "
         "token costs loss where the rule says off (filled), and keeping it off costs loss elsewhere (hollow). The "
         f"whole interval lies right of zero in {_costs(records, 'held_on_the_sink', 'rule_says_off')} and in "

@@ -86,7 +86,7 @@ def packing_rows(record: Record) -> Display:
     return figure(
         draw,
         "Share of sink heads and held-out loss for the nine rows of the table, budget "
-        f"{record.parameters['budget']}, with intervals; rows without a run say so",
+        f"{record.parameters['budget']}, with intervals; a row whose model was not trained has the words “not run”",
         "Sinks and loss of each way of packing, training with BOS and reading, with intervals over the seeds. Rows of "
         f"one model differ in how it is read only. {_extremes(record)}",
         ncols=2,

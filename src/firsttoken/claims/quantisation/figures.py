@@ -131,7 +131,7 @@ def weights(records: Sequence[Record]) -> Display:
         for bits in sorted(record.values["weights"], key=int, reverse=True):
             of = record.values["weights"][bits]
             rows.append((called(record), bits, *(interval(of[name], ".3f") for name in ("none", "first", "saved"))))
-    columns = ("model", "bits", "increase of the loss", "with intact first keys and values", "saved")
+    columns = ("model", "bits", "increase of the loss", "with exact first keys and values", "saved")
     return table(rows, columns, "Rounded weights (nats per token, 95 % interval)")
 
 

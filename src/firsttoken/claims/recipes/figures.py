@@ -72,8 +72,8 @@ def sinks_and_noise(record: Record) -> Display:
         },
         "Two panels with a row for each recipe and a point for each seed, hollow where the task was not learnt: "
         "attention to the first token away from triggers, and how far replaced tokens elsewhere move predictions",
-        "Where the head rests (left; right of the dashed line it is a sink) and how far noise moves its predictions "
-        f"(right), a point for each seed, hollow where the task was not learnt. The median share on the first token "
+        "Where the head rests (beyond the dashed line it is a sink), and how far noise moves its predictions: "
+        f"a point for each seed, hollow where the task was not learnt. The median share on the first token "
         f"is {_median(record, PLAIN, 'share')} after plain training; {weakest}, {most}.",
     )
 
@@ -89,8 +89,8 @@ def missing(record: Record) -> Display:
         },
         "Two panels for texts without BOS, with a row for each recipe and a point for each seed, hollow where the "
         "task was not learnt: attention to the first token away from triggers, and how much the loss at triggers "
-        "rises; rises of nothing lie at the left edge",
-        "The same heads on texts without BOS: where they rest (left), and what its absence costs (right; a rise of "
+        "rises; rises of nothing lie at the edge",
+        "The same heads on texts without BOS: where they rest, and what its absence costs (a rise of "
         f"nothing lies at the edge). Plain training leaves the first token {_median(record, PLAIN, 'share_without')} "
         f"of the attention then, BOS in half of the texts {_median(record, 'bos_in_half', 'share_without')}.",
     )

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from firsttoken.estimates import JSON, interval
-from firsttoken.measures.ablations import MEANING, Arm
+from firsttoken.measures.ablations import MEANING, NAMES, Arm
 from firsttoken.model_names import called, names_of
 from firsttoken.plots import (
     CATEGORIES,
@@ -44,15 +44,6 @@ GROUPS: dict[str, Sequence[str]] = {
     "less to read from it": ("intact", "zero_value", "mean_value", "mean_residual"),
 }
 DASHES = {"o": "-", "X": "-", "P": "--", "v": ":", "s": "-", "D": "--", "^": ":"}  # by marker
-SHORT = {
-    "intact": "intact",
-    "delete": "deleted",
-    "replace": "replaced",
-    "mask": "masked",
-    "zero_value": "value zero",
-    "mean_value": "value mean",
-    "mean_residual": "residual mean",
-}
 
 
 def _point(ax: Axes, x: float, estimate: JSON, **look: Any) -> None:
@@ -61,10 +52,10 @@ def _point(ax: Axes, x: float, estimate: JSON, **look: Any) -> None:
 
 def arms(records: Sequence[Record]) -> Display:
     """What each way of taking the first token away does to the loss, to the predictions and to the sink."""
-    names = [arm for arm in MEANING if any(arm in record.values["arms"] for record in records)]
+    names = [arm for arm in NAMES if any(arm in record.values["arms"] for record in records)]
     panels = {
         "loss_increase": "increase of the loss\n(nats per token)",
-        "top1_agreement": "same likeliest token\nas intact (share)",
+        "top1_agreement": "same likeliest token\nas untouched (share)",
         "mass": "attention mass on\nposition 0 (share)",
     }
 
@@ -86,7 +77,7 @@ def arms(records: Sequence[Record]) -> Display:
                         label=called(record) if place == 0 else None,
                     )
             ax.set_xlabel(label)
-            name_rows(ax, [MEANING[arm] for arm in names])
+            name_rows(ax, [NAMES[arm] for arm in names])
         # Some arms cost a hundredth of a nat and others several; the scale is linear up to a tenth.
         axes[0].set_xscale("symlog", linthresh=0.1)
         axes[0].set_xticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])
@@ -118,7 +109,7 @@ def _signed(record: Record, arm: str) -> str:
 
 
 def by_position(records: Sequence[Record]) -> Display:
-    """Increase of the mean loss over the intact model in doubling ranges of position."""
+    """Increase of the mean loss over the untouched model in doubling ranges of position."""
 
     def draw(axes: Any) -> None:
         for ax, (record, group) in zip(np.ravel(axes), itertools.product(records, GROUPS), strict=True):
@@ -130,7 +121,7 @@ def by_position(records: Sequence[Record]) -> Display:
                 shown = [(x, e) for x, e in zip(middle, estimates, strict=True) if e is not None]
                 x, e = [x for x, _ in shown], [e for _, e in shown]
                 look: dict[str, Any] = {"color": color, "marker": marker, "linestyle": DASHES[marker]}
-                band(ax, x, e, markersize=5, label=SHORT[arm], **look)
+                band(ax, x, e, markersize=5, label=NAMES[arm], **look)
             ax.set_xscale("log", base=2)
             ticks = [edge for edge in edges if edge > 1][:-1]
             ax.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -144,9 +135,9 @@ def by_position(records: Sequence[Record]) -> Display:
         draw,
         "Loss against the position in the text, one line for each way of taking the first token away, two panels for "
         "each model: " + names_of(records),
-        "Loss along the text, with 95 % bands; left without a first token to see, right with less to read from it. A "
-        "line that comes down to that of the intact model is a loss of the start of a text only. With the token "
-        f"deleted, it is above the intact one by {'; '.join(map(_start_and_end, records))}.",
+        "Loss along the text, with 95 % bands, without a first token to see, and with less to read from it. A "
+        "line that comes down to that of the untouched model is a loss of the start of a text only. With the token "
+        f"deleted, it is above the untouched one by {'; '.join(map(_start_and_end, records))}.",
         nrows=len(records),
         ncols=2,
         squeeze=False,
@@ -180,7 +171,7 @@ def tasks(records: Sequence[Record]) -> Display:
                 for number, arm in enumerate(shown):
                     color, marker = LOOK[arm]
                     x = place + (number - (len(shown) - 1) / 2) * 0.13
-                    label = SHORT[arm] if place == 0 else None
+                    label = NAMES[arm] if place == 0 else None
                     _point(ax, x, task["arms"][arm], color=color, marker=marker, markersize=5, label=label)
             short = [name.replace(", ", ",\n").replace(" tokens", "").replace(" choice", "\nchoice") for name in names]
             ax.set_xticks(range(len(names)), short, fontsize=9)
@@ -223,7 +214,7 @@ def task_table(records: Sequence[Record]) -> Display:
                     interval(arms_["delete"], ".0%"),
                 )
             )
-    columns = ("task", "chance", "questions", "intact [95 % interval]", "first token deleted")
+    columns = ("task", "chance", "questions", "untouched [95 % interval]", "deleted")
     return table(rows, columns, "Small tasks with and without the first token")
 
 
@@ -248,7 +239,7 @@ def long_texts(records: Sequence[Record]) -> Display:
             for arm in values["arms"]:
                 color, marker = LOOK[arm]
                 look: dict[str, Any] = {"color": color, "marker": marker, "linestyle": DASHES[marker]}
-                look |= {"markersize": 5, "label": SHORT[arm]}
+                look |= {"markersize": 5, "label": NAMES[arm]}
                 band(row[0], lengths, values["arms"][arm]["loss"], **look)
                 band(row[1], lengths, values["arms"][arm]["mass"], **look)
                 # Records keep their keys in the order of text, where 1024 comes before 512.
@@ -298,16 +289,16 @@ def meanings(records: Sequence[Record]) -> Display:
         "intact": "yes",
         "delete": "on the next token, if the model can",
         "replace": "on another token, if the model can",
-        "mask": "as for delete",
+        "mask": "as where it is deleted",
         "zero_value": "yes, and they then add nothing",
         "mean_value": "yes, but they then add the mean",
         "mean_residual": "no: the sink's own state is gone",
         "mask_other": "yes",
         "add_bos": "yes",
     }
-    names = [arm for arm in MEANING if any(arm in record.values["arms"] for record in records)]
+    names = [arm for arm in NAMES if any(arm in record.values["arms"] for record in records)]
     return table(
-        [(SHORT.get(arm, arm), MEANING[arm], rests[arm]) for arm in names],
+        [(NAMES[arm], MEANING[arm], rests[arm]) for arm in names],
         ("arm", "what is done", "may heads rest there?"),
         "The arms",
     )

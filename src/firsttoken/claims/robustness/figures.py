@@ -22,6 +22,7 @@ CONTROLS = {
     "noise": ("noise on other scores", CATEGORIES[2], "o", "-"),
     "sharpened": ("sharper attention to other tokens", CATEGORIES[1], "^", "--"),
 }
+NAMES = {"intact": "untouched", "weakened": "weakened", "forbidden": "masked", "no sink": "no sink"}
 LOOK = {"weakened": (CATEGORIES[3], "D"), "forbidden": (CATEGORIES[2], "v"), "no sink": (CATEGORIES[1], "X")}
 
 
@@ -42,7 +43,7 @@ def sensitivity(records: Sequence[Record]) -> Display:
                         markersize=6,
                         capsize=3,
                         linestyle="none",
-                        label=ARMS[arm] if place == 0 else None,
+                        label=NAMES[arm] if place == 0 else None,
                     )
             ax.axvline(1, color=NEUTRAL, linewidth=1)
             ax.set_xscale("log", base=2)
@@ -55,10 +56,10 @@ def sensitivity(records: Sequence[Record]) -> Display:
     return figure(
         draw,
         "Points with intervals: how far predictions move after a typo, a swap, a synonym and noise, relative to the "
-        "intact model, with the first token's attention weakened, forbidden, and without a sink; right of one means "
-        "more sensitive; one panel for each of " + names_of(records),
-        "How far predictions move after a small change, as multiples of the intact model's, with 95 % intervals over "
-        "texts. Right of the line the damaged model is the more sensitive one; the whole interval is there in "
+        "untouched model, with the first token weakened, masked, and without a sink; right of one means more "
+        "sensitive; one panel for each of " + names_of(records),
+        "How far predictions move after a small change, as multiples of the untouched model's, with 95 % intervals "
+        "over texts. Right of the line the damaged model is the more sensitive one; the whole interval is there in "
         f"{'; '.join(map(_more_sensitive, records))}.",
         panels=Panels(count=len(records), height=4.4),
     )
@@ -89,7 +90,7 @@ def equal_loss(records: Sequence[Record]) -> Display:
             ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
             ax.set(title=f"{called(record)},\n{in_nats(values)} less", xlabel="rise in loss (nats per token)")
         first = np.atleast_1d(axes)[0]
-        first.set_ylabel("divergence / intact model's")
+        first.set_ylabel("divergence / untouched model's")
         # Squares are in the colours of the models, so the one of the legend is in the ink of the page.
         first.plot([], [], marker="s", linestyle="none", color=mpl.rcParams["text.color"], label="weakened sink")
         handles, labels = first.get_legend_handles_labels()
@@ -97,7 +98,7 @@ def equal_loss(records: Sequence[Record]) -> Display:
 
     return figure(
         draw,
-        "How far predictions move after a small change, relative to the intact model, against the rise in loss: a "
+        "How far predictions move after a small change, relative to the untouched model, against the rise in loss: a "
         "square for the weakened sink, lines for noise and for sharper attention, with intervals; one panel for each "
         "of " + names_of(records),
         "How far predictions move, by what the damage costs: the weakened sink (square), and two kinds of damage that "
@@ -148,10 +149,10 @@ def attacks(records: Sequence[Record]) -> Display:
 
     return figure(
         draw,
-        "Points with intervals for each attack: change of the attention to the first token on the left, of the loss "
-        "on the right, against the same text without the attack; for " + names_of(records),
-        "What each attack does to the attention to the first token (left) and to the loss (right), with 95 % "
-        "intervals over texts. Left of zero it takes attention away; most of all does "
+        "Points with intervals for each attack: change of the attention to the first token, and of the loss, "
+        "against the same text without the attack; for " + names_of(records),
+        "What each attack does to the attention to the first token and to the loss, with 95 % intervals over texts. "
+        "Left of zero it takes attention away; most of all does "
         f"{'; '.join(map(_strongest, records))}.",
         ncols=2,
         figsize=(8.2, 5.6),
@@ -172,7 +173,7 @@ def arms_table(records: Sequence[Record]) -> Display:
         for arm in ARMS:
             kinds = [record.values["by_kind"][kind][arm]["divergence"]["value"] for kind in KINDS]
             loss = interval(record.values["arms"][arm]["loss"])
-            rows.append((called(record), arm, loss, *(f"{value:.3f}" for value in kinds)))
+            rows.append((called(record), NAMES[arm], loss, *(f"{value:.3f}" for value in kinds)))
     columns = ("model", "sink", "loss, nats [95 % interval]", *(f"{kind}: divergence, nats" for kind in KINDS))
     return table(rows, columns, "Losses without a change, and divergences after one")
 
@@ -197,7 +198,13 @@ def control_table(records: Sequence[Record]) -> Display:
                         interval(one["dose_minus_control"], "+.2f") if matched else "",
                     )
                 )
-    columns = ("model", "damage", "rise in loss, nats", "divergence at equal loss, times intact", "sink minus control")
+    columns = (
+        "model",
+        "damage",
+        "rise in loss, nats",
+        "divergence at equal loss, times untouched",
+        "sink minus control",
+    )
     return table(rows, columns, "The weakened sink beside damage of equal loss [95 % interval over texts]")
 
 

@@ -167,7 +167,7 @@ def by_length(records: Sequence[Record]) -> Display:
         draw,
         "Two panels against the number of tokens, logarithmic: the share of sink heads and the attention mass "
         "on the first token, for " + names_of(records),
-        "Sink heads (left) and attention mass on the first token (right) for texts of different lengths. From the "
+        "Sink heads, and attention mass on the first token, for texts of different lengths. From the "
         "shortest to the longest the mass goes "
         + ", ".join(
             f"from {of['mass'][0]['value']:.0%} to {of['mass'][-1]['value']:.0%} in {called(record)}"

@@ -43,7 +43,7 @@ def by_layer(records: Sequence[Record]) -> Display:
 
     alt = (
         "Effective number of tokens that a row of attention spreads over, in each layer, with BOS and without; "
-        "left the whole row, right without the first token"
+        "of the whole row, and of the row without the first token"
     )
     ratios_ = "; ".join(
         f"{interval(of['effective_tokens_ratio'])} and {interval(of['effective_tokens_rest_ratio'])} "
@@ -52,8 +52,8 @@ def by_layer(records: Sequence[Record]) -> Display:
         for of in [record.values]
     )
     caption = (
-        "Over how many tokens a row of attention spreads, in effect: the whole row (left) and what the first token "
-        f"does not get (right), with 95 % bands. Over all layers, it is so many times as many without BOS: "
+        "Over how many tokens a row of attention spreads, in effect: the whole row, and what the first token does "
+        f"not get, with 95 % bands. Over all layers, it is so many times as many without BOS: "
         f"{ratios_}."
     )
     return figure(draw, alt, caption, nrows=len(records), ncols=2, figsize=(8.2, 3.2 * len(records)))
