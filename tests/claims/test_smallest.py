@@ -31,7 +31,7 @@ def rules_of(run: Run, setting: Setting) -> tuple[list[Rule], list[str]]:
     uniform = torch.rand(1, TEXTS, LENGTH, generator=torch.Generator().manual_seed(77), dtype=torch.float64)
     ids: Tensor = backcopy.texts(task.cumulative()[None], uniform, task)[0]
     with torch.no_grad():
-        _, attention, _ = run.model(ids)
+        attention = run.model(ids).attention[:, 0]
     names = ["trigger token", "after a trigger", *(f"symbol {symbol}" for symbol in range(1, setting.symbols + 1))]
     trigger = (ids >= 1) & (ids <= 3)
     after = torch.cat([torch.zeros(TEXTS, 1, dtype=torch.bool), trigger[:, :-1]], dim=1)

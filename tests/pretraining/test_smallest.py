@@ -19,7 +19,7 @@ def row_by_hand(scores: list[float], variant: Variant, sink: float) -> list[floa
     """Weights of one query over the keys up to itself."""
     if variant == "sigmoid":
         return [1 / (1 + math.exp(-s)) for s in scores]
-    extra = {"off_by_one": 1.0, "sink_logit": math.exp(sink)}.get(variant, 0.0)
+    extra = {"off_by_one": 1.0, "sink_logit": math.exp(sink), "split_heads": math.exp(sink)}.get(variant, 0.0)
     total = extra + sum(math.exp(s) for s in scores)
     return [math.exp(s) / total for s in scores]
 
@@ -27,8 +27,8 @@ def row_by_hand(scores: list[float], variant: Variant, sink: float) -> list[floa
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_weights_are_those_of_a_loop(variant: Variant) -> None:
     scores = torch.randn(2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3
-    sink = torch.tensor([0.7, -1.5], dtype=torch.float64)
-    shares = weights(scores, variant, sink if variant == "sink_logit" else None)
+    sink = torch.tensor([0.7, -math.inf], dtype=torch.float64)
+    shares = weights(scores, variant, sink if variant in ("sink_logit", "split_heads") else None)
     for text in range(2):
         for query in range(6):
             expected = row_by_hand(scores[text, query, : query + 1].tolist(), variant, float(sink[text]))
@@ -48,25 +48,36 @@ def test_model_is_the_loop_over_queries(variant: Variant, length: int) -> None:
         torch.nn.init.normal_(weight, std=0.5)
     ids = torch.randint(11, (1, length))
     with torch.no_grad():
-        logits, attention, value = model(ids)
+        read = model(ids)
         x = torch.stack([model.token.weight[t] + model.place.weight[p] for p, t in enumerate(ids[0])])
         seen = norm_by_hand(x, model.before_head.weight)
         sink = 0.0 if model.sink_logit is None else float(model.sink_logit)
-        rows = []
+        heads = {"two_heads": 2, "split_heads": 2}.get(variant, 1)
+        size = 8 // heads
+        rows, depths = [], []
         for query in range(length):
-            q = model.query.weight @ seen[query]
-            scores = [float(q @ (model.key.weight @ seen[key])) / math.sqrt(8) for key in range(query + 1)]
-            row = row_by_hand(scores, variant, sink)
-            assert attention[0, query, : query + 1].tolist() == pytest.approx(row, abs=1e-12)
-            mixed = sum((w * (model.value.weight @ seen[key]) for key, w in enumerate(row)), torch.zeros(8))
+            mixed = []
+            for head in range(heads):
+                own = slice(head * size, (head + 1) * size)
+                q = model.query.weight[own] @ seen[query]
+                scores = [float(q @ (model.key.weight[own] @ seen[k])) / math.sqrt(size) for k in range(query + 1)]
+                row = row_by_hand(scores, variant, -math.inf if head else sink)
+                assert read.attention[0, head, query, : query + 1].tolist() == pytest.approx(row, abs=1e-12)
+                values = [w * (model.value.weight[own] @ seen[key]) for key, w in enumerate(row)]
+                mixed += sum(values, torch.zeros(size)).tolist()
             if model.gate is not None:
                 opened = model.gate.weight @ seen[query] + model.gate.bias
-                mixed = torch.tensor([m / (1 + math.exp(-g)) for m, g in zip(mixed, opened, strict=True)]).double()
-            rows.append(x[query] + model.out.weight @ mixed)
+                mixed = [m / (1 + math.exp(-g)) for m, g in zip(mixed, opened, strict=True)]
+            depths.append(1.0)
+            if model.depth is not None:
+                depths[-1] = 1 / (1 + math.exp(-float(model.depth.weight[0] @ seen[query] + model.depth.bias)))
+            rows.append(x[query] + depths[-1] * model.out.weight @ torch.tensor(mixed).double())
+        assert read.depth[0].tolist() == pytest.approx(depths, abs=1e-12)
         y = torch.stack(rows)
-        y = y + model.mlp[2](F.gelu(model.mlp[0](norm_by_hand(y, model.before_mlp.weight))))
-        assert torch.allclose(logits[0], norm_by_hand(y, model.before_logits.weight) @ model.logits.weight.T)
-        assert torch.allclose(value[0], seen @ model.value.weight.T)
+        added = model.mlp[2](F.gelu(model.mlp[0](norm_by_hand(y, model.before_mlp.weight))))
+        y = y + torch.tensor(depths)[:, None] * added
+        assert torch.allclose(read.logits[0], norm_by_hand(y, model.before_logits.weight) @ model.logits.weight.T)
+        assert torch.allclose(read.value[0].transpose(0, 1).flatten(1), seen @ model.value.weight.T)
 
 
 def alone(setting: Setting, seed: int) -> tuple[Smallest, list[float]]:
@@ -84,7 +95,7 @@ def alone(setting: Setting, seed: int) -> tuple[Smallest, list[float]]:
     seen = []
     for _ in range(setting.steps):
         ids = fresh(setting.tokens_per_step)
-        logits, _, _ = model(ids)
+        logits = model(ids).logits
         loss = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:])
         optimiser.zero_grad()
         loss.backward()
@@ -124,7 +135,8 @@ def test_a_point_is_what_loops_over_the_held_out_texts_say() -> None:
     random = torch.Generator().manual_seed(1 + (1 << 20))
     uniform = torch.rand(1, HELD_OUT // 8, 8, generator=random, dtype=torch.float64)
     ids = texts(setting.task(1).cumulative()[None], uniform, setting.task(1))[0]
-    logits, attention, value = run.model(ids)
+    logits, attention = run.model(ids).logits, run.model(ids).attention[:, 0]
+    value = run.model(ids).value[:, 0]
     seen: dict[str, list[float]] = {name: [] for name in run.history[-1] if name not in ("step", "value_norm")}
     for text in range(200, 260):  # of all; the rest is only compared as a mean below
         assert float(attention[text].triu(1).abs().max()) == 0

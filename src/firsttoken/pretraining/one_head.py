@@ -11,17 +11,22 @@ from firsttoken.pretraining.run_spec import fingerprint
 from firsttoken.pretraining.smallest_training import Setting
 from firsttoken.records import Record, Verdict
 
+NAMES = {
+    "one-head": "a model with one layer and one head, trained here",
+    "one-layer": "a model with one layer, trained here",
+}
+
 
 @dataclass(frozen=True)
-class OneHead:
-    """Models with one layer and one head: what was trained is what the settings say."""
+class OneLayer:
+    """Models with one layer and few heads: what was trained is what the settings say."""
 
     settings: tuple[Setting, ...]
     slug: str = "one-head"
 
     def provenance(self) -> JSON:
         return {
-            "name": "a model with one layer and one head, trained here",
+            "name": NAMES[self.slug],
             "source": "pretrained",
             "fingerprint": fingerprint([asdict(setting) for setting in self.settings]),
             "quantisation": "",
@@ -39,11 +44,12 @@ def stored(
     fresh: bool,
     variant: str = "",
     judge: Callable[[Record], Verdict | None] | None = None,
+    slug: str = "one-head",
 ) -> Record:
-    """The record of models with one head: an earlier one of the same settings and parameters, or a new one."""
+    """The record of such models, called `slug`: an earlier one of the same settings and parameters, or a new one."""
     return records.reuse_or_measure(
         claim,
-        model=OneHead(tuple(settings)),
+        model=OneLayer(tuple(settings), slug),
         parameters=parameters,
         texts_hash="generated from seeds",
         measure=measure,

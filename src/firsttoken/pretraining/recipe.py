@@ -60,8 +60,8 @@ class Recipe:
         return replace_tokens(ids, self.replaced, random, task) if self.replaced else ids
 
     def penalty(self, attention: Tensor) -> Tensor:
-        """What is added to the loss of each seed, (seed,); attention is (seed, text, query, key)."""
-        return self.first_penalty * attention[:, :, 1:, 0].mean((1, 2))
+        """What is added to the loss of each seed, (seed,); attention is (seed, text, head, query, key)."""
+        return self.first_penalty * attention[..., 1:, 0].mean((1, 2, 3))
 
 
 def replace_tokens(ids: Tensor, share: float, random: list[torch.Generator], task: Backcopy) -> Tensor:

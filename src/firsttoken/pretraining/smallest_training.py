@@ -24,7 +24,7 @@ from firsttoken.measures import resting
 from firsttoken.pretraining import backcopy
 from firsttoken.pretraining.backcopy import Backcopy
 from firsttoken.pretraining.recipe import Recipe
-from firsttoken.pretraining.smallest import Smallest, Variant, losses
+from firsttoken.pretraining.smallest import Reading, Smallest, Variant, losses
 
 Point = dict[str, float]  # see `look`
 _TEXTS, _WEIGHTS = 1 << 20, 2 << 20  # added to a seed, so that chain, texts and weights do not share random bits
@@ -85,21 +85,29 @@ class Run:
         return int(self.history[-1]["step"])
 
 
-def look(logits: Tensor, attention: Tensor, value: Tensor, ids: Tensor, task: Backcopy) -> Point:
+def look(reading: Reading, ids: Tensor, task: Backcopy) -> Point:
     """What one model shows on texts (text, token).
 
     Attention is a mean over queries but the first of each text:
     `first_`, `itself_`, `previous_` and `row_` (see `resting.places`), each `_at` triggers and `_away` from them;
-    `value_norm`: that of the first token over the mean of the others'; `loss_at` and `loss_away` in nats. What there
-    is nothing to average over is NaN.
+    `value_norm`: that of the first token over the mean of the others'; the same of a second head under names that end
+    in `_1`. `loss_at` and `loss_away` in nats, `depth_at` and `depth_away` where the model has a gate. What there is
+    nothing to average over is NaN.
     """
     at = backcopy.is_trigger(ids, task)
-    sizes = value.norm(dim=-1)
-    loss = losses(logits, ids)[:, 1:]
-    shown: Point = {"value_norm": float(sizes[:, 0].mean() / sizes[:, 1:].mean())}
+    loss = losses(reading.logits, ids)[:, 1:]
+    shown: Point = {}
     for where, mask in (("at", at), ("away", ~at)):
-        shown |= {f"{place}_{where}": mean for place, mean in resting.places(attention, mask).items()}
         shown[f"loss_{where}"] = float(loss[mask[:, 1:-1]].mean())
+        if bool((reading.depth != 1).any()):
+            shown[f"depth_{where}"] = float(reading.depth[mask].mean())
+    for head in range(reading.attention.shape[1]):
+        own = f"_{head}" if head else ""
+        sizes = reading.value[:, head].norm(dim=-1)
+        shown[f"value_norm{own}"] = float(sizes[:, 0].mean() / sizes[:, 1:].mean())
+        for where, mask in (("at", at), ("away", ~at)):
+            seen = resting.places(reading.attention[:, head], mask)
+            shown |= {f"{place}_{where}{own}": mean for place, mean in seen.items()}
     return shown
 
 
@@ -165,16 +173,16 @@ class _Stack:
         shape = HELD_OUT // setting.length, setting.length
         self.held_out = PLAIN.draw(self.chains, self.random, *shape, setting.task(0))
 
-    def _read(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _read(self, ids: Tensor) -> Reading:
         return vmap(lambda weights, own: functional_call(self.one, weights, (own,)))(self.weights, ids)
 
     def step(self, number: int) -> None:
         task, recipe = self.setting.task(0), self.recipe
         length = recipe.length(number, self.setting.length)
         ids = recipe.draw(self.chains, self.random, self.setting.tokens_per_step // length, length, task)
-        logits, attention, _ = self._read(recipe.inputs(ids, self.random, task))
-        loss = losses(logits.flatten(0, 1), ids.flatten(0, 1)).view(len(self.seeds), -1).mean(1)
-        loss = loss + recipe.penalty(attention) if recipe.first_penalty else loss
+        read = self._read(recipe.inputs(ids, self.random, task))
+        loss = losses(read.logits.flatten(0, 1), ids.flatten(0, 1)).view(len(self.seeds), -1).mean(1)
+        loss = loss + recipe.penalty(read.attention) if recipe.first_penalty else loss
         self.optimiser.zero_grad()
         loss.sum().backward()
         self.optimiser.step()
@@ -184,7 +192,7 @@ class _Stack:
             seen = self._read(self.held_out)
         task = self.setting.task(0)
         each = zip(*seen, self.held_out, strict=True)
-        return [look(logits, attention, value, ids, task) for logits, attention, value, ids in each]
+        return [look(Reading(*parts), ids, task) for *parts, ids in each]
 
     def unstacked(self, place: int) -> Smallest:
         model = self.setting.model(self.seeds[place]).to(self.weights["token.weight"].dtype)

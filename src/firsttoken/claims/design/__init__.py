@@ -19,12 +19,16 @@ CLAIM = Claim(
         "partly if some do, not reproduced if none; inconclusive if plain softmax has no sink in every seed. On text "
         "(lab), eight layers, 256 tokens, BOS fixed, two seeds of softmax, gate, sink logit and sigmoid: removed if "
         "the first token gets less than 0.03 beyond an even share in each seed, of texts of 64 tokens, at a loss no "
-        "more than 0.05 nats above that of softmax with the same seed; the verdict likewise."
+        "more than 0.05 nats above that of softmax with the same seed; the verdict likewise. Of the block around a "
+        "head (ten seeds of the smallest task): two heads of half the width of which one has a learned sink logit "
+        "(split heads), and a sigmoid of a token's state that multiplies what the block adds to it (gated depth). "
+        "Each removes the sink as above, from every head, if two plain heads have one in some head of every seed, and "
+        "plain softmax in every seed; the verdict likewise."
     ),
     fixed=(
-        "2026-11-27, for text 2026-11-29, before the recorded runs; each design had been tried once before on one "
-        "head (a gate left no sink, sigmoid rows added up to little, a sink logit that begins at zero left the first "
-        "token its role)"
+        "2026-11-27, for text and blocks 2026-11-29, before the recorded runs; each design of attention had been "
+        "tried once before on one head (a gate left no sink, sigmoid rows added up to little, a sink logit that "
+        "begins at zero left the first token its role), blocks never"
     ),
     shows_not=(
         "What a design does in a language model of useful size: one head on a toy task, and small models after a "

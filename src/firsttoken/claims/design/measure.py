@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from firsttoken.claims.design.verdict import has_sink, judge
+from firsttoken.claims.design.verdict import BLOCKS, DESIGNS, has_sink, heads, judge
 from firsttoken.estimates import JSON
 from firsttoken.measures import resting
 from firsttoken.pretraining.one_head import stored
@@ -44,12 +44,36 @@ def measure(parameters: Parameters, fresh: bool = False) -> Record:
     Its values: `by_variant` {design: `count`}, `without_sink`, the share of seeds without a sink among all designs but
     softmax.
     """
-    counts = {variant: _part(parameters, variant, fresh) for variant in tracked(VARIANTS)}
-    settings = [parameters.setting(variant) for variant in VARIANTS]
+    designs = [variant for variant in VARIANTS if variant in DESIGNS]
+    counts = {variant: _part(parameters, variant, fresh) for variant in tracked(designs)}
+    settings = [parameters.setting(variant) for variant in designs]
     return stored(CLAIM, settings, asdict(parameters), lambda: summary(counts), VERSION, fresh, judge=judge)
 
 
-def _part(parameters: Parameters, variant: Variant, fresh: bool) -> JSON:
+def measure_blocks(parameters: Parameters, fresh: bool = False) -> Record:
+    """The record `design/one-layer.json`: what changes the block around attention.
+
+    Its values: `by_block` {block: `count`}, `without_sink`, the share of seeds without a sink in any head among split
+    heads and gated depth, `softmax`, what the latter is compared with.
+    """
+    names = [variant for variant in VARIANTS if variant in BLOCKS]
+    blocks = {name: _part(parameters, name, fresh, "one-layer") for name in tracked(names)}
+    softmax = _part(parameters, "softmax", fresh)
+    settings = [*map(parameters.setting, names), parameters.setting("softmax")]
+
+    def values() -> JSON:
+        changed = [each for block in ("split_heads", "depth_gate") for each in blocks[block]["each"]]
+        without = sum(not any(has_sink(each, head) for head in heads(each)) for each in changed)
+        return {
+            "by_block": blocks,
+            "softmax": softmax,
+            "without_sink": asdict(resting.wilson(without, len(changed))),
+        }
+
+    return stored(CLAIM, settings, asdict(parameters), values, VERSION, fresh, judge=judge, slug="one-layer")
+
+
+def _part(parameters: Parameters, variant: Variant, fresh: bool, slug: str = "one-head") -> JSON:
     setting = parameters.setting(variant)
     return stored(
         CLAIM,
@@ -59,13 +83,15 @@ def _part(parameters: Parameters, variant: Variant, fresh: bool) -> JSON:
         VERSION,
         fresh,
         variant=variant.replace("_", "-"),
+        slug=slug,
     ).values
 
 
 def count(runs: Sequence[Run]) -> JSON:
     """`seeds`, `learnt`, and `each`: for every seed its last point of the history and the step at which it had learnt
     the task."""
-    names = ("first_away", "first_at", "row_away", "row_at", "value_norm", "loss_at", "loss_away")
+    of_head = ("first_away", "first_at", "row_away", "row_at", "value_norm")
+    names = [*of_head, *(f"{name}_1" for name in of_head), "loss_at", "loss_away", "depth_at", "depth_away"]
     return {
         "seeds": len(runs),
         "learnt": sum(run.learnt is not None for run in runs),
@@ -73,7 +99,7 @@ def count(runs: Sequence[Run]) -> JSON:
             {
                 "seed": run.seed,
                 "learnt": run.learnt,
-                **{name: round(run.history[-1][name], 5) for name in names},
+                **{name: round(run.history[-1][name], 5) for name in names if name in run.history[-1]},
             }
             for run in runs
         ],

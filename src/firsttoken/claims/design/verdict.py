@@ -7,7 +7,9 @@ from typing import Any
 
 from firsttoken.records import Record, Status, Verdict
 
-DESIGNS = ("softmax", "gate", "sink_logit", "off_by_one", "sigmoid")  # in the order of a reader
+# In the order of a reader.
+DESIGNS = ("softmax", "gate", "sink_logit", "off_by_one", "sigmoid")
+BLOCKS = ("two_heads", "split_heads", "depth_gate")
 LEAST_ROW = 0.1  # that a row must add up to, away from triggers, to rest anywhere
 TEXT_DESIGNS = ("softmax", "gate", "sink_logit", "sigmoid")  # that are trained on text
 LEAST_EXCESS = 0.03  # of the attention, to the first token beyond an even share: on text, a sink from there on
@@ -16,14 +18,26 @@ MORE = 1.05  # times the spread of plain softmax: a design on text mixes more fr
 LEAST_SINK = 0.3  # of what a row adds up to, on the first token away from triggers: a sink from there on
 
 
-def has_sink(each: dict[str, Any]) -> bool:
-    """Whether one trained head has a sink, from its last point; a row that adds up to next to nothing has none."""
-    return bool(each["row_away"] >= LEAST_ROW and each["first_away"] > LEAST_SINK * each["row_away"])
+def heads(each: Mapping[str, Any]) -> range:
+    """The heads of a trained model, from its last point."""
+    return range(2 if "first_away_1" in each else 1)
+
+
+def has_sink(each: Mapping[str, Any], head: int = 0) -> bool:
+    """Whether one trained head has a sink, from its model's last point; a row that adds up to next to nothing has
+    none."""
+    own = f"_{head}" if head else ""
+    row = each[f"row_away{own}"]
+    return bool(row >= LEAST_ROW and each[f"first_away{own}"] > LEAST_SINK * row)
+
+
+def some_head_has_one(each: Mapping[str, Any]) -> bool:
+    return any(has_sink(each, head) for head in heads(each))
 
 
 def removes(count: dict[str, Any]) -> bool:
-    """Whether a design removes the sink: in every seed, all of which learnt the task."""
-    return count["learnt"] == count["seeds"] and not any(map(has_sink, count["each"]))
+    """Whether a design removes the sink: from every head, in every seed, all of which learnt the task."""
+    return count["learnt"] == count["seeds"] and not any(map(some_head_has_one, count["each"]))
 
 
 def in_order(record: Record) -> dict[str, Any]:
@@ -35,6 +49,8 @@ def judge(record: Record) -> Verdict:
     """How many of the designs remove the sink, if there is one to remove."""
     if "on_text" in record.values:
         return on_text(record.values["on_text"])
+    if "by_block" in record.values:
+        return of_blocks(record.values["by_block"], record.values["softmax"])
     counts = in_order(record)
     plain = counts.pop("softmax")
     told = [
@@ -49,6 +65,25 @@ def judge(record: Record) -> Verdict:
     removing = sum(map(removes, counts.values()))
     status: Status = "reproduced" if removing == len(counts) else "partly" if removing else "not reproduced"
     return Verdict(status, f"{sentence} {removing} of {len(counts)} designs remove it.")
+
+
+def of_blocks(counts: Mapping[str, Any], softmax: Mapping[str, Any]) -> Verdict:
+    """The same of blocks: split heads against two plain ones, gated depth against plain softmax."""
+    told = [
+        f"{name.replace('_', ' ')}: {sum(map(some_head_has_one, counts[name]['each']))} of {counts[name]['seeds']} "
+        f"seeds have a sink, {counts[name]['learnt']} learnt the task"
+        for name in BLOCKS
+    ]
+    sentence = "; ".join(told) + "."
+    sentence = sentence[0].upper() + sentence[1:]
+    against = {"split_heads": counts["two_heads"], "depth_gate": softmax}
+    without = [name for name, plain in against.items() if not all(map(some_head_has_one, plain["each"]))]
+    if without:
+        names = " and ".join(name.replace("_", " ") for name in without)
+        return Verdict("inconclusive", f"{sentence} What {names} is held against has no sink in every seed.")
+    removing = [name.replace("_", " ") for name in against if removes(counts[name])]
+    status: Status = "reproduced" if len(removing) == len(against) else "partly" if removing else "not reproduced"
+    return Verdict(status, f"{sentence} {' and '.join(removing) or 'neither'} removes it.")
 
 
 def on_text(entries: Mapping[str, Any]) -> Verdict:

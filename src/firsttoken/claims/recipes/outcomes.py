@@ -51,8 +51,7 @@ def outcomes(run: Run, setting: Setting, enough: float) -> JSON:
 
 def _seen(model: Smallest, ids: Tensor, task: Backcopy) -> Point:
     with torch.no_grad():
-        logits, attention, value = model(ids)
-    return look(logits, attention, value, ids, task)
+        return look(model(ids), ids, task)
 
 
 def _share(point: Point) -> float:
@@ -70,7 +69,7 @@ def moved(model: Smallest, ids: Tensor, noisy: Tensor) -> float:
         ids, noisy: (text, token), the same texts before and after.
     """
     with torch.no_grad():
-        before, after = (model(rows)[0].double().log_softmax(-1) for rows in (ids, noisy))
+        before, after = (model(rows).logits.double().log_softmax(-1) for rows in (ids, noisy))
     divergence = (before.exp() * (before - after)).sum(-1)  # (text, query)
     changed = ids != noisy
     untouched = ~changed[:, 1:] & ~changed[:, :-1]

@@ -29,7 +29,7 @@ from firsttoken.plots import (
 from firsttoken.records import Record
 
 # Shape and colour both name the arm, so that neither is needed alone.
-LOOK: dict[str, tuple[str, str]] = {
+LOOK: dict[Arm, tuple[str, str]] = {
     "intact": (INK, "o"),
     "delete": (CATEGORIES[1], "X"),
     "replace": (CATEGORIES[3], "P"),
@@ -39,7 +39,7 @@ LOOK: dict[str, tuple[str, str]] = {
     "mean_residual": (CATEGORIES[2], "^"),
 }
 # What is drawn together, so that few lines lie on each other and no two of them have one colour.
-GROUPS: dict[str, Sequence[str]] = {
+GROUPS: dict[str, Sequence[Arm]] = {
     "no first token to see": ("intact", "delete", "replace", "mask"),
     "less to read from it": ("intact", "zero_value", "mean_value", "mean_residual"),
 }
