@@ -43,6 +43,24 @@ def test_a_bar_has_a_name_and_the_time_left(monkeypatch: pytest.MonkeyPatch, cap
     assert "left" in shown
 
 
+def test_a_second_loop_does_not_look_like_the_first_once_more(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    monkeypatch.setattr(progress, "_LOG_EVERY", 0.0)
+    with measuring("dose, some-model"):
+        for _ in tracked(range(2)):
+            with measuring("what it needs"):
+                list(tracked(range(2)))
+        list(tracked(range(2)))
+    with measuring("dose, another"):
+        list(tracked(range(2)))
+    shown = capsys.readouterr().err
+    assert "dose, some-model:  50 %" in shown
+    assert "dose, some-model, step 2:  50 %" in shown
+    assert "dose, another:  50 %" in shown
+
+
 def test_what_is_over_soon_shows_nothing(capsys: pytest.CaptureFixture) -> None:
     for _ in tracked(range(3)):
         for _ in tracked(range(3)):

@@ -27,9 +27,11 @@ class _Loop:
 
 @dataclass
 class _Work:
-    """What the bar of this process shows: a measurement's name, its loops from the outermost in, the bar."""
+    """What the bar of this process shows: a measurement's name, how many bars it has had, its loops from the outermost
+    in, the bar."""
 
     name: str = ""
+    bars: int = 0
     loops: list[_Loop] = field(default_factory=list)
     bar: tqdm[None] | None = None
 
@@ -55,13 +57,14 @@ _work = _Work()
 
 @contextmanager
 def measuring(name: str) -> Iterator[None]:
-    """Inside the block, bars are headed `name`, for example a claim and a model."""
-    name_before, loops_before = _work.name, list(_work.loops)
-    _work.name = name
+    """Inside the block, bars are headed `name`, for example a claim and a model; a second loop after the first is
+    headed "step 2", so that its bar is not taken for the same work once more."""
+    before, loops_before = (_work.name, _work.bars), list(_work.loops)
+    _work.name, _work.bars = name, 0
     try:
         yield
     finally:
-        _work.name = name_before
+        _work.name, _work.bars = before
         # Where an error is being kept for a look at it, the loops that it ended are not closed by themselves.
         _work.leave(loops_before)
 
@@ -77,7 +80,8 @@ def tracked(items: Collection[T]) -> Iterator[T]:
         return
     loop = _Loop(len(items))
     if not _work.loops:
-        _work.bar = _bar(_work.name)
+        _work.bars += 1
+        _work.bar = _bar(_work.name + (f", step {_work.bars}" if _work.bars > 1 else ""))
     _work.loops.append(loop)
     try:
         for number, item in enumerate(items):

@@ -9,7 +9,7 @@ import pytest
 
 from firsttoken.claims.design import figures, measure, on_text, verdict
 from firsttoken.pretraining.run_spec import Training
-from firsttoken.pretraining.smallest import VARIANTS, Smallest
+from firsttoken.pretraining.smallest import Smallest
 from firsttoken.pretraining.smallest_training import Run
 from firsttoken.records import Record
 
@@ -46,7 +46,7 @@ def record(shares: dict[str, list[float]], learnt: dict[str, int] | None = None)
                 for seed, share in enumerate(shares.get(name, [0.0, 0.0]))
             ]
         )
-        for name in VARIANTS
+        for name in verdict.DESIGNS
     }
     return Record("design", "one-head", {}, measure.summary(counts), {})
 
@@ -57,7 +57,7 @@ def record(shares: dict[str, list[float]], learnt: dict[str, int] | None = None)
         ({"softmax": [0.9, 0.8]}, {}, "reproduced", "4 of 4 designs remove it"),
         ({"softmax": [0.9, 0.8], "sink_logit": [0.9, 0.0]}, {}, "partly", "3 of 4"),
         ({"softmax": [0.9, 0.8]}, {"gate": 1}, "partly", "3 of 4"),
-        ({name: [0.9, 0.8] for name in VARIANTS}, {}, "not reproduced", "0 of 4"),
+        ({name: [0.9, 0.8] for name in verdict.DESIGNS}, {}, "not reproduced", "0 of 4"),
         ({"softmax": [0.9, 0.1]}, {}, "inconclusive", "no sink in every seed"),
     ],
 )
@@ -68,10 +68,72 @@ def test_verdicts_follow_from_the_counts(
     judged = verdict.judge(made)
     assert judged.status == status
     assert words in judged.sentence
-    others = [share for name in VARIANTS[1:] for share in shares.get(name, [0.0, 0.0])]
+    others = [share for name in verdict.DESIGNS[1:] for share in shares.get(name, [0.0, 0.0])]
     assert made.values["without_sink"]["value"] == pytest.approx(sum(s < 0.3 for s in others) / len(others))
     for shown in (figures.sinks(made), figures.design_table(made)):
         assert "design" in shown.text
+
+
+def block_record(shares: dict[str, list[tuple[float, ...]]], learnt: int | None = 200) -> Record:
+    """Two seeds of each block, with the share of each head; a plain softmax with a sink beside them."""
+
+    def each(seed: int, of_heads: tuple[float, ...]) -> dict[str, Any]:
+        point = {"seed": seed, "learnt": learnt, "loss_at": 0.01, "loss_away": 3.0}
+        for head, share in enumerate(of_heads):
+            own = f"_{head}" if head else ""
+            point |= {f"first_away{own}": share, f"row_away{own}": 1.0}
+        return point
+
+    def count(seeds: list[tuple[float, ...]]) -> dict[str, Any]:
+        return {
+            "seeds": len(seeds),
+            "learnt": len(seeds) if learnt else 0,
+            "each": [each(seed, of) for seed, of in enumerate(seeds)],
+        }
+
+    values = {"by_block": {name: count(of) for name, of in shares.items()}, "softmax": count([(0.9,), (0.8,)])}
+    return Record("design", "one-layer", {}, values, {})
+
+
+ONE_SINK = [(0.9, 0.0), (0.1, 0.9)]  # in either of two heads
+NO_SINK = [(0.1, 0.2), (0.0, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("two", "split", "depth", "learnt", "status", "words"),
+    [
+        (ONE_SINK, NO_SINK, [(0.1,), (0.0,)], 200, "reproduced", "Split heads and depth gate remove it."),
+        (ONE_SINK, NO_SINK, [(0.9,), (0.0,)], 200, "partly", "Two heads: 2 of 2 seeds have a sink"),
+        (ONE_SINK, [(0.0, 0.31), (0.0, 0.0)], [(0.1,), (0.0,)], 200, "partly", "Depth gate removes it."),
+        (ONE_SINK, ONE_SINK, [(0.9,), (0.0,)], 200, "not reproduced", "Neither removes it."),
+        (ONE_SINK, NO_SINK, [(0.1,), (0.0,)], None, "not reproduced", "0 learnt the task"),
+        ([(0.9, 0.0), (0.1, 0.1)], NO_SINK, [(0.1,), (0.0,)], 200, "inconclusive", "What split heads is held against"),
+    ],
+)
+def test_blocks_are_held_against_their_own_plain_ones(
+    two: list, split: list, depth: list, learnt: int | None, status: str, words: str
+) -> None:
+    made = block_record({"two_heads": two, "split_heads": split, "depth_gate": depth}, learnt)
+    judged = verdict.judge(made)
+    assert judged.status == status
+    assert words in judged.sentence
+    assert "block" in figures.block_table(made).text
+    assert "2 with two plain heads" in figures.sinks_of_blocks(made).html
+
+
+def test_blocks_are_trained_and_stored_each_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
+    small = measure.Parameters(seeds=2, length=8, steps=3, settle=0)
+    made = measure.measure_blocks(small)
+    assert sorted(path.name for path in (tmp_path / "design").iterdir()) == [
+        "one-head--softmax.json", "one-layer--depth-gate.json", "one-layer--split-heads.json",
+        "one-layer--two-heads.json", "one-layer.json",
+    ]  # fmt: skip
+    each = made.values["by_block"]["depth_gate"]["each"][0]
+    assert 0 < each["depth_away"] < 1
+    assert "first_away_1" in made.values["by_block"]["split_heads"]["each"][0]
+    assert "first_away_1" not in each
+    assert measure.measure_blocks(small) == made
 
 
 def text_record(excess: dict[str, Any], loss: dict[str, float] | None = None, spread: float = 0.2) -> Record:

@@ -7,7 +7,17 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from firsttoken.claims.design.verdict import LEAST_EXCESS, LEAST_SINK, TEXT_DESIGNS, has_sink, in_order, removes
+from firsttoken.claims.design.verdict import (
+    BLOCKS,
+    LEAST_EXCESS,
+    LEAST_SINK,
+    TEXT_DESIGNS,
+    has_sink,
+    heads,
+    in_order,
+    removes,
+    some_head_has_one,
+)
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
 from firsttoken.records import Record
 from firsttoken.records.numbers import NOT_RUN
@@ -18,11 +28,15 @@ NAMES = {
     "sink_logit": "learned sink logit",
     "off_by_one": "off by one",
     "sigmoid": "sigmoid weights",
+    "two_heads": "two plain heads",
+    "split_heads": "split heads",
+    "depth_gate": "gated depth",
 }
 
 
-def _share(each: dict[str, Any]) -> float:
-    return float(each["first_away"] / max(each["row_away"], 1e-9))
+def _share(each: dict[str, Any], head: int = 0) -> float:
+    own = f"_{head}" if head else ""
+    return float(each[f"first_away{own}"] / max(each[f"row_away{own}"], 1e-9))
 
 
 def sinks(record: Record) -> Display:
@@ -77,6 +91,65 @@ def design_table(record: Record) -> Display:
         "row adds up to", "value norm of the first",
     )  # fmt: skip
     return table(cells, columns, "Ten seeds of each design; numbers without a count are medians over seeds")
+
+
+def sinks_of_blocks(record: Record) -> Display:
+    """What each seed's heads give the first token away from triggers, by what is changed of the block."""
+    counts = record.values["by_block"]
+
+    def draw(ax: Axes) -> None:
+        for place, name in enumerate(BLOCKS):
+            each = counts[name]["each"]
+            places = [place + (n - (len(each) - 1) / 2) * 0.05 for n in range(len(each))]
+            shares = [[_share(one, head) for head in heads(one)] for one in each]
+            if name == "two_heads":  # which of two equals comes first means nothing
+                shares = [sorted(of, reverse=True) for of in shares]
+            for head, fill in enumerate(("full", "none")):
+                if head < len(shares[0]):
+                    own = [of[head] for of in shares]
+                    ax.plot(places, own, "o", color=CATEGORIES[2], alpha=0.7, fillstyle=fill)
+        ax.axhline(LEAST_SINK, color=NEUTRAL, linewidth=1)
+        ax.set_xticks(range(len(BLOCKS)), [NAMES[name].replace(" ", "\n") for name in BLOCKS])
+        ax.set(ylabel="share on the first token,\naway from triggers", ylim=(-0.02, 1.02))
+
+    return figure(
+        draw,
+        "Share of each head's attention on the first token away from triggers, two points for each seed that has two "
+        "heads, by block",
+        "A column of points for each seed; above the line a head has a sink. Filled is the head that has more of one "
+        "of two plain ones, and the head with a sink logit of two that are split; hollow is the other. So many seeds "
+        "have a sink in some head: "
+        + ", ".join(
+            f"{sum(map(some_head_has_one, counts[name]['each']))} of {counts[name]['seeds']} with {NAMES[name]}"
+            for name in BLOCKS
+        )
+        + ".",
+        figsize=(5.0, 3.4),
+    )
+
+
+def block_table(record: Record) -> Display:
+    """Every block, plain softmax first: sinks, what was learnt and how fast, and how deep tokens go."""
+    cells = []
+    for name, count in (("softmax", record.values["softmax"]), *record.values["by_block"].items()):
+        each = count["each"]
+        steps = [one["learnt"] for one in each if one["learnt"] is not None]
+        cells.append(
+            (
+                NAMES[name],
+                f"{sum(map(some_head_has_one, each))} of {count['seeds']}",
+                f"{count['learnt']} of {count['seeds']}",
+                f"{median(steps):.0f}" if steps else "–",
+                f"{median(one['loss_at'] for one in each):.3f}",
+                f"{median(one['loss_away'] for one in each):.3f}",
+                *(f"{median(one.get(depth, 1.0) for one in each):.2f}" for depth in ("depth_at", "depth_away")),
+            )
+        )
+    columns = (
+        "block", "seeds with a sink", "learnt", "steps to it", "loss at triggers", "loss away", "depth at triggers",
+        "depth away",
+    )  # fmt: skip
+    return table(cells, columns, "Ten seeds of each block; numbers without a count are medians over seeds")
 
 
 MARKS = "os^v"  # a seed each

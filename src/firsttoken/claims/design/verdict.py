@@ -83,7 +83,8 @@ def of_blocks(counts: Mapping[str, Any], softmax: Mapping[str, Any]) -> Verdict:
         return Verdict("inconclusive", f"{sentence} What {names} is held against has no sink in every seed.")
     removing = [name.replace("_", " ") for name in against if removes(counts[name])]
     status: Status = "reproduced" if len(removing) == len(against) else "partly" if removing else "not reproduced"
-    return Verdict(status, f"{sentence} {' and '.join(removing) or 'neither'} removes it.")
+    end = f"{' and '.join(removing)} remove{'' if len(removing) > 1 else 's'} it" if removing else "neither removes it"
+    return Verdict(status, f"{sentence} {end[0].upper()}{end[1:]}.")
 
 
 def on_text(entries: Mapping[str, Any]) -> Verdict:
