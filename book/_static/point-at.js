@@ -30,8 +30,11 @@
         }
         label.hidden = true;
       };
-      figure.querySelector("svg").addEventListener("pointermove", place);
-      figure.querySelector("svg").addEventListener("pointerdown", place);
+      // Panels that flow are drawings of their own.
+      for (const svg of figure.querySelectorAll("svg")) {
+        svg.addEventListener("pointermove", place);
+        svg.addEventListener("pointerdown", place);
+      }
       figure.addEventListener("pointerleave", () => (label.hidden = true));
     }
     document.body.append(label);

@@ -192,6 +192,29 @@ def test_a_cell_of_the_perturbation_map_names_token_layer_and_distance(visit: Vi
     assert page.locator(".point-at").is_hidden()
 
 
+def test_every_heat_map_of_a_figure_answers(visit: Visit, html: Path, pages: list[str]) -> None:
+    """Also where panels flow and each is a drawing of its own."""
+    page, asked = visit(), 0
+    for path in [path for path in pages if "application/json" in (html / path).read_text(encoding="utf-8")]:
+        opened = page.open(path)
+        for figure in opened.locator("figure.drawn:has(> script[type='application/json'], svg image)").all():
+            if not figure.locator("script[type='application/json']").count():
+                continue
+            grids = json.loads(figure.locator("script[type='application/json']").first.text_content() or "[]")
+            images = figure.locator("svg image")
+            assert images.count() >= len(grids), path
+            for number in range(len(grids)):
+                images.nth(number).scroll_into_view_if_needed()
+                box = images.nth(number).bounding_box()
+                assert box
+                opened.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+                said = opened.locator(".point-at")
+                assert said.is_visible(), (path, number)
+                assert grids[number]["value"] in said.inner_text()
+                asked += 1
+    assert asked > 8
+
+
 def test_every_figure_has_a_number_a_caption_and_a_name(visit: Visit, html: Path, pages: list[str]) -> None:
     window, counted = visit(), 0
     for path in [path for path in pages if 'class="drawn' in (html / path).read_text(encoding="utf-8")]:
