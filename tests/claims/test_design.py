@@ -9,9 +9,14 @@ import pytest
 
 from firsttoken.claims.design import figures, measure, on_text, verdict
 from firsttoken.pretraining.run_spec import Training
-from firsttoken.pretraining.smallest import Smallest
+from firsttoken.pretraining.smallest import ATTENTIONS, BLOCKS, Smallest
 from firsttoken.pretraining.smallest_training import Run
 from firsttoken.records import Record
+
+
+def test_the_order_of_a_reader_is_that_of_the_code() -> None:
+    assert verdict.DESIGNS == ATTENTIONS
+    assert verdict.BLOCKS == BLOCKS
 
 
 def run_of(seed: int, first: float, row: float = 1.0, learnt: int | None = 200) -> Run:

@@ -18,7 +18,7 @@ from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.corpora import BOS
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training, from_command_line
-from firsttoken.pretraining.smallest import VARIANTS
+from firsttoken.pretraining.smallest import ATTENTIONS
 
 
 def config() -> LlamaConfig:
@@ -44,7 +44,7 @@ def ids() -> Tensor:
     return ids
 
 
-@pytest.mark.parametrize("design", VARIANTS)
+@pytest.mark.parametrize("design", ATTENTIONS)
 def test_attention_is_what_a_loop_gives(design: str, ids: Tensor) -> None:
     """Every layer's output from its queries, keys and values, one head and query at a time."""
     model = model_of(design)
@@ -97,7 +97,7 @@ def test_softmax_is_transformers_own(ids: Tensor) -> None:
 
 def test_designs_begin_with_the_same_weights() -> None:
     plain = model_of("softmax").state_dict()
-    for design in VARIANTS:
+    for design in ATTENTIONS:
         state = model_of(design).state_dict()
         assert all(torch.equal(state[name], weight) for name, weight in plain.items())
         assert len(state) == len(plain) + 3 * (design in ("gate", "sink_logit"))

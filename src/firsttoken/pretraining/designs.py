@@ -17,7 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, LlamaConfig
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.head_norms import first_over_others
-from firsttoken.pretraining.smallest import VARIANTS, Variant, weights
+from firsttoken.pretraining.smallest import ATTENTIONS, Attention, weights
 from firsttoken.probe.forward import run_decoder
 
 NAME = "firsttoken_design"  # of the attention function
@@ -25,8 +25,8 @@ NAME = "firsttoken_design"  # of the attention function
 
 def check(design: str) -> None:
     """Raises `FirstTokenError` if there is no such design."""
-    if design not in VARIANTS:
-        raise FirstTokenError(f"There is no design {design!r} of attention; there are {', '.join(VARIANTS)}.")
+    if design not in ATTENTIONS:
+        raise FirstTokenError(f"There is no design {design!r} of attention; there are {', '.join(ATTENTIONS)}.")
 
 
 def attend(
@@ -81,11 +81,11 @@ def attention_layers(model: PreTrainedModel) -> list[Any]:
     return [layer.self_attn for layer in model.get_decoder().layers]
 
 
-def design_of(model: PreTrainedModel) -> Variant | None:
+def design_of(model: PreTrainedModel) -> Attention | None:
     """The design of a model that `build` made, None for any other model."""
     if getattr(model.config, "_attn_implementation", None) != NAME:
         return None
-    return cast(Variant, attention_layers(model)[0].design)
+    return cast(Attention, attention_layers(model)[0].design)
 
 
 @contextmanager

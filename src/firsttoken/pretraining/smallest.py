@@ -25,8 +25,12 @@ from torch.nn import functional as F
 
 from firsttoken.errors import FirstTokenError
 
-Variant = Literal["softmax", "gate", "sink_logit", "off_by_one", "sigmoid", "two_heads", "split_heads", "depth_gate"]
-VARIANTS: tuple[Variant, ...] = get_args(Variant)
+Attention = Literal["softmax", "gate", "sink_logit", "off_by_one", "sigmoid"]
+Block = Literal["two_heads", "split_heads", "depth_gate"]
+Variant = Attention | Block
+ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
+BLOCKS: tuple[Block, ...] = get_args(Block)
+VARIANTS: tuple[Variant, ...] = (*ATTENTIONS, *BLOCKS)
 
 
 class Reading(NamedTuple):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from firsttoken.claims.design.verdict import BLOCKS, DESIGNS, has_sink, heads, judge
+from firsttoken.claims.design.verdict import has_sink, judge, some_head_has_one
 from firsttoken.estimates import JSON
 from firsttoken.measures import resting
 from firsttoken.pretraining.one_head import stored
-from firsttoken.pretraining.smallest import VARIANTS, Variant
+from firsttoken.pretraining.smallest import ATTENTIONS, BLOCKS, Variant
 from firsttoken.pretraining.smallest_training import Run, Setting, train
 from firsttoken.progress import tracked
 from firsttoken.ranges import at_least, between, in_range
@@ -44,9 +44,8 @@ def measure(parameters: Parameters, fresh: bool = False) -> Record:
     Its values: `by_variant` {design: `count`}, `without_sink`, the share of seeds without a sink among all designs but
     softmax.
     """
-    designs = [variant for variant in VARIANTS if variant in DESIGNS]
-    counts = {variant: _part(parameters, variant, fresh) for variant in tracked(designs)}
-    settings = [parameters.setting(variant) for variant in designs]
+    counts: dict[Variant, JSON] = {variant: _part(parameters, variant, fresh) for variant in tracked(ATTENTIONS)}
+    settings = [parameters.setting(variant) for variant in ATTENTIONS]
     return stored(CLAIM, settings, asdict(parameters), lambda: summary(counts), VERSION, fresh, judge=judge)
 
 
@@ -56,14 +55,13 @@ def measure_blocks(parameters: Parameters, fresh: bool = False) -> Record:
     Its values: `by_block` {block: `count`}, `without_sink`, the share of seeds without a sink in any head among split
     heads and gated depth, `softmax`, what the latter is compared with.
     """
-    names = [variant for variant in VARIANTS if variant in BLOCKS]
-    blocks = {name: _part(parameters, name, fresh, "one-layer") for name in tracked(names)}
+    blocks = {block: _part(parameters, block, fresh, "one-layer") for block in tracked(BLOCKS)}
     softmax = _part(parameters, "softmax", fresh)
-    settings = [*map(parameters.setting, names), parameters.setting("softmax")]
+    settings = [*map(parameters.setting, BLOCKS), parameters.setting("softmax")]
 
     def values() -> JSON:
         changed = [each for block in ("split_heads", "depth_gate") for each in blocks[block]["each"]]
-        without = sum(not any(has_sink(each, head) for head in heads(each)) for each in changed)
+        without = sum(not some_head_has_one(each) for each in changed)
         return {
             "by_block": blocks,
             "softmax": softmax,
