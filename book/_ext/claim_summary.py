@@ -60,7 +60,7 @@ class ClaimSummary(SphinxDirective):
             row("Here", *results),
             *([row("Not shown", plain(claim.shows_not))] if claim.shows_not else []),
             # The page prints it once more, below its verdict.
-            row("Rule", *folded(f"Fixed: {claim.fixed}.", plain(claim.rule))),
+            row("Rule", *folded(f"Fixed: {claim.fixed}.", plain(claim.rule_in_full))),
         ]
         return nodes.container("", nodes.definition_list("", *rows), classes=["claim-summary"])
 

@@ -62,7 +62,7 @@ def test_the_summary_says_what_the_card_and_the_records_say(visit: Visit) -> Non
         text = plain(summary.inner_text())
         card, records = claims.claim(name), main_records(name)
         assert records
-        for said in (card.statement, card.shows_not, card.rule, card.fixed):
+        for said in (card.statement, card.shows_not, card.rule_in_full, card.fixed):
             assert said, name
             assert said in text, name
         for record in records:

@@ -417,7 +417,6 @@ def judged(
         ({"passages": 1}, "passages must be at least 2, not 1"),
         ({"suffix": 0}, "suffix must be at least 1, not 0"),
         ({"candidates": 1}, "candidates must be at least 2, not 1"),
-        ({"seed": -1}, "seed must be at least 0, not -1"),
     ],
 )
 def test_bad_parameters(asked: dict[str, int], message: str) -> None:

@@ -64,7 +64,6 @@ def test_every_head_is_of_one_kind() -> None:
     [
         ({"norm_passages": 1}, "norm_passages must be at least 2, not 1"),
         ({"length": 7}, "length must be at least 8, not 7"),
-        ({"seed": -1}, "seed must be at least 0, not -1"),
     ],
 )
 def test_bad_parameters(asked: dict[str, int], message: str) -> None:

@@ -136,7 +136,6 @@ def test_the_record_holds_what_the_readings_give(tmp_path: Path, monkeypatch: py
         ({"length": 10}, "length of 24 tokens or more"),
         ({"epsilon": 2.0}, "between 0 and 1"),
         ({"passages": 1}, "passages must be at least 2"),
-        ({"batch_tokens": 0}, "batch_tokens must be at least 1"),
     ],
 )
 def test_each_number_has_a_range(given: dict[str, Any], words: str) -> None:

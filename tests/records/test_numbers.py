@@ -113,7 +113,7 @@ def test_the_rule_stands_below_the_verdicts() -> None:
     card = claims.claim("sink_position")
     for shown in (verdicts("sink_position", []), verdicts("sink_position", [RECORD])):
         assert "not run" in shown.text
-        assert f"The rule: {card.rule} Fixed: {card.fixed}. Intervals are over {card.unit}." in shown.text
+        assert f"The rule: {card.rule_in_full} Fixed: {card.fixed}. Intervals are over {card.unit}." in shown.text
         assert f"Another explanation: {card.alternative}" in shown.text
         assert shown.text.endswith(f"What would change our mind: {card.would_change}"), "nothing is reproduced"
     assert "The numbers are over one text, so no interval." in verdicts("phenomenon", []).text

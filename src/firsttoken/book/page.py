@@ -70,7 +70,7 @@ def verdicts(chapter: str, records: Iterable[Record]) -> Display:
     is_open = not judged or any(one is None or one.status != "reproduced" for one in judged)
     numbers = "The numbers" if card.unit.endswith("no interval") else "Intervals"
     notes = {
-        "The rule": f"{card.rule} Fixed: {card.fixed}. {numbers} are over {card.unit}.",
+        "The rule": f"{card.rule_in_full} Fixed: {card.fixed}. {numbers} are over {card.unit}.",
         "Another explanation": card.alternative,
         "What would change our mind": card.would_change if is_open else "",
     }

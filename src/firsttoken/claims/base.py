@@ -36,6 +36,13 @@ class Claim:
     keywords: tuple[str, ...] = ()  # single words that somebody may search for and the page does not use
     quick: Mapping[str, int] = field(default_factory=dict)  # for a first look, the most that a parameter may be
 
+    @property
+    def rule_in_full(self) -> str:
+        """The rule with its one technical word explained, as pages print it."""
+        said = self.rule.lower()
+        explained = "surely" not in said or "surely:" in said
+        return self.rule if explained else f"{self.rule} Surely: with the whole 95 % interval."
+
 
 def of_smoke_run(record: Record) -> Verdict | None:
     """The verdict on models that were trained with the budget `smoke`, whatever they show; None for other records."""

@@ -17,7 +17,7 @@ CLAIM = Claim(
         "(a) Spread / own, relative to the untouched model, is surely below 1 and at most 0.95 at +1 nat, surely "
         "above 1 and at least 1.05 at -1. (b) At the smallest weakening that costs 0.08 nats of loss it surely "
         "exceeds noise on the ordinary scores at equal loss, key 0's mass held; open unless the strongest noise "
-        "surely costs more. Not reproduced if one of these three intervals lies wholly on the other side; "
+        "surely costs more. Not reproduced if one of these three intervals lies wholly on the other side of 1 or 0; "
         "reproduced if (a) and (b) hold, partly if one does; else it cannot be decided."
     ),
     fixed=(

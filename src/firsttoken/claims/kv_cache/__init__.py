@@ -7,12 +7,12 @@ CLAIM = Claim(
     statement=("Keeping the first tokens in the cache is enough to keep a sliding window working (StreamingLLM)."),
     paper="discussed there as related work, not measured",
     headline="perplexity_ratio",
-    headline_name="perplexity, window with sinks / full cache",
+    headline_name="perplexity, window with four first tokens / full cache",
     format=".2f",
     practice=True,
     unit="windows of one document",
     rule=(
-        "Reproduced where four sinks undo more than half of the harm that a window alone does, with the whole "
+        "Reproduced where four first tokens undo more than half of the harm that a window alone does, with the whole "
         "interval, and surely more than four random tokens do (the two intervals do not meet); partly where they "
         "surely undo some; else not reproduced. Inconclusive where the window alone does no clear harm (the interval "
         "of the increase reaches down to 0)."

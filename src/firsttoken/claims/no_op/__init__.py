@@ -10,7 +10,7 @@ CLAIM = Claim(
         "{apostrophe_head.bos_value_norm:.0f} at BOS, {apostrophe_head.apostrophe_value_norm:.0f} at the apostrophe"
     ),
     headline="value_norm_ratio",
-    headline_name="value norm, first token / others",
+    headline_name="value norm, first token / others, all heads",
     format=".2f",
     unit="texts",
     rule=(

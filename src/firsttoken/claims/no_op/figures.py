@@ -194,9 +194,10 @@ def rules(records: Sequence[Record]) -> Display:
         "when its best condition is met against when it is not; a grey band around the diagonal holds the heads "
         "without a clear rule; for " + names_of(records),
         "Above the diagonal, a head leaves the first token where its best condition is met; below, where it is not. "
-        "Only outside the grey band is the condition a rule: the rule has a name for "
+        "Only outside the grey band is the condition a rule. Of the heads whose condition tells most, so many have "
+        "one: "
         + ", ".join(
-            f"{sum(rule['named'] for rule in of['rules'])} of {len(of['rules'])} heads of {called(record)}"
+            f"{sum(rule['named'] for rule in of['rules'])} of {len(of['rules'])} in {called(record)}"
             for record in records
             for of in [record.values["search"]]
         )
@@ -309,7 +310,8 @@ def tests(records: Sequence[Record]) -> Display:
         "others: in the first panel the head is held on the first token, in the second it is kept off it",
         "What a tested head is worth, with 95 % intervals. If acting by its rule matters, holding it on the first "
         "token costs loss where the rule says off (filled), and keeping it off costs loss elsewhere (hollow). The "
-        f"whole interval lies right of zero in {_costs(records, 'held_on_the_sink', 'rule_says_off')} and in "
+        "whole interval lies right of zero for holding (filled) in "
+        f"{_costs(records, 'held_on_the_sink', 'rule_says_off')} and for keeping off (hollow) in "
         f"{_costs(records, 'kept_off_the_sink', 'rule_says_on')}.",
         ncols=2,
         figsize=(8.2, 1.4 + 0.8 * max(count, 1)),
@@ -348,7 +350,7 @@ def kinds(records: Sequence[Record]) -> Display:
             ax.axhline(LOW_RANK, color=NEUTRAL, linewidth=1, linestyle=":")
             ax.set(
                 title=called(record),
-                xlabel="value norm: first token / others",
+                xlabel="norm of W_O v: first token / others",
                 xlim=(0, widest),
                 yscale="log",
             )
@@ -385,7 +387,7 @@ def kinds_table(records: Sequence[Record]) -> Display:
         share = interval(values["sink_share"], ".0%")
         of_kind = [interval(values["kinds"][kind], ".0%") for kind in KINDS]
         rows.append((called(record), str(values["heads"]), *medians, share, *of_kind))
-    columns = ("model", "sink heads", "value, first / others", "stable rank", "first token's part", *KINDS)
+    columns = ("model", "sink heads", "value behind W_O, first / others", "stable rank", "first token's part", *KINDS)
     return table(
         rows,
         columns,

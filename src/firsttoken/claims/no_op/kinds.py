@@ -24,7 +24,7 @@ SMALL = 0.5  # of the others' values, below which the first token's is small
 LOW_RANK = 2.0  # stable rank, below which what a head adds is nearly one vector
 FEWEST = 50  # resting queries, below which a head is of no kind
 KINDS = {
-    "NOP": "small value, adds next to nothing",
+    "NOP": "value less than half as long, so it adds little",
     "broadcast": "no small value, but nearly one vector",
     "neither": "no small value, more than one vector",
 }

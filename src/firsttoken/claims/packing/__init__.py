@@ -10,13 +10,14 @@ CLAIM = Claim(
         "fixed, {packing.rows.3.sink_rate:.2%} when a fixed BOS is missing at inference"
     ),
     headline="sink_rate_fixed_bos",
-    headline_name="share of heads that are sinks at ε = 0.3, BOS fixed",
-    unit="held-out texts, seeds joined",
+    headline_name="share of heads that are sinks at ε = 0.3, models with BOS fixed and causal packing",
+    unit="held-out texts, from the lowest end of a seed's interval to the highest",
     rule=(
         "For each masking: a fixed BOS surely gives more sink heads (ε = 0.3) than none (a); without it at inference "
         "they are surely fewer (b) and the loss surely higher (c), text by text; a model trained without any BOS has "
         "sinks too, surely in 5 % of its heads (d). Three seeds (lab-notes, lab-gpu) are the unit themselves: the "
-        "number is the mass on the first token beyond an even share, and each must show 0.03, or 0.05 nats. "
+        "number is the attention to the first token beyond an even share; each must show 0.03 for (a), (b) and (d), "
+        "and 0.05 nats for (c). "
         "Reproduced if all hold, partly if some of (a) to (c) do, else not; inconclusive while causal packing lacks "
         "a run, or if no seed has 0.03 with BOS. A smoke run decides nothing."
     ),

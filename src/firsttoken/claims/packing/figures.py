@@ -57,7 +57,7 @@ def packing_table(record: Record) -> Display:
         columns,
         f"Packing and BOS, the paper beside the budget {record.parameters['budget']} (one head of a model is "
         f"{head:.1%}; "
-        "intervals from the lowest to the highest of the seeds)",
+        "95 % intervals over texts, from the lowest end of a seed's to the highest)",
     )
 
 
@@ -87,7 +87,7 @@ def packing_rows(record: Record) -> Display:
         draw,
         "Share of sink heads and held-out loss for the nine rows of the table, budget "
         f"{record.parameters['budget']}, with intervals; a row whose model was not trained has the words “not run”",
-        "Sinks and loss of each way of packing, training with BOS and reading, with intervals over the seeds. Rows of "
+        "Sinks and loss of each way of packing, training with BOS and reading, with the table's intervals. Rows of "
         f"one model differ in how it is read only. {_extremes(record)}",
         ncols=2,
         figsize=(8.2, 4.6),
@@ -134,8 +134,9 @@ def heads(record: Record) -> Display:
         draw,
         "Mean attention of every head to the first token, sorted, with BOS before the text and without, one panel for "
         "each trained model; a dashed line at the threshold 0.3",
-        "Attention of every head to the first token, the strongest first. Heads above the dashed line are sinks; read "
-        f"with BOS, {_with_sinks(alpha, 'BOS+text')} of {len(alpha)} models have one, without it "
+        f"Budget {record.parameters['budget']}, one seed of each kind of model: attention of every head to the first "
+        "token, the strongest first. Heads above the dashed line are sinks; read with BOS, "
+        f"{_with_sinks(alpha, 'BOS+text')} of these {len(alpha)} models have one, without it "
         f"{_with_sinks(alpha, 'text')}.",
         nrows=rows,
         ncols=columns,

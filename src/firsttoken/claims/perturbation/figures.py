@@ -141,7 +141,10 @@ def ratio(records: Sequence[Record]) -> Display:
         for record in compared
         for layers in [record.values["by_layer"]["ratio"]]
     )
-    caption = f"{alt}, with 95 % intervals over passages. The whole interval lies above one in {above}."
+    caption = (
+        f"{alt}, with 95 % intervals over passages; not divided by the edited token's own change, as the verdict's "
+        f"number is. The whole interval lies above one in {above}."
+    )
     return ratio_by_layer(compared, "ratio", alt, "spread without BOS / with BOS", caption)
 
 
@@ -162,4 +165,8 @@ def groups(records: Sequence[Record]) -> Display:
                         )
                     )
     columns = ("model", "edits", "how many", "spread without BOS / with BOS [95 % interval]")
-    return table(rows, columns, "The ratio for each kind of edit and each place in the text")
+    return table(
+        rows,
+        columns,
+        "The ratio for each kind of edit and each place in the text, not divided by the token's own change",
+    )

@@ -16,9 +16,9 @@ CLAIM = Claim(
     rule=(
         "Theorems cannot fail, but a derivation or its code can: not reproduced where anything is violated. Partly "
         "where the statements hold but the bound may exceed the measured Jacobian by more than a factor of ten: it "
-        "then explains the direction of the effect and not its size. Reproduced where it surely does not, leaving BOS "
-        "out takes the sink away, and path sums from text tokens are then surely larger; else partly, also where the "
-        "bound was not compared."
+        "then explains the direction of the effect and not its size. Reproduced if the bound surely stays within that "
+        "factor, the sink goes with BOS, and path sums from text tokens are surely larger without it; else partly, "
+        "also where the bound was not compared."
     ),
     fixed="2026-11-25, before the measurement",
     shows_not=(

@@ -68,7 +68,7 @@ def bounds(records: Sequence[Record]) -> Display:
             layers = range(1, len(of["log10_gain"]) + 1)
             for name, label, color in (
                 ("log10_theorem", THEOREM, CATEGORIES[3]),
-                ("log10_tight", "bound with the norms of each layer", CATEGORIES[2]),
+                ("log10_tight", "path sum of layer bounds", CATEGORIES[2]),
                 ("log10_gain", "measured Jacobian", NEUTRAL),
             ):
                 band(ax, layers, of[name], color=color, label=label)
@@ -91,7 +91,7 @@ def bounds(records: Sequence[Record]) -> Display:
     )
     caption = (
         "Both bounds beside the measured Jacobian, with 95 % bands. A bound that lies far above says little about the "
-        f"model: after the last layer they are above it by {gaps}."
+        f"model: with BOS, after the last layer, they are above it by {gaps}."
     )
     return figure(draw, alt, caption, panels=Panels(count=len(compared), height=3.6), sharey=True)
 
@@ -100,7 +100,7 @@ def correlations(records: Sequence[Record]) -> Display:
     """Whether path sums order the pairs of tokens as the measured Jacobian does; one row says so for a model whose
     Jacobian was not compared."""
     names = {
-        "abar": "path sum of abar",
+        "abar": "path sum of ᾱ",
         "tight_bound": "path sum of layer bounds",
         "rollout": "rollout, (I + mean map) / 2",
     }
@@ -130,8 +130,9 @@ def walk(records: Sequence[Record]) -> Display:
     alt = "Share of all paths into the last token that begin at a text token other than the first, after each layer"
     ends = at_the_end(records, pick, LABELS, power)
     caption = (
-        "Share of the paths into the last token that begin at a text token; the rest begin at the first token. The "
-        f"lower, the more the first token screens off the text. After all layers it is {ends}."
+        "Share of the paths into the last token that begin at a text token other than its first and last; the rest "
+        "begin at those, or at BOS. The lower, the more the first token screens off the text. After all layers it is "
+        f"{ends}."
     )
     return by_arm(records, pick, alt, "layers", "share of the path sum (logarithmic)", LABELS, adjust, caption)
 
@@ -173,7 +174,7 @@ def collapse(record: Record) -> Display:
         f"Collapse along the depth of {called(record)}: low entropy and a small distance from the mean mean that "
         f"tokens have become alike. With BOS, the first token is largest after layer {layer}, "
         f"{of['first_norm'][layer]['value']:.0f} times the others; the entropy is {of['entropy'][layer]['value']:.2f} "
-        f"there with it and {of['entropy_text'][layer]['value']:.2f} without it."
+        f"there with the first token's row and {of['entropy_text'][layer]['value']:.2f} when that is left out."
     )
     return figure(draw, alt, caption, nrows=3, ncols=2, figsize=(8.2, 7.6))
 
@@ -197,7 +198,7 @@ def last_two(records: Sequence[Record]) -> Display:
     ends = at_the_end(records, pick, LABELS, "{:.2g}".format)
     caption = (
         "How far apart the last two of n equal tokens are after the last layer, relative to their norm, with 95 % "
-        "bands. Below the dashed line they round to the same number. After the most repeats it is "
-        f"{ends}."
+        "bands. Below the dashed line the difference is of the size of rounding in bfloat16. After the most repeats "
+        f"it is {ends}."
     )
     return by_arm(records, pick, alt, "repeats n", "‖v_n − v_(n−1)‖ / ‖v_n‖", LABELS, adjust, caption)
