@@ -13,7 +13,7 @@ CLAIM = Claim(
     headline_name="loss saved by removing heads at rest, not random ones",
     format=".2f",
     practice=True,
-    unit="windows of one document",
+    unit="windows of one document and random draws",
     rule=(
         "Four parts, by the paired difference of the loss, its interval over windows and random draws. Removing, "
         "shortening or coarsening the fifth of the heads most at rest must surely cost less than the same to random "
@@ -26,7 +26,7 @@ CLAIM = Claim(
         "Time or memory of any kernel: work and bytes are counted, rounding is simulated. Loss on one document stands "
         "in for tasks, and nothing is trained again after a change, which would win back a part of every loss."
     ),
-    would_change="A model in which heads at rest cost more than others of their layers, at the same share.",
+    would_change="A model in which heads at rest surely cost less than others of their layers, at the same share.",
     alternative=(
         "Heads at rest stand in some layers more than in others, and layers differ in what they cost: heads of the "
         "same layers are the comparison."

@@ -53,14 +53,17 @@ def heads(records: Sequence[Record]) -> Display:
             row[0].set_ylabel("increase of the loss (nats)")
         axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
-    savings = "; ".join(f"{called(record)} {interval(record.values['removal_saving'])} nats" for record in records)
+    costs = "; ".join(
+        f"{interval(record.values['deciding']['remove']['random'], '+.2f')} nats in {called(record)}"
+        for record in records
+    )
     return figure(
         draw,
         "Increase of the loss against the share of heads that are removed, read less, or are stored coarsely; one "
         "line for the heads most at rest on the first token, one for those least, two for random ones; for each of "
         + names_of(records),
         "What it costs to take something from heads, by how they are chosen, with 95 % intervals over windows. "
-        f"Removing a fifth of all heads, choosing those most at rest instead of random ones saves: {savings}.",
+        f"Removing a fifth of all heads, those most at rest cost more than random ones by {costs}.",
         nrows=len(records),
         ncols=3,
         squeeze=False,
@@ -84,7 +87,9 @@ def deciding(records: Sequence[Record]) -> Display:
                 )
             )
         exact = interval(values["first_exact"], "+.2f")
-        rows.append((called(record), f"first token exact in a cache of {values['bits']} bits", exact, "–"))
+        rows.append(
+            (called(record), f"first token exact, not another, in a cache of {values['bits']} bits", exact, "–")
+        )
     columns = ("model", "what is done", "against random", "against random of the same layers")
     return table(rows, columns, "Loss with heads at rest less that with others, in nats [95 % interval]")
 
@@ -143,7 +148,8 @@ def cache(records: Sequence[Record]) -> Display:
         "Increase of the loss against the bytes that a cache needs for each token, one point for each policy; filled "
         "points keep the first token exact; one panel for each of " + names_of(records),
         "Memory of a cache against its cost, with 95 % intervals over windows. A filled point below the hollow ones "
-        "at its memory means that keeping the first token pays: exact in a cache of few bits, it changes the loss by "
+        "at its memory means that keeping the first token pays. Against a cache that keeps another exact, it changes "
+        "the loss by "
         + ", ".join(
             f"{interval(record.values['deciding']['first_exact'], '+.2f')} nats in {called(record)} "
             f"({record.values['deciding']['bits']} bits)"

@@ -11,7 +11,7 @@ CLAIM = Claim(
     ),
     headline="sink_rate_longest",
     headline_name="share of sink heads at ε = 0.3, longest context (lab: not what is judged)",
-    unit="held-out texts, seeds joined",
+    unit="held-out texts, from the lowest end of a seed's interval to the highest",
     rule=(
         "Without BOS: reproduced if the longest context surely has more sink heads (ε = 0.3) than the shortest, "
         "partly if more but not surely, else not; inconclusive with one length, or with under 5 % sink heads at "

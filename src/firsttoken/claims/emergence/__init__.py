@@ -4,14 +4,14 @@ from firsttoken.claims.base import Claim
 
 CLAIM = Claim(
     id="emergence",
-    statement="A sink appears in the course of training, and training settings decide how strong it is.",
+    statement="A sink appears in training; a smaller learning rate and no weight decay leave fewer sink heads.",
     paper="discussed there as related work (Gu et al., arXiv 2410.10781)",
     headline="",
     headline_name="share of sink heads as in the budget",
-    unit="texts of held-out code, seeds joined",
+    unit="texts of held-out code, from the lowest end of a seed's interval to the highest",
     rule=(
         "The sentence says when the sink appeared and counts which of Gu et al.'s findings hold: a smaller learning "
-        "rate surely has fewer sink heads (ε = 0.3), and no weight decay surely has. Reproduced if all that were "
+        "rate surely has fewer sink heads (ε = 0.3), and so surely has no weight decay. Reproduced if all that were "
         "trained hold, partly if some do, else not reproduced; inconclusive without the run as in the budget or "
         "without any to compare it with. A smoke run decides nothing."
     ),

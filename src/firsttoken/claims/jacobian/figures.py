@@ -29,8 +29,8 @@ def by_layer(records: Sequence[Record]) -> Display:
     alt = "Relative gain from a token to the later ones after each layer, with BOS and without"
     ends = at_the_end(records, pick, LABELS, "{:.2g}".format)
     caption = (
-        "How strongly a token acts on the later ones, relative to how strongly it acts on itself, after each layer, "
-        f"with 95 % bands. After the last layer it is {ends}."
+        "Relative gain from a token to the later ones after each layer, with 95 % bands; the token's own gain is not "
+        f"divided out here. After the last layer it is {ends}."
     )
     ylabel = "relative gain, mean over later tokens"
     return by_arm(records, pick, alt, "after layer (0: the input)", ylabel, LABELS, adjust, caption)

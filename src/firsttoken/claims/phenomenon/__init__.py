@@ -4,7 +4,7 @@ from firsttoken.claims.base import Claim
 
 CLAIM = Claim(
     id="phenomenon",
-    statement="Heads of a language model attend to the first token, whatever it says.",
+    statement="Heads of a language model attend strongly to the first token of a text.",
     paper="the premise of the paper; its figures show single heads",
     headline="",
     headline_name="share of attention on the first token",

@@ -21,7 +21,7 @@ CLAIM = Claim(
         "What real kernels do: rounding is simulated, on copies whose weights were already rounded to about four bits."
     ),
     would_change=(
-        "The same comparison on unquantised weights, in several families, with the cache rounded in earnest."
+        "The same comparison on unquantised weights, in several families, with the kernels of a real server."
     ),
     alternative="Any token kept exact could save as much: the first is held against others, one at a time.",
     leads_here="A cache that keeps everything may keep it coarsely, but not all of it.",

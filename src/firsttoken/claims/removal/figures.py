@@ -266,7 +266,8 @@ def long_texts(records: Sequence[Record]) -> Display:
         "Against the number of tokens, for each model: loss, attention mass on position 0, and share of facts found "
         "again, one line for each way of taking the first token away",
         "The same on longer texts, with 95 % bands; the dotted line is guessing. Does the cost of a missing first "
-        f"token go away with the length? Deleted, it is {'; '.join(map(_shortest_and_longest, records))}.",
+        "token go away with the length? The loss is that of the stretch from one length to the next, at few places of "
+        f"two texts: deleted, it is {'; '.join(map(_shortest_and_longest, records))}.",
         nrows=len(records),
         ncols=3,
         figsize=(8.2, 0.6 + 3.0 * len(records)),
@@ -280,7 +281,7 @@ def _shortest_and_longest(record: Record) -> str:
         for deleted, intact in zip(arms_["delete"]["loss"], arms_["intact"]["loss"], strict=True)
     ]
     last = round(above[-1], 2) + 0  # no minus before a zero
-    return f"{above[0]:+.2f} nats at {lengths[0]} tokens and {last:+.2f} at {lengths[-1]} in {called(record)}"
+    return f"{above[0]:+.2f} nats up to {lengths[0]} tokens and {last:+.2f} up to {lengths[-1]} in {called(record)}"
 
 
 def meanings(records: Sequence[Record]) -> Display:

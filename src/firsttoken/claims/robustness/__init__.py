@@ -28,8 +28,8 @@ CLAIM = Claim(
         "way to call two kinds of damage equally large."
     ),
     would_change=(
-        "Another kind of damage that costs as much, leaves the sink, and moves predictions as far: sharper attention "
-        "to the other tokens is shown beside."
+        "More texts or models, on which a weakened sink surely moves predictions farther than noise of equal loss, or "
+        "surely does not; sharper attention, the other control, already moves them more in two of the three."
     ),
     alternative=(
         "A model with a weaker sink is a worse model, and worse models move farther: so damage of equal loss is "

@@ -152,7 +152,8 @@ def attacks(records: Sequence[Record]) -> Display:
         "Points with intervals for each attack: change of the attention to the first token, and of the loss, "
         "against the same text without the attack; for " + names_of(records),
         "What each attack does to the attention to the first token and to the loss, with 95 % intervals over texts. "
-        "Left of zero it takes attention away; most of all does "
+        "Left of zero it takes attention from the first place (where another token is put before BOS, its sink may "
+        "only have moved); most of all does "
         f"{'; '.join(map(_strongest, records))}.",
         ncols=2,
         figsize=(8.2, 5.6),
@@ -216,5 +217,7 @@ def search_table(records: Sequence[Record]) -> Display:
         masses = " → ".join(f"{value:.1%}" for value in part["search"])
         rows.append((called(record), repr(part["suffix"]), masses))
     return table(
-        rows, ("model", "tokens found", "attention to the first token, before and after each"), "The greedy search"
+        rows,
+        ("model", "tokens found", "attention to the first token, before and after each"),
+        "The greedy search, on its own texts",
     )

@@ -55,4 +55,5 @@ def _of_control(values: Mapping[str, Any]) -> str:
     sharper = values["sharpened"]
     if not covered(sharper):
         return f"{beside}; sharper attention to the other tokens was not surely matched."
-    return f"{beside}, and {interval(sharper['dose_minus_control'], '+.2f')} beyond sharper attention to the others."
+    difference = interval(sharper["dose_minus_control"], "+.2f")
+    return f"{beside}; from sharper attention to the others it differs by {difference}."

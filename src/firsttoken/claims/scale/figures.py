@@ -113,8 +113,8 @@ def by_shape(records: Sequence[Record], measure: str = "mass_first") -> Display:
         draw,
         f"Three panels: {_MEASURES[measure]} against the number of layers, the width of the hidden states and the "
         "number of heads in each layer, for " + ", ".join(families),
-        "The same attention mass against the depth, the width and the heads of a layer. They change "
-        "together from one model to the next, so no panel alone says which of them counts. "
+        "The same attention mass against the depth, the width and the heads of a layer. The models differ "
+        "in all three at once, and in family, so no panel says which of them counts. "
         f"{_ends(records)}",
         ncols=3,
         figsize=(8.2, 3.2),

@@ -209,7 +209,7 @@ def identity(measured: Sequence[Record]) -> Display:
         "Mean cosine between the states of different passages at the same position against depth: at position 0, "
         "where each passage has another token, and at a position inside; for " + names_of(measured),
         "How alike the states of passages with different tokens are, at position 0 and inside. At one, a state no "
-        "longer says which token stands there. Position 0 comes nearest to that with "
+        "longer says which token stands there. At its most alike, position 0 has "
         + ", ".join(f"{max(record.values['identity']['first']):.2f} in {called(record)}" for record in measured)
         + "; a position inside with "
         + ", ".join(f"{max(record.values['identity']['ordinary']):.2f}" for record in measured)

@@ -25,6 +25,10 @@ def judge(record: Record) -> Verdict:
     else:
         sentence += f"; moved into the middle, the former first token draws {swapped['second']['value']:.0%}. "
         checks = (kept["low"] > 0.5, swapped["second"]["value"] < swapped["first"]["value"] / 2)
-        sentence += "The sink belongs to the place." if all(checks) else "The sink is not tied to its place alone."
+        sentence += (
+            "The sink belongs to the place, for tokens of a text."
+            if all(checks)
+            else "The sink is not tied to its place alone."
+        )
     status: Status = "reproduced" if all(checks) else "partly" if any(checks) else "not reproduced"
     return Verdict(status, sentence)

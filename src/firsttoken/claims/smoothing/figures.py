@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from firsttoken.claims.smoothing.measure import heads_growth
 from firsttoken.estimates import interval
 from firsttoken.measures.attention_maps import unpack
-from firsttoken.measures.bos_arms import ARMS, LABELS
+from firsttoken.measures.bos_arms import ARMS, LABELS, Arm
 from firsttoken.model_names import called, names_of
 from firsttoken.panels import ARM_COLORS, at_the_end, by_arm, draw_arms
 from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, Panels, figure, numbering, table, whole_numbers
@@ -185,17 +185,15 @@ def spectrum(records: Sequence[Record]) -> Display:
     caption = (
         f"{alt}. The faster a curve falls, the more alike the rows are. So many values exceed a hundredth of the "
         "largest: "
-        + "; ".join(
-            f"{' and '.join(f'{_large(record, arm)} {LABELS[arm]}' for arm in ARMS)} in {called(record)}"
-            for record in records
-        )
+        + "; ".join(f"{' and '.join(_large(record, arm) for arm in ARMS)} in {called(record)}" for record in records)
         + "."
     )
     return figure(draw, alt, caption, panels=Panels(count=len(records), height=3.3), sharey=True)
 
 
-def _large(record: Record, arm: str) -> int:
-    return sum(value > 0.01 for value in record.values["shown"][arm]["spectrum"])
+def _large(record: Record, arm: Arm) -> str:
+    values = record.values["shown"][arm]["spectrum"]
+    return f"{sum(value > 0.01 for value in values)} of {len(values)} {LABELS[arm]}"
 
 
 def by_length(records: Sequence[Record]) -> Display:
