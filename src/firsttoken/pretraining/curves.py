@@ -62,7 +62,11 @@ def during_training(
     alt = f"Curves through training, {', '.join(QUANTITIES[name] for name in quantities)}, for: " + "; ".join(
         map(label, runs)
     )
-    caption = "Curves through training, each run read as it was trained."
+    seeds = sorted({run.parameters["seed"] for run in runs})
+    caption = (
+        f"Curves through training at the budget {runs[0].parameters['budget']}, each run read as it was trained, "
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))} alone."
+    )
     if name := next((name for name in ("sink_rate_0.3", "mass") if name in quantities), None):
         last = {label(run): run.values["curve"][-1][_own_arm(run)][name] for run in runs}
         most, least = (of(last, key=last.__getitem__) for of in (max, min))

@@ -67,8 +67,8 @@ def mass_against_loss(runs: Sequence[Record], label: Callable[[Record], str]) ->
     least, most = min(last, key=lambda run: last[run]), max(last, key=lambda run: last[run])
     caption = (
         "Strength of the sink against how well the model predicts, through training. Lines on each other would mean "
-        f"that only the loss counts; at their ends the mass goes from {last[least]:.0%} (“{least}”) to "
-        f"{last[most]:.0%} (“{most}”)."
+        f"that only the loss counts; at their ends, of the first seed of each, the mass goes from {last[least]:.0%} "
+        f"(“{least}”) to {last[most]:.0%} (“{most}”)."
     )
     return figure(draw, alt, caption, figsize=(5.0, 3.8))
 

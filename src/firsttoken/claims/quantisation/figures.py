@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
+from firsttoken.claims.quantisation.verdict import works
 from firsttoken.estimates import JSON, interval
 from firsttoken.model_names import called, names_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, model_color, reach, table, whole_numbers
@@ -67,17 +68,19 @@ def _by_bits(records: Sequence[Record], name: str, alt: str, xlabel: str) -> Dis
 
 
 def _most_saved(records: Sequence[Record], name: str) -> str:
-    """Where keeping the first token saves most."""
+    """Where keeping the first token saves most, of the settings in which the model works then."""
     costs = []
     for record in records:
         of = {(group, bits): e for group, by_bits in record.values[name].items() for bits, e in by_bits.items()}
-        group, bits = max(of, key=lambda place: of[place]["saved"]["value"])
+        if not (whole := [place for place in of if works(of[place])]):
+            continue
+        group, bits = max(whole, key=lambda place: of[place]["saved"]["value"])
         none, first, control = (f"{of[group, bits][keeping]['value']:.2f}" for keeping in KEEPING)
         costs.append(
             f"with {GROUPS[group]} of {bits} bits in {called(record)}, from {none} to {first} nats (another token: "
             f"{control})"
         )
-    return f"It helps most {'; '.join(costs)}."
+    return f"Where the model works then, it helps most {'; '.join(costs)}." if costs else ""
 
 
 def _lines(ax: Axes, of_bits: JSON) -> None:

@@ -9,25 +9,32 @@ from firsttoken.estimates import interval
 from firsttoken.records import Record, Verdict
 
 HEADLINE_BITS = 4  # of the cache whose losses the sentence names, one scale for each token
+WORKS = 1.0  # nats that rounding may cost with the first token exact, for a model that is not broken
 SCALES = {"token": "one scale a token", "tensor": "one scale a text"}  # of rounded activations
 CACHES = tuple((grouping, bits) for grouping in ("token", "channel") for bits in (4, 3))  # that decide
 
 
 def activation_sentence(activations: Mapping[str, Any]) -> str:
-    """The setting of rounded activations in which one exact first token saves most, surely more than another does."""
+    """The setting of rounded activations in which one exact first token saves most, surely more than another does,
+    among those in which the model works then."""
     settings = [
         (saved["saved"]["value"], f"{bits} bits and {SCALES[scope]}", saved)
         for scope, of_bits in activations.items()
         for bits, saved in of_bits.items()
-        if saved["more_than_control"]["low"] > 0
+        if saved["more_than_control"]["low"] > 0 and works(saved)
     ]
     if not settings:
-        return "With rounded activations it surely saves more than another in no setting."
+        return "With rounded activations it surely saves more than another in no setting in which the model works."
     _, name, best = max(settings, key=lambda setting: setting[0])
     return (
-        f"Of {sum(map(len, activations.values()))} settings of rounded activations it helps most at {name}: it saves "
+        f"With rounded activations, where the model works at all, it helps most at {name}: it saves "
         f"{interval(best['saved'])} of the {best['none']['value']:.2f} nats per token that rounding costs."
     )
+
+
+def works(setting: Mapping[str, Any]) -> bool:
+    """Whether rounding leaves something of the model, with the first token exact."""
+    return bool(setting["first"]["value"] <= WORKS)
 
 
 def judge(record: Record) -> Verdict:
