@@ -20,7 +20,11 @@ def judge(record: Record) -> Verdict:
     if sink_survives(mass):
         return Verdict("inconclusive", sentence)
     if ratio["low"] > 1:
-        return Verdict("reproduced", sentence + " Without its sink the model mixes its tokens more.")
+        return Verdict(
+            "reproduced", sentence + " Without BOS, and so without its sink, the model mixes its tokens more."
+        )
     if ratio["high"] < 1:
-        return Verdict("not reproduced", sentence + " Without its sink the model mixes its tokens less.")
+        return Verdict(
+            "not reproduced", sentence + " Without BOS, and so without its sink, the model mixes its tokens less."
+        )
     return Verdict("not reproduced", sentence + " The interval contains 1: no difference can be told.")

@@ -56,7 +56,7 @@ def judge(record: Record) -> Verdict:
     sentence = (
         f"The largest activation is the first token's in {share:.0%} of the texts. With a cache of {HEADLINE_BITS} "
         f"bits by token, keeping the first token exact saves {interval(values['loss_saved'], '.3f')} nats per token, "
-        f"keeping another {interval(values['loss_saved_control'], '.3f')}. It saves clearly more than another in "
+        f"keeping another {interval(values['loss_saved_control'], '.3f')}. It surely saves more than another in "
         f"{len(better)} of {len(CACHES)} caches ({named})."
     )
     sentence += " " + activation_sentence(values["activations"])

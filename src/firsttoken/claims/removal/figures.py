@@ -155,7 +155,11 @@ def _start_and_end(record: Record) -> str:
     ]
     if not above:
         return f"nothing that could be compared in {called(record)}"
-    return f"{above[0]:.2f} nats in the first range and {above[-1]:.2f} in the last in {called(record)}"
+    edges = record.values["by_position"]["edges"]
+    return (
+        f"{above[0]:.2f} nats at tokens {edges[0]} to {edges[1] - 1} and {above[-1]:.2f} from {edges[-2]} on in "
+        f"{called(record)}"
+    )
 
 
 def tasks(records: Sequence[Record]) -> Display:

@@ -20,7 +20,7 @@ CLAIM = Claim(
     fixed="2026-11-25, with the code that measures; the sentences were reworded after the first records, the rule not",
     shows_not=(
         "How training makes the difference: the models differ in more than how they treat BOS. The packing "
-        "experiments speak to that."
+        "experiments speak to that. Only random tokens of the passages are tried in first place."
     ),
     would_change=(
         "A model trained with BOS fixed that keeps its sink under another first token, or one trained without that "

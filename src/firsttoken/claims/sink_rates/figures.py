@@ -167,10 +167,11 @@ def by_length(records: Sequence[Record]) -> Display:
         draw,
         "Two panels against the number of tokens, logarithmic: the share of sink heads and the attention mass "
         "on the first token, for " + names_of(records),
-        "Sink heads, and attention mass on the first token, for texts of different lengths. From the "
-        "shortest to the longest the mass goes "
+        "Sink heads, and attention mass on the first token, for texts of different lengths. From the shortest to the "
+        "longest the mass goes "
         + ", ".join(
-            f"from {of['mass'][0]['value']:.0%} to {of['mass'][-1]['value']:.0%} in {called(record)}"
+            f"from {of['mass'][0]['value']:.0%} at {of['length'][0]} tokens to {of['mass'][-1]['value']:.0%} at "
+            f"{of['length'][-1]} in {called(record)}"
             for record in records
             for of in [record.values]
         )

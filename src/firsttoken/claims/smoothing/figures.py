@@ -215,7 +215,7 @@ def by_length(records: Sequence[Record]) -> Display:
     ends = at_the_end(records, pick, LABELS, "{:.0f}".format)
     caption = (
         "How many tokens a row spreads over, in effect, by how many it sees; a line that falls behind the dashed one "
-        f"leaves more and more of the text out. At the longest it is {ends}."
+        f"leaves more and more of the text out. Behind {max(records[0].values['position'])} tokens it is {ends}."
     )
     ylabel = "effective number of tokens"
     return by_arm(records, pick, alt, "tokens before the query", ylabel, LABELS, adjust, caption)
