@@ -103,7 +103,7 @@ def test_the_parameters_of_committed_records_are_in_range() -> None:
                 in_range(measurement.asked(record))
 
 
-@pytest.mark.parametrize("field", ["seed", "learning_rate", "weight_decay", "tokens", "least", "length"])
+@pytest.mark.parametrize("field", ["seed", "learning_rate", "weight_decay", "tokens", "least", "length", "replaced"])
 @pytest.mark.parametrize("value", ["-1", "1e26", "nan", "inf", str(HUGE)])
 def test_of_a_training(field: str, value: str) -> None:
     with pytest.raises(FirstTokenError) as said:

@@ -117,12 +117,13 @@ def command_lab(args: argparse.Namespace) -> None:
     from firsttoken.claims.context_length import lab
     from firsttoken.claims.design import on_text
     from firsttoken.claims.packing import measure as packing
+    from firsttoken.claims.recipes import on_text as recipes
     from firsttoken.pretraining import queue
 
-    trainings = [*lab.trainings(), *on_text.trainings(), *packing.trainings(packing.NOTES)]
-    left = queue.run(trainings, args.minutes, args.at_once)
+    trainings = [*lab.trainings(), *on_text.trainings(), *packing.trainings(packing.NOTES), *recipes.trainings()]
+    left = queue.run(list(dict.fromkeys(trainings)), args.minutes, args.at_once)
     _print_left(left, {lab.CLAIM: lab.BUDGET, packing.CLAIM: packing.NOTES})
-    print(f"firsttoken run {on_text.CLAIM}")
+    print(f"firsttoken run {on_text.CLAIM}\nfirsttoken run {recipes.CLAIM}")
 
 
 def _lab_on_a_card(minutes: float) -> None:

@@ -10,12 +10,13 @@ import torch
 from torch.nn import functional as F
 
 from firsttoken import records
-from firsttoken.claims.recipes import figures, measure, verdict
+from firsttoken.claims.recipes import figures, measure, on_text, verdict
 from firsttoken.claims.recipes.outcomes import moved, outcomes
 from firsttoken.errors import FirstTokenError
-from firsttoken.pretraining import backcopy
+from firsttoken.pretraining import backcopy, run_records
 from firsttoken.pretraining.backcopy import Backcopy
 from firsttoken.pretraining.recipe import Recipe, replace_tokens
+from firsttoken.pretraining.run_spec import Training
 from firsttoken.pretraining.smallest import Smallest
 from firsttoken.pretraining.smallest_training import Setting, look, train
 from firsttoken.records import Record
@@ -247,3 +248,90 @@ def test_a_short_measurement_has_every_recipe_and_keeps_its_parts(
     assert made.verdict.status == "inconclusive"
     assert len(list((tmp_path / "recipes").glob("one-head--*.json"))) == 6
     assert records.slug("one-head") == made.model
+
+
+PLAIN_END = {"excess": 0.1, "loss": 2.0, "spread_over_own": 0.05}
+
+
+def text_record(**ends: list[dict[str, float] | None]) -> Record:
+    """Two seeds of each recipe on text; what is not given keeps every promise."""
+
+    def end(changed: dict[str, float] | None) -> dict[str, float] | None:
+        rest = {"sink_rate": 0.1, "missing": 0.05, "value_norm": 0.7, "row_sum": 1.0, "largest_activation": 40.0}
+        return None if changed is None else {**rest, **PLAIN_END, **changed}
+
+    kept: dict[str, dict[str, float]] = {
+        "plain": {}, "sink_penalised": {"excess": 0.02}, "sink_rewarded": {"spread_over_own": 0.04},
+        "tokens_replaced": {"spread_over_own": 0.04},
+    }  # fmt: skip
+    entries = {name: [end(one) for one in ends.get(name, [good, good])] for name, good in kept.items()}
+    return Record("recipes", "lab-budget", {}, {"on_text": entries, "heads": 16}, {})
+
+
+@pytest.mark.parametrize(
+    ("ends", "status", "words"),
+    [
+        ({}, "reproduced", "3 of 3 promises are kept"),
+        ({"sink_penalised": [{"excess": 0.02}, {"excess": 0.031}]}, "partly", "in 1 of 2 seeds"),
+        ({"sink_penalised": [{"excess": 0.02, "loss": 2.051}, {"excess": 0.02}]}, "partly", "2 of 3 promises"),
+        ({"tokens_replaced": [{"spread_over_own": 0.046}, {"spread_over_own": 0.04}]}, "partly", "2 of 3"),
+        (
+            {name: [{"excess": 0.1}, {"excess": 0.1}] for name in verdict.TEXT_PROMISES},
+            "not reproduced",
+            "0 of 3 promises",
+        ),
+        ({"sink_rewarded": [{"spread_over_own": 0.04}, None]}, "inconclusive", "some are not trained"),
+        ({"plain": [{}, {"excess": 0.029}]}, "inconclusive", "no sink in every seed"),
+    ],
+)
+def test_recipes_on_text_are_judged_seed_by_seed(ends: dict[str, Any], status: str, words: str) -> None:
+    made = text_record(**ends)
+    judged = verdict.judge(made)
+    assert judged.status == status
+    assert words in judged.sentence
+    shown = figures.text_table(made).text
+    assert ("not run" in shown) == any(None in of for of in ends.values())
+    assert ("not kept" in shown) == (status in ("partly", "not reproduced"))
+
+
+def test_runs_on_text_differ_from_plain_training_in_one_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = on_text.trainings()
+    assert len({run.slug for run in runs}) == 8
+    for seed in on_text.SEEDS:
+        plain = on_text.training("plain", seed).told()
+        for recipe, change in on_text.CHANGES.items():
+            assert on_text.training(recipe, seed).told() == {**plain, **change}
+
+    monkeypatch.setattr(run_records.pretrain, "find", lambda training: None)
+    assert on_text.measure() is None
+
+    def only_plain(training: Training) -> Record | None:
+        return Record("pretraining", training.slug, {}, {}, {}) if training in runs[::4] else None
+
+    monkeypatch.setattr(run_records.pretrain, "find", only_plain)
+    assert on_text.measure() is None, "plain training alone is no recipe"
+
+
+def test_values_on_text_are_those_of_the_runs() -> None:
+    def run(training: Training) -> Record:
+        def arm(mass: float, loss: float) -> dict[str, Any]:
+            named = {"mass": mass, "loss": loss, "sink_rate_0.3": 0.25, "value_norm_ratio": 0.8}
+            return {name: {"value": value} for name, value in named.items()}
+
+        mass = 0.06 if training.first_penalty > 0 else 0.2
+        final = {
+            "64": {"BOS+text": arm(mass, 2.5), "missing_bos": {"loss": {"value": 0.04}}},
+            "256": {"BOS+text": arm(0.05, 2.25), "missing_bos": {"loss": {"value": 0.01}}},
+        }
+        spread = 0.02 if training.replaced else 0.05
+        beside = {"row_sum": {"value": 1.0}, "spread_over_own": {"value": spread}, "largest_activation": 30.0}
+        return Record("pretraining", training.slug, {}, {"final": final, "design": beside}, {})
+
+    trained = {one: run(one) for one in on_text.trainings() if (one.replaced, one.seed) != (0.05, 1)}
+    values = on_text.values(trained)
+    even = sum(1 / n for n in range(1, 65)) / 64
+    assert values["on_text"]["sink_penalised"][1]["excess"] == pytest.approx(0.06 - even)
+    assert values["on_text"]["tokens_replaced"][1] is None
+    assert values["heads"] == 16
+    assert values["kept"]["value"] == pytest.approx(3 / 5)  # penalised twice, replaced once, rewarded never
+    assert values["kept"]["n"] == 5

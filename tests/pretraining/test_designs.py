@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.pretraining import checkpoint_probe, design_outcomes, designs, train
 from firsttoken.pretraining.budgets import budget
-from firsttoken.pretraining.corpora import BOS
-from firsttoken.pretraining.packing import Packing
+from firsttoken.pretraining.corpora import BOS, EOS, open_corpus
+from firsttoken.pretraining.packing import Packing, Windows, collate
 from firsttoken.pretraining.run_spec import Training, from_command_line
 from firsttoken.pretraining.smallest import ATTENTIONS
 
@@ -157,6 +158,8 @@ def test_a_run_says_its_design() -> None:
         (Training("smoke", Packing(64), design="softplus"), "no design 'softplus'"),
         (Training("smoke", Packing(64, "intra_document"), design="gate"), "causal masking"),
         (Training("smoke", Packing(64, reset_positions=True), design="gate"), "positions of the window"),
+        (Training("smoke", Packing(64), first_penalty=0.1), "give design=softmax"),
+        (Training("smoke", Packing(64), replaced=1.0), "is a share"),
     ],
 )
 def test_designs_that_cannot_be_trained(training: Training, words: str) -> None:
@@ -192,6 +195,63 @@ def test_a_design_is_trained_and_taken_up_again(
     assert again is not None
     assert "taken up again after step" in capfd.readouterr().out
     assert again.values["losses"] == whole.values["losses"]
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, -0.5])
+def test_a_penalty_is_that_of_all_windows_of_a_step(strength: float, ids: Tensor, tmp_path: Path) -> None:
+    """One step of plain gradient descent in two batches against the gradient of the whole, made by hand."""
+    rows = torch.cat([ids, ids.flip(0)])[:4]
+    model, by_hand = model_of("softmax"), model_of("softmax")
+    trainer = train.PenaltyTrainer(
+        first_penalty=strength,
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=2, gradient_accumulation_steps=2,
+            learning_rate=1.0, optim="sgd", max_grad_norm=0.0, report_to="none", disable_tqdm=True, use_cpu=True,
+            save_strategy="no",
+        ),
+        train_dataset=[{"input_ids": row, "labels": row} for row in rows],
+    )  # fmt: skip
+    trainer.train()
+
+    by_hand.train()
+    with designs.watched(by_hand) as (attention, _):
+        loss = by_hand(rows, labels=rows).loss
+    to_first = [each[:, head, query, 0] for each in attention for head in range(2) for query in range(1, 12)]
+    (loss + strength * torch.stack(to_first).mean()).backward()
+    for (name, trained), start in zip(model.named_parameters(), by_hand.parameters(), strict=True):
+        assert start.grad is not None
+        torch.testing.assert_close(trained, start - start.grad, atol=2e-5, rtol=1e-4, msg=name)
+
+
+def test_replaced_tokens_are_read_and_not_predicted(tmp_path: Path) -> None:
+    corpus = open_corpus(budget("smoke").corpus)
+    packing = Packing(64, "causal", "fixed")
+    plain, noisy = Windows(corpus, packing, 40, seed=3), Windows(corpus, packing, 40, seed=3, replaced=0.25)
+    batch = collate([noisy[index] for index in range(40)], packing)
+    true = collate([plain[index] for index in range(40)], packing)["input_ids"]
+    assert torch.equal(batch["labels"], true)
+    changed = batch["input_ids"] != true
+    assert 0.2 < changed.float().mean() < 0.27
+    assert not changed[:, 0].any()
+    assert not changed[true == EOS].any()
+    assert batch["input_ids"].max() < corpus.spec.vocabulary
+    again = Windows(corpus, packing, 40, seed=3, replaced=0.25)
+    assert all((again[index].read == noisy[index].read).all() for index in (17, 3, 39))
+    other = Windows(corpus, packing, 40, seed=4, replaced=0.25)
+    assert (other[0].read != noisy[0].read).any()
+
+
+def test_a_run_says_what_its_recipe_is() -> None:
+    plain = Training("lab", Packing(256, "causal", "fixed"), design="softmax")
+    penalised, rewarded = (replace(plain, first_penalty=strength) for strength in (0.03, -0.03))
+    noisy = replace(plain, replaced=0.05)
+    assert {"first_penalty", "replaced"}.isdisjoint(plain.told())
+    assert penalised.told()["first_penalty"] == 0.03
+    ends = ["penalised-0-03", "rewarded-0-03", "replaced-0-05"]
+    assert [one.slug.removeprefix(f"{plain.slug}-") for one in (penalised, rewarded, noisy)] == ends
+    asked = {"design": "softmax", "first_penalty": "-0.03", "masking": "causal", "bos": "fixed", "length": "256"}
+    assert from_command_line("lab", asked) == rewarded
 
 
 def test_steps_are_timed_side_by_side() -> None:

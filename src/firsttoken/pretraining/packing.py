@@ -23,6 +23,7 @@ Masking = Literal["causal", "intra_document"]
 BosInTraining = Literal["never", "documents", "fixed"]
 LossOn = Literal["all", "second_half"]
 IGNORED = -100  # the label of a token whose prediction bears no loss, as transformers and torch have it
+_NOISE = 1  # beside seed and number of a window, so that its noise shares no random bits with the order of documents
 FIXED = -1  # the document number of a fixed BOS, which belongs to none and is seen by all
 
 
@@ -85,18 +86,22 @@ class Window:
 
     ids: NDArray[np.int64]  # (token,)
     documents: NDArray[np.int64]  # (token,), counted from 0 in each window; FIXED for a fixed BOS
+    read: NDArray[np.int64] | None = None  # (token,), what the model reads in place of `ids`, which it has to predict
 
 
 class Windows(Dataset[Window]):
     """`count` windows cut side by side from a stream of shuffled documents, begun anew when all have been read."""
 
-    def __init__(self, corpus: Corpus, packing: Packing, count: int, seed: int = 0, least: int = 0) -> None:
+    def __init__(
+        self, corpus: Corpus, packing: Packing, count: int, seed: int = 0, least: int = 0, replaced: float = 0.0
+    ) -> None:
         """
         Args:
-            seed: of the order of documents, another one in each round.
+            seed: of the order of documents, another one in each round, and of the tokens that are replaced.
             least: leave out documents of fewer tokens.
+            replaced: the probability with which a token, BOS and EOS aside, is read as a random one.
         """
-        self.corpus, self.packing, self.count, self.seed = corpus, packing, count, seed
+        self.corpus, self.packing, self.count, self.seed, self.replaced = corpus, packing, count, seed, replaced
         self.numbers = corpus.numbers(held_out=False, least=least)
         if len(self.numbers) == 0:
             raise FirstTokenError(f"{corpus.spec.source} has no document of {least} tokens or more; lower that limit.")
@@ -133,7 +138,15 @@ class Windows(Dataset[Window]):
         )
         if self.packing.bos == "fixed":
             ids, owners = [BOS, *ids], np.concatenate([[FIXED], owners])
-        return Window(np.array(ids, dtype=np.int64), owners.astype(np.int64))
+        true = np.array(ids, dtype=np.int64)
+        return Window(true, owners.astype(np.int64), self._noisy(true, index) if self.replaced else None)
+
+    def _noisy(self, ids: NDArray[np.int64], index: int) -> NDArray[np.int64]:
+        """A window with some tokens replaced, the same ones whenever it is asked for."""
+        random = np.random.default_rng([self.seed, index, _NOISE])
+        chosen = (random.random(len(ids)) < self.replaced) & (ids != BOS) & (ids != EOS)
+        drawn = random.integers(max(BOS, EOS) + 1, self.corpus.spec.vocabulary, len(ids))
+        return np.where(chosen, drawn, ids)
 
     def _pieces(self, start: int, length: int) -> list[list[int]]:
         """The parts of documents in `length` tokens of the stream from `start` on."""
@@ -173,7 +186,8 @@ def collate(windows: list[Window], packing: Packing) -> dict[str, Any]:
     """A batch as a transformers model takes it."""
     ids = torch.from_numpy(np.stack([window.ids for window in windows]))
     documents = torch.from_numpy(np.stack([window.documents for window in windows]))
-    batch: dict[str, Any] = {"input_ids": ids, "labels": labels(ids, packing.loss)}
+    read = torch.from_numpy(np.stack([window.ids if window.read is None else window.read for window in windows]))
+    batch: dict[str, Any] = {"input_ids": read, "labels": labels(ids, packing.loss)}
     if packing.reset_positions:
         batch["position_ids"] = positions(documents)
     # Without a mask, transformers would take positions that begin again for packed documents and separate them.

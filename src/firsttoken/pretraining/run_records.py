@@ -130,6 +130,32 @@ def combined(estimates: Sequence[Mapping[str, float]]) -> JSON:
     }
 
 
+def end_of(run: Record, length: int) -> JSON:
+    """What a trained model shows at its end, from the record of its run.
+
+    At 64 tokens: `excess`, attention to the first token beyond an even share; `sink_rate` at 0.3; `value_norm`, of the
+    first token over the mean of the others; `missing`, nats that leaving BOS out costs; `row_sum`, `spread_over_own`
+    and `largest_activation`, see `design_outcomes`. `loss`, in nats, at the length of the training.
+    """
+    short, own = (run.values["final"][str(tokens)] for tokens in (pretrain.SHORT, length))
+    beside = run.values["design"]
+    return {
+        "excess": short["BOS+text"]["mass"]["value"] - even_share(pretrain.SHORT),
+        "sink_rate": short["BOS+text"]["sink_rate_0.3"]["value"],
+        "value_norm": short["BOS+text"]["value_norm_ratio"]["value"],
+        "missing": short["missing_bos"]["loss"]["value"],
+        "loss": own["BOS+text"]["loss"]["value"],
+        "row_sum": beside["row_sum"]["value"],
+        "spread_over_own": beside["spread_over_own"]["value"],
+        "largest_activation": beside["largest_activation"],
+    }
+
+
+def ends_of(trained: Mapping[Training, Record], runs: Iterable[Training], length: int) -> list[JSON | None]:
+    """`end_of` each of some runs, None for those that were not trained."""
+    return [end_of(trained[one], length) if one in trained else None for one in runs]
+
+
 NUMBERS = ("sink_rate_0.3", "sink_rate_0.8", "mass", "value_norm_ratio", "loss")
 
 

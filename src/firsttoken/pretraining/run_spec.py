@@ -33,6 +33,8 @@ class Training:
     least: int = 0  # train only on documents of so many tokens or more
     source: str | None = None  # of the text
     design: str | None = None  # of attention, see `designs`; None: transformers' own
+    first_penalty: float = 0.0  # nats of loss for attention to the first token, times its mean; below 0 a reward
+    replaced: float = 0.0  # share of the tokens that are replaced by random ones in what the model reads
 
     def settings(self) -> Budget:
         """The budget with what this run changes."""
@@ -55,6 +57,12 @@ class Training:
                 raise FirstTokenError(
                     "A design of attention is trained with causal masking and positions of the window."
                 )
+        elif self.first_penalty:
+            raise FirstTokenError(
+                "What attention gets the first token is known in training only of a design; give design=softmax."
+            )
+        if not 0 <= self.replaced < 1:
+            raise FirstTokenError(f"`replaced` is a share, from 0 to below 1, not {self.replaced}.")
         if settings.steps < 20:
             raise FirstTokenError(f"{settings.tokens} tokens are {settings.steps} steps; train for 20 steps or more.")
         return settings
@@ -75,13 +83,19 @@ class Training:
         parts += [f"least-{self.least}"] if self.least else []
         parts += [self.source] if self.source else []
         parts += [f"design-{self.design}"] if self.design else []
+        name = "penalised" if self.first_penalty > 0 else "rewarded"
+        parts += [f"{name}-{abs(self.first_penalty):g}"] if self.first_penalty else []
+        parts += [f"replaced-{self.replaced:g}"] if self.replaced else []
         parts += [f"seed-{self.seed}"] if self.seed else []
         return files.slug(" ".join(parts))
 
     def told(self) -> JSON:
-        """What a record says of it. `loss` and `design` came later than the first records and are left out where they
-        say nothing new, so that those still answer."""
+        """What a record says of it. Fields that came later than the first records are left out where they say nothing
+        new, so that those still answer."""
         told = asdict(self)
+        for name in ("first_penalty", "replaced"):
+            if not told[name]:
+                del told[name]
         if self.design is None:
             del told["design"]
         if self.packing.loss == "all":
@@ -135,6 +149,8 @@ def from_command_line(budget_name: str, asked: Mapping[str, str]) -> Training:
     between(8, MOST, length=training.packing.length)
     between(0, LARGEST_SEED, seed=training.seed)
     between(0, MOST, least=training.least)
+    between(-1000, 1000, first_penalty=training.first_penalty)
+    between(0, 0.99, replaced=training.replaced)
     for name, most in (("learning_rate", 10.0), ("weight_decay", 10.0), ("tokens", 10**15)):
         if (given := getattr(training, name)) is not None:
             between(0, most, **{name: given})

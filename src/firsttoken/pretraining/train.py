@@ -81,6 +81,28 @@ class Watch(TrainerCallback):
             self.measuring += time.perf_counter() - start
 
 
+class PenaltyTrainer(Trainer):
+    """Adds to the loss of a `designs` model its mean attention to the first token, over layers, heads and all queries
+    but the first, times `first_penalty` nats."""
+
+    def __init__(self, *, first_penalty: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.first_penalty = first_penalty
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        if not self.first_penalty:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        with designs.watched(self.accelerator.unwrap_model(model)) as (attention, _):
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        mean = torch.stack([designs.to_first(each)[..., 1:].mean() for each in attention]).mean()
+        # The loss of one of several batches of a step is divided by the tokens of all; the penalty is theirs in equal
+        # parts.
+        loss = loss + self.first_penalty * mean / self.args.gradient_accumulation_steps
+        return (loss, outputs) if return_outputs else loss
+
+
 def probe_steps(steps: int) -> frozenset[int]:
     """About 25 steps, closer together at the beginning, where sinks form."""
     return frozenset({max(1, round(steps * (i / 25) ** 1.5)) for i in range(1, 26)})
@@ -166,7 +188,7 @@ def train(training: Training, corpus: Corpus, say: Callable[[str], None] = print
     folder = work_folder(training, corpus)
     args = arguments(settings, training.packing.length, folder, training.seed)
     count = settings.steps * settings.tokens_per_step // training.packing.length
-    windows = Windows(corpus, training.packing, count, training.seed, training.least)
+    windows = Windows(corpus, training.packing, count, training.seed, training.least, training.replaced)
     set_seed(training.seed)
     config = settings.config(max(training.packing.length, SHORT))
     model = LlamaForCausalLM(config) if training.design is None else designs.build(config, training.design)
@@ -174,7 +196,8 @@ def train(training: Training, corpus: Corpus, say: Callable[[str], None] = print
         checkpoint_probe.held_out(corpus, settings.texts, SHORT), probe_steps(settings.steps), training.slug, say
     )
     transformers_logging.set_verbosity_error()
-    trainer = Trainer(
+    trainer = PenaltyTrainer(
+        first_penalty=training.first_penalty,
         model=model,
         args=args,
         train_dataset=windows,

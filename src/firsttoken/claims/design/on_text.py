@@ -13,13 +13,11 @@ import torch
 from firsttoken.claims.design.verdict import LEAST_EXCESS, TEXT_DESIGNS, judge
 from firsttoken.estimates import JSON
 from firsttoken.measures import resting
-from firsttoken.measures.sinks import even_share
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.design_outcomes import step_times
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training
-from firsttoken.pretraining.train import SHORT
 from firsttoken.records import Record
 
 CLAIM = "design"
@@ -41,9 +39,9 @@ def trainings() -> list[Training]:
 def measure(train: bool = False, fresh: bool = False) -> Record | None:
     """The record `design/lab-budget.json`; None where nothing was trained and nothing is to be.
 
-    Its values: `on_text` {design: an entry for each seed, see `entry`, or null}, `step` {design: time of a training
-    step over that of softmax}, `heads` of one model, `without_sink`, the share of models without a sink among all but
-    softmax, `runs`.
+    Its values: `on_text` {design: an entry for each seed, see `run_records.end_of`, or null}, `step` {design: time of
+    a training step over that of softmax}, `heads` of one model, `without_sink`, the share of models without a sink
+    among all but softmax, `runs`.
     """
     trained = run_records.runs_of(trainings(), train, fresh)
     parameters = {"seeds": len(SEEDS), "length": budget(BUDGET).length, **run_records.settings(trainings())}
@@ -52,36 +50,17 @@ def measure(train: bool = False, fresh: bool = False) -> Record | None:
 
 def values(trained: dict[Training, Record]) -> JSON:
     """The values of the record, from those of the runs; the time of a step is measured now."""
+    settings = budget(BUDGET)
     entries = {
-        design: [entry(trained[one]) if (one := training(design, seed)) in trained else None for seed in SEEDS]
+        design: run_records.ends_of(trained, [training(design, seed) for seed in SEEDS], settings.length)
         for design in TEXT_DESIGNS
     }
     others = [one for design, of_design in entries.items() if design != "softmax" for one in of_design if one]
     without = sum(one["excess"] < LEAST_EXCESS for one in others)
-    settings = budget(BUDGET)
     return {
         "on_text": entries,
         "step": step_times(settings, TEXT_DESIGNS, torch.get_num_threads()),
         "heads": settings.layers * settings.heads,
         "without_sink": asdict(resting.wilson(without, len(others))) if others else None,
         "runs": [record.model for record in trained.values()],
-    }
-
-
-def entry(run: Record) -> JSON:
-    """What one model shows. At 64 tokens: `excess`, attention to the first token beyond an even share; `sink_rate` at
-    0.3; `value_norm`, of the first token over the mean of the others; `missing`, nats that leaving BOS out costs;
-    `row_sum`, `spread_over_own` and `largest_activation`, see `design_outcomes`. `loss`, in nats, at the length of the
-    training."""
-    short, own = (run.values["final"][str(tokens)] for tokens in (SHORT, budget(BUDGET).length))
-    beside = run.values["design"]
-    return {
-        "excess": short["BOS+text"]["mass"]["value"] - even_share(SHORT),
-        "sink_rate": short["BOS+text"]["sink_rate_0.3"]["value"],
-        "value_norm": short["BOS+text"]["value_norm_ratio"]["value"],
-        "missing": short["missing_bos"]["loss"]["value"],
-        "loss": own["BOS+text"]["loss"]["value"],
-        "row_sum": beside["row_sum"]["value"],
-        "spread_over_own": beside["spread_over_own"]["value"],
-        "largest_activation": beside["largest_activation"],
     }

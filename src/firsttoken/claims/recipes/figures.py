@@ -7,9 +7,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, SINK, fate, held, pairs
+from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, SINK, TEXT_PROMISES, fate, held, held_on_text, pairs
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
 from firsttoken.records import Record
+from firsttoken.records.numbers import NOT_RUN
 
 NAMES = {
     "plain": "plain",
@@ -137,3 +138,36 @@ def recipe_table(record: Record) -> Display:
         "value norm of the first", "moved by noise, nats", "share without BOS", "cost of no BOS, nats",
     )  # fmt: skip
     return table(rows, columns, "Medians over all seeds; of the steps, over those that learnt the task")
+
+
+def text_table(record: Record) -> Display:
+    """Every model that was trained on text, plain training first."""
+    entries = record.values["on_text"]
+    rows = []
+    for name in (PLAIN, *TEXT_PROMISES):
+        for seed, (one, plain) in enumerate(zip(entries[name], entries[PLAIN], strict=True)):
+            if one is None:
+                rows.append((NAMES[name], str(seed), NOT_RUN, *"–" * 6))
+                continue
+            promise = "–"
+            if name != PLAIN and plain:
+                promise = "kept" if held_on_text(name, one, plain) else "not kept"
+            rows.append(
+                (
+                    NAMES[name],
+                    str(seed),
+                    f"{one['excess']:+.3f}",
+                    f"{one['sink_rate']:.1%}",
+                    f"{one['loss']:.3f}",
+                    f"{one['missing']:+.3f}",
+                    f"{one['spread_over_own']:.3f}",
+                    f"{one['value_norm']:.2f}",
+                    promise,
+                )
+            )
+    columns = (
+        "recipe", "seed", "beyond even", "heads above 0.3", "loss", "cost of a missing BOS", "spread / own",
+        "value norm of the first", "promise",
+    )  # fmt: skip
+    heads = record.values["heads"]
+    return table(rows, columns, f"Models trained on text; one of {heads} heads is {1 / heads:.2%}")

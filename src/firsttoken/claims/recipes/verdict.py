@@ -18,6 +18,10 @@ LESS = 0.9  # of how far plain training's predictions move: what counts as movin
 LEAST_SEEDS = 8  # that learnt the task by plain training; with fewer nothing is judged
 
 
+LEAST_EXCESS = 0.03  # of the attention, to the first token beyond an even share: on text, a sink from there on
+DEARER = 0.05  # nats of loss above plain training that a recipe on text may cost
+
+
 def _learnt(seed: Seed) -> bool:
     return seed["learnt"] is not None
 
@@ -71,9 +75,55 @@ def fate(values: Mapping[str, Any], name: str) -> Fate:
     return "kept" if held(values, name) == of else "open" if held(values, name) else "contradicted"
 
 
+# The same on text, of models with one seed: the entries of `run_records.end_of`.
+TEXT_PROMISES: Mapping[str, Promise] = {
+    "sink_penalised": Promise(
+        says="has no sink",
+        holds=lambda seed, plain: bool(seed["excess"] < LEAST_EXCESS),
+    ),
+    "sink_rewarded": Promise(
+        says="lets a changed token move the others less",
+        holds=lambda seed, plain: bool(seed["spread_over_own"] < LESS * plain["spread_over_own"]),
+    ),
+    "tokens_replaced": Promise(
+        says="lets a changed token move the others less",
+        holds=lambda seed, plain: bool(seed["spread_over_own"] < LESS * plain["spread_over_own"]),
+    ),
+}
+
+
+def held_on_text(name: str, seed: Seed, plain: Seed) -> bool:
+    """Whether a recipe keeps its promise on text in one seed, without a loss that is clearly higher."""
+    return TEXT_PROMISES[name].holds(seed, plain) and bool(seed["loss"] <= plain["loss"] + DEARER)
+
+
+def on_text(entries: Mapping[str, Any]) -> Verdict:
+    """Three recipes in models that were trained on text, each seed beside plain training from the same seed."""
+    plain = entries[PLAIN]
+    complete = all(all(entries[name]) for name in (PLAIN, *TEXT_PROMISES))
+    counts = {
+        name: sum(held_on_text(name, seed, of) for seed, of in zip(entries[name], plain, strict=True) if seed and of)
+        for name in TEXT_PROMISES
+    }
+    told = "; ".join(
+        f"{name.replace('_', ' ')} {promise.says}, at no higher loss, in {counts[name]} of {len(plain)} seeds"
+        for name, promise in TEXT_PROMISES.items()
+    )
+    sentence = f"On text: {told}."
+    if not complete:
+        return Verdict("inconclusive", f"{sentence} All seeds of all recipes decide, and some are not trained.")
+    if not all(seed["excess"] >= LEAST_EXCESS for seed in plain):
+        return Verdict("inconclusive", f"{sentence} Plain training leaves no sink in every seed.")
+    kept = sum(count == len(plain) for count in counts.values())
+    status: Status = "reproduced" if kept == len(counts) else "partly" if kept else "not reproduced"
+    return Verdict(status, f"{sentence} {kept} of {len(counts)} promises are kept in every seed.")
+
+
 def judge(record: Record) -> Verdict:
     """All five recipes together, each told with its number of seeds."""
     values = record.values
+    if "on_text" in values:
+        return on_text(values["on_text"])
     counted = len(pairs(values, PLAIN))
     told = "; ".join(
         f"{name.replace('_', ' ')} {promise.says} in {held(values, name)} of {counted} seeds"
