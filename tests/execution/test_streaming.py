@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -173,6 +174,18 @@ def test_work_between_the_layers_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(type(streamed.layers[0]), "__call__", lambda *a, **k: 2 * forward(*a, **k))
     with pytest.raises(FirstTokenError, match="does more between its layers"):
         streamed.run(ids(), lambda layer, hidden: None)
+
+
+@pytest.mark.parametrize("key", ["layers.2.mlp.up_proj.weight", "embed_tokens.weight", "norm.weight"])
+def test_weights_that_are_no_numbers_are_refused_where_they_are_read(key: str, tmp_path: Path) -> None:
+    """A pass may take hours; it ends at the layer, and those before it have their state."""
+    model = saved("llama", tmp_path / "model").model
+    model.get_parameter(f"model.{key}").data[-1:] = torch.nan
+    model.save_pretrained(tmp_path / "model", max_shard_size="20KB")
+    work = tmp_path / "work"
+    with pytest.raises(FirstTokenError, match=rf"{re.escape(key)} holds weights that are no numbers in float32"):
+        run(models.load(str(tmp_path / "model"), device="cpu"), work)
+    assert bool(list(work.glob("*"))) == key.startswith("layers")
 
 
 def test_a_quantised_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.execution.choose import choose
 from firsttoken.models import LanguageModel
 from firsttoken.models.anatomy import attention_layers, config_value, longest_window, rotation_length
+from firsttoken.models.finite_weights import refuse_weights_without_number
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.models.small_copy import small_copy
 from firsttoken.probe import Probe, probe
@@ -110,7 +111,7 @@ def _check(lm: LanguageModel, resident: bool) -> Checked:
     if beyond and window is not None:
         tokens = min(window + 8, MOST_TOKENS)
     with explain_out_of_memory("use dtype='bfloat16'"):
-        _refuse_weights_without_number(lm.model, lm.name)
+        refuse_weights_without_number(lm.name, lm.model.named_parameters())
         # Whether tokens read later ones is a question about code, which the copy has answered.
         of_model = examine(lm.model, lm.name, tokens, rows=1, causality=of_copy is None)
     if of_copy is None:
@@ -125,19 +126,6 @@ def _check(lm: LanguageModel, resident: bool) -> Checked:
         attention=None if None in attention else max(value or 0.0 for value in attention),
         causal=of_copy.causal,
     )
-
-
-def _refuse_weights_without_number(model: PreTrainedModel, name: str) -> None:
-    """A row of the embeddings, or a head, may be no number without any of a few tokens showing it."""
-    for key, parameter in model.named_parameters():
-        if parameter.dtype not in TOLERANCE or parameter.is_meta:
-            continue
-        # One sum is one reading of the memory, and is no number where one of its terms is none.
-        if not torch.isfinite(parameter.detach().sum(dtype=torch.float32)):
-            raise FirstTokenError(
-                f"{name}: {key} holds weights that are no numbers in {str(model.dtype).removeprefix('torch.')}; "
-                "load it in another dtype, or download it again."
-            )
 
 
 def _of_configuration(lm: LanguageModel, small: PreTrainedModel | None, of_copy: Checked | None) -> Checked:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
@@ -35,6 +35,7 @@ from firsttoken.execution.resume import Finished, Resume
 from firsttoken.models import DTYPES, LanguageModel, no_progress_bar
 from firsttoken.models.anatomy import find_layers
 from firsttoken.models.checkpoint import Checkpoint, open_checkpoint
+from firsttoken.models.finite_weights import refuse_weights_without_number
 from firsttoken.progress import Progress
 
 Observe = Callable[[int, Tensor], Tensor | None]
@@ -288,7 +289,16 @@ class StreamedModel:
                 f"{self.lm.name}: {wrong[0]} of layer {group} is missing from the checkpoint or does not fit the "
                 "configuration; download the model again."
             )
+        refuse_weights_without_number(self.lm.name, self._parameters_of(group))
         return set(info.missing_keys)
+
+    def _parameters_of(self, group: str) -> list[tuple[str, nn.Parameter]]:
+        """Those of a layer; of any other group, those outside the layers that are in place."""
+        if group.isdigit():
+            layer = f"{self.prefix}.{group}"
+            return [(f"{layer}.{name}", one) for name, one in self.layers[int(group)].named_parameters()]
+        inside = f"{self.prefix}."
+        return [(name, one) for name, one in self.model.named_parameters() if not name.startswith(inside)]
 
     def _free_outside(self) -> None:
         for module in self.model.modules():

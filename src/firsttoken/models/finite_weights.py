@@ -1,0 +1,33 @@
+"""Whether every weight is a number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from firsttoken.errors import FirstTokenError
+
+_PLAIN = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def refuse_weights_without_number(name: str, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    """Look at every weight once: a row of the embeddings, or a head, may be no number without any of a few tokens
+    showing it. Weights that are not there, or in a coded form, are left out.
+
+    Args:
+        name: the model's, for the sentence.
+
+    Raises:
+        FirstTokenError: one is not a finite number.
+    """
+    for key, parameter in parameters:
+        if parameter.is_meta or parameter.dtype not in _PLAIN:
+            continue
+        # One sum is one reading of the memory, and is no number where one of its terms is none.
+        if not torch.isfinite(parameter.detach().sum(dtype=torch.float32)):
+            raise FirstTokenError(
+                f"{name}: {key} holds weights that are no numbers in {str(parameter.dtype).removeprefix('torch.')}; "
+                "load it in another dtype, or download it again."
+            )
