@@ -7,7 +7,7 @@ CLAIM = Claim(
     statement="With the sink, the effect of changing one token stays local until the late layers.",
     paper="figure only, Gemma 7B: without BOS the change reaches more tokens, in earlier layers",
     headline="spread_over_own_ratio",
-    headline_name="spread over the edited token's own change, mean over layers, without BOS / with BOS",
+    headline_name="spread over the edited token's own change, without BOS / with BOS",
     format=".2f",
     unit="texts",
     rule=(
@@ -22,9 +22,8 @@ CLAIM = Claim(
         "of the old number, before any of the new one"
     ),
     shows_not=(
-        "That the sink alone does it. Leaving BOS out also gives a model a beginning that it never saw in training, "
-        "which may disturb it for other reasons. Where the sink outlives BOS, the comparison says nothing. Nor is it "
-        "shown at which layer a change stops: a mean over layers is judged."
+        "That the sink alone does it: leaving BOS out also gives a model a beginning that it never saw in training. "
+        "Where the sink outlives BOS, nothing. Nor at which layer a change stops: a mean over layers is judged."
     ),
     would_change=(
         "A larger model that keeps its sink under such an edit and spreads it as far as without one, or the same "
