@@ -57,8 +57,9 @@ def test_the_command_trains_the_chapters_of_the_lab(
     assert cli.main(["lab", "cpu", "--minutes", "7"]) == 0
     said = capsys.readouterr().out
     assert {run.budget for run in asked} == {"lab", "lab-notes"}
-    assert len(asked) == len(set(asked)) == 33
-    assert sum(run.design is not None for run in asked) == 8
+    assert len(asked) == len(set(asked)) == 39
+    assert sum(run.design is not None for run in asked) == 14
+    assert sum(bool(run.first_penalty or run.replaced) for run in asked) == 6
     assert f"left: {asked[-1].slug}" in said
     assert "firsttoken run packing -p budget lab-notes" in said
 
