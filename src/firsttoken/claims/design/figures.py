@@ -131,7 +131,8 @@ def sinks_of_blocks(record: Record) -> Display:
 def block_table(record: Record) -> Display:
     """Every block, plain softmax first: sinks, what was learnt and how fast, and how deep tokens go."""
     cells = []
-    for name, count in (("softmax", record.values["softmax"]), *record.values["by_block"].items()):
+    for name in ("softmax", *BLOCKS):
+        count = record.values["softmax"] if name == "softmax" else record.values["by_block"][name]
         each = count["each"]
         steps = [one["learnt"] for one in each if one["learnt"] is not None]
         cells.append(
