@@ -238,7 +238,8 @@ def test_verdicts_follow_from_the_numbers(share: float, clear: int, status: str)
         return asdict(Estimate(value, value - 0.01, value + 0.01, 16))
 
     def setting(saved: float, more: float) -> dict[str, Any]:
-        return {"saved": estimate(saved), "none": estimate(3.0), "more_than_control": estimate(more)}
+        first = estimate(3.0 - saved)
+        return {"saved": estimate(saved), "none": estimate(3.0), "first": first, "more_than_control": estimate(more)}
 
     assert set(verdict.CACHES) == {(grouping, bits) for grouping in quantisation.GROUPINGS for bits in (4, 3)}
     caches: dict[str, dict[str, Any]] = {"token": {}, "channel": {}}
