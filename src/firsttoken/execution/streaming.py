@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
@@ -278,6 +278,7 @@ class StreamedModel:
 
     def _load(self, group: str) -> set[str]:
         """Put a group's weights in place; the names of the model's parameters that are not in it are returned."""
+        empty = {name for name, one in self.model.named_parameters() if one.is_meta}
         lazy = {key: self.checkpoint.lazy(key) for key in self._groups.get(group, ())}
         with self.checkpoint.readers_joined():
             info, _ = convert_and_load_state_dict_in_model(self.model, lazy, self._load_config)
@@ -289,16 +290,9 @@ class StreamedModel:
                 f"{self.lm.name}: {wrong[0]} of layer {group} is missing from the checkpoint or does not fit the "
                 "configuration; download the model again."
             )
-        refuse_weights_without_number(self.lm.name, self._parameters_of(group))
+        read = ((name, one) for name, one in self.model.named_parameters() if name in empty)
+        refuse_weights_without_number(self.lm.name, read)
         return set(info.missing_keys)
-
-    def _parameters_of(self, group: str) -> list[tuple[str, nn.Parameter]]:
-        """Those of a layer; of any other group, those outside the layers that are in place."""
-        if group.isdigit():
-            layer = f"{self.prefix}.{group}"
-            return [(f"{layer}.{name}", one) for name, one in self.layers[int(group)].named_parameters()]
-        inside = f"{self.prefix}."
-        return [(name, one) for name, one in self.model.named_parameters() if not name.startswith(inside)]
 
     def _free_outside(self) -> None:
         for module in self.model.modules():

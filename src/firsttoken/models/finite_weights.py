@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from firsttoken.errors import FirstTokenError
-
-_PLAIN = (torch.float32, torch.bfloat16, torch.float16)
+from firsttoken.models.loading import DTYPES
 
 
 def refuse_weights_without_number(name: str, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
@@ -23,7 +22,7 @@ def refuse_weights_without_number(name: str, parameters: Iterable[tuple[str, nn.
         FirstTokenError: one is not a finite number.
     """
     for key, parameter in parameters:
-        if parameter.is_meta or parameter.dtype not in _PLAIN:
+        if parameter.is_meta or parameter.dtype not in DTYPES.values():
             continue
         # One sum is one reading of the memory, and is no number where one of its terms is none.
         if not torch.isfinite(parameter.detach().sum(dtype=torch.float32)):

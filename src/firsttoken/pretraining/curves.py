@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,20 @@ QUANTITIES: dict[str, str] = {
 
 # Of the runs of a figure, in their order.
 STYLES = [(color, dash) for dash in ("-", "--") for color in CATEGORIES]
+
+
+END_COLUMNS = ("beyond even", "heads above 0.3", "loss", "cost of a missing BOS", "spread / own")
+
+
+def end_cells(end: Mapping[str, float]) -> tuple[str, ...]:
+    """What `END_COLUMNS` name, from `run_records.end_of` a model."""
+    return (
+        f"{end['excess']:+.3f}",
+        f"{end['sink_rate']:.1%}",
+        f"{end['loss']:.3f}",
+        f"{end['missing']:+.3f}",
+        f"{end['spread_over_own']:.3f}",
+    )
 
 
 def during_training(

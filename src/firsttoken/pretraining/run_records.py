@@ -151,9 +151,22 @@ def end_of(run: Record, length: int) -> JSON:
     }
 
 
-def ends_of(trained: Mapping[Training, Record], runs: Iterable[Training], length: int) -> list[JSON | None]:
-    """`end_of` each of some runs, None for those that were not trained."""
-    return [end_of(trained[one], length) if one in trained else None for one in runs]
+def ends_of(
+    trained: Mapping[Training, Record],
+    training: Callable[[str, int], Training],
+    names: Iterable[str],
+    seeds: Iterable[int],
+    length: int,
+) -> JSON:
+    """{name: `end_of` its run for each seed}, None for those that were not trained.
+
+    Args:
+        training: the run of a name and a seed.
+    """
+    runs = {name: [training(name, seed) for seed in seeds] for name in names}
+    return {
+        name: [end_of(trained[one], length) if one in trained else None for one in of] for name, of in runs.items()
+    }
 
 
 NUMBERS = ("sink_rate_0.3", "sink_rate_0.8", "mass", "value_norm_ratio", "loss")

@@ -19,6 +19,7 @@ from firsttoken.claims.design.verdict import (
     some_head_has_one,
 )
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
+from firsttoken.pretraining.curves import END_COLUMNS, end_cells
 from firsttoken.records import Record
 from firsttoken.records.numbers import NOT_RUN
 
@@ -213,11 +214,7 @@ def text_table(record: Record) -> Display:
                 (
                     NAMES[design],
                     str(seed),
-                    f"{one['excess']:+.3f}",
-                    f"{one['sink_rate']:.1%}",
-                    f"{one['loss']:.3f}",
-                    f"{one['missing']:+.3f}",
-                    f"{one['spread_over_own']:.3f}",
+                    *end_cells(one),
                     f"{one['row_sum']:.2f}",
                     f"{one['value_norm']:.2f}",
                     f"{one['largest_activation']:.0f}",
@@ -225,7 +222,7 @@ def text_table(record: Record) -> Display:
                 )
             )
     columns = (
-        "design", "seed", "beyond even", "heads above 0.3", "loss", "cost of a missing BOS", "spread / own",
+        "design", "seed", *END_COLUMNS,
         "row adds up to", "value norm of the first", "largest activation / median", "time of a step / softmax",
     )  # fmt: skip
     heads = record.values["heads"]

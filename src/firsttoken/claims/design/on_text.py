@@ -51,10 +51,7 @@ def measure(train: bool = False, fresh: bool = False) -> Record | None:
 def values(trained: dict[Training, Record]) -> JSON:
     """The values of the record, from those of the runs; the time of a step is measured now."""
     settings = budget(BUDGET)
-    entries = {
-        design: run_records.ends_of(trained, [training(design, seed) for seed in SEEDS], settings.length)
-        for design in TEXT_DESIGNS
-    }
+    entries = run_records.ends_of(trained, training, TEXT_DESIGNS, SEEDS, settings.length)
     others = [one for design, of_design in entries.items() if design != "softmax" for one in of_design if one]
     without = sum(one["excess"] < LEAST_EXCESS for one in others)
     return {

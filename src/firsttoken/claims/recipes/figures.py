@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, SINK, TEXT_PROMISES, fate, held, held_on_text, pairs
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
+from firsttoken.pretraining.curves import END_COLUMNS, end_cells
 from firsttoken.records import Record
 from firsttoken.records.numbers import NOT_RUN
 
@@ -156,17 +157,13 @@ def text_table(record: Record) -> Display:
                 (
                     NAMES[name],
                     str(seed),
-                    f"{one['excess']:+.3f}",
-                    f"{one['sink_rate']:.1%}",
-                    f"{one['loss']:.3f}",
-                    f"{one['missing']:+.3f}",
-                    f"{one['spread_over_own']:.3f}",
+                    *end_cells(one),
                     f"{one['value_norm']:.2f}",
                     promise,
                 )
             )
     columns = (
-        "recipe", "seed", "beyond even", "heads above 0.3", "loss", "cost of a missing BOS", "spread / own",
+        "recipe", "seed", *END_COLUMNS,
         "value norm of the first", "promise",
     )  # fmt: skip
     heads = record.values["heads"]

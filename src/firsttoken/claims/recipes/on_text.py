@@ -57,10 +57,7 @@ def measure(train: bool = False, fresh: bool = False) -> Record | None:
 def values(trained: Mapping[Training, Record]) -> JSON:
     """The values of the record, from those of the runs."""
     settings = budget(BUDGET)
-    entries = {
-        recipe: run_records.ends_of(trained, [training(recipe, seed) for seed in SEEDS], settings.length)
-        for recipe in CHANGES
-    }
+    entries = run_records.ends_of(trained, training, CHANGES, SEEDS, settings.length)
     pairs = [
         held_on_text(name, seed, plain)
         for name in TEXT_PROMISES
