@@ -22,10 +22,11 @@ def refuse_weights_without_number(name: str, parameters: Iterable[tuple[str, nn.
         FirstTokenError: one is not a finite number.
     """
     for key, parameter in parameters:
-        if parameter.is_meta or parameter.dtype not in DTYPES.values():
+        if parameter.is_meta or not parameter.numel() or parameter.dtype not in DTYPES.values():
             continue
-        # One sum is one reading of the memory, and is no number where one of its terms is none.
-        if not torch.isfinite(parameter.detach().sum(dtype=torch.float32)):
+        # The extremes are none where one weight is none. A sum would say so too, but of half-precision weights it
+        # makes a copy in float32 first, which for the embeddings is more memory than a layer takes.
+        if not torch.stack(parameter.detach().aminmax()).isfinite().all():
             raise FirstTokenError(
                 f"{name}: {key} holds weights that are no numbers in {str(parameter.dtype).removeprefix('torch.')}; "
                 "load it in another dtype, or download it again."
