@@ -19,11 +19,13 @@ pdf: $(INSTALLED)  ## print the book, whose chapters `make book` has executed, i
 
 # `make test LOAD=2` keeps two processes busy beside the suite: what it tests must hold on a machine that others use too.
 LOAD ?= 0
+# Processes that share the tests, one thread each.
+PROCESSES ?= 2
 
 test: $(INSTALLED) browser lint  ## the whole suite, the built book in a real browser included
 	@busy=""; trap 'test -z "$$busy" || kill $$busy' EXIT; trap 'exit 130' INT TERM; \
 	for i in $$(seq $(LOAD)); do while :; do :; done & busy="$$busy $$!"; done; \
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup
 
 # The lower bounds of the base install in an environment of its own, on top of the torch and the pytest of this one.
 OLDEST := .venv-oldest

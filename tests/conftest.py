@@ -11,6 +11,13 @@ from firsttoken import models
 from firsttoken.models import LanguageModel
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes the tests of a file stay together, which share models, and so do those of the book."""
+    for item in items:
+        group = "book" if "html" in getattr(item, "fixturenames", ()) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Waking threads for matrices this small takes longer than the products."""
