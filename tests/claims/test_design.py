@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from firsttoken import records
 from firsttoken.claims.design import figures, measure, on_text, verdict
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.pretraining.smallest import ATTENTIONS, BLOCKS, Smallest
@@ -77,6 +78,18 @@ def test_verdicts_follow_from_the_counts(
     assert made.values["without_sink"]["value"] == pytest.approx(sum(s < 0.3 for s in others) / len(others))
     for shown in (figures.sinks(made), figures.design_table(made)):
         assert "design" in shown.text
+
+
+@pytest.mark.parametrize(("slug", "seeds"), [("one-head", 10), ("one-layer", 10), ("lab-budget", 2)])
+def test_the_committed_intervals_are_those_of_seeds(slug: str, seeds: int) -> None:
+    stored = records.find("design", slug)
+    assert stored is not None
+    share = stored.values["without_sink"]
+    assert share["n"] == seeds
+    # The ends of a Wilson interval are where a score test of so many models is just not significant.
+    for end in (share["low"], share["high"]):
+        if 0 < end < 1:
+            assert (share["value"] - end) ** 2 * seeds / (end * (1 - end)) == pytest.approx(1.959964**2, rel=1e-5)
 
 
 def block_record(shares: dict[str, list[tuple[float, ...]]], learnt: int | None = 200) -> Record:

@@ -235,6 +235,13 @@ def test_verdicts_follow_from_the_seeds(given: dict[str, Any], status: str, word
         assert "recipe" in shown.text
 
 
+def test_the_committed_interval_is_that_of_seeds() -> None:
+    stored = records.find("recipes", "one-head")
+    assert stored is not None
+    assert stored.values["kept"] == measure.summary(stored.values["by_recipe"])["kept"]
+    assert stored.values["kept"]["n"] == len(verdict.pairs(stored.values, verdict.PLAIN))
+
+
 def test_a_short_measurement_has_every_recipe_and_keeps_its_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,7 +249,7 @@ def test_a_short_measurement_has_every_recipe_and_keeps_its_parts(
     made = measure.measure(measure.Parameters(seeds=2, length=16, steps=4))
     assert set(made.values["by_recipe"]) == {"plain", *verdict.PROMISES}
     assert all(len(seeds) == 2 for seeds in made.values["by_recipe"].values())
-    assert made.values["kept"]["value"] == 0  # nobody learns anything in four steps
+    assert made.values["kept"] is None  # nobody learns anything in four steps
     assert all(verdict.fate(made.values, name) == "open" for name in verdict.PROMISES)
     assert made.verdict is not None
     assert made.verdict.status == "inconclusive"
@@ -334,4 +341,4 @@ def test_values_on_text_are_those_of_the_runs() -> None:
     assert values["on_text"]["tokens_replaced"][1] is None
     assert values["heads"] == 16
     assert values["kept"]["value"] == pytest.approx(3 / 5)  # penalised twice, replaced once, rewarded never
-    assert values["kept"]["n"] == 5
+    assert values["kept"]["n"] == 2  # seeds

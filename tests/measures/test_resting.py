@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.measures.resting import places, rest_at, rest_of, shares, trend, wilson
+from firsttoken.measures.resting import places, rest_at, rest_of, share_of_pairs, shares, trend, wilson
 
 
 def test_places_are_means_over_the_chosen_queries() -> None:
@@ -62,6 +62,20 @@ def test_the_ends_of_a_wilson_interval_are_where_the_score_test_is_just_not_sign
     assert estimate.low <= estimate.value <= estimate.high
     assert (estimate.low == 0) == (yes == 0)
     assert (estimate.high == 1) == (yes == n)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 10])
+def test_many_kinds_of_the_same_seeds_are_worth_as_many_models_as_seeds(seeds: int) -> None:
+    """Where all kinds of a seed agree, which is what the interval is for, they say as much as one kind."""
+    one_kind = [seed % 2 == 0 for seed in range(seeds)]
+    assert share_of_pairs([one_kind] * 5) == wilson(sum(one_kind), seeds)
+
+
+def test_what_was_not_trained_counts_neither_as_a_pair_nor_as_a_seed() -> None:
+    shown = share_of_pairs([[True, None, None], [False, True, None]])
+    assert shown is not None
+    assert (shown.value, shown.n) == (2 / 3, 2)
+    assert share_of_pairs([[None, None], []]) is None
 
 
 def test_shares_add_up() -> None:

@@ -20,6 +20,7 @@ RECORD = Record(
         "rate": {"value": 0.5, "low": 0.4, "high": 0.61, "n": 170},
         "layers": [0.1, 0.2],
         "deep": {"eps": {"a": 2}},
+        "seeds": [{"loss": 1.5}, None],
     },
     provenance={
         "model": {"name": "org/<tiny>", "dtype": "float32"},
@@ -46,6 +47,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("claim.tiny.deep.eps.a", Quoted("2")),
         ("claim.other.rate:.1%", Quoted("not run", measured=False)),
         ("claim.tiny--variant.rate", Quoted("not run", measured=False)),
+        ("claim.tiny.seeds.0.loss:.1f", Quoted("1.5")),
+        ("claim.tiny.seeds.1.loss:.1f", Quoted("not run", measured=False)),
+        ("claim.tiny.seeds.1:.1f", Quoted("not run", measured=False)),
         ("paper.packing.rows.2.sink_rate:.2%", Quoted("90.84%")),
         ("paper.llama.meta-llama-llama-3-1-8b.sink_rate:.2%", Quoted("45.97%")),
         ("paper.apostrophe_head.layer", Quoted("1")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -59,11 +59,31 @@ def wilson(yes: int, n: int) -> Estimate:
     """A share with its 95 % interval, which is sensible for few seeds and for none or all of them (Wilson 1927)."""
     if not 0 <= yes <= n or n == 0:
         raise FirstTokenError(f"{yes} of {n} is no share; train at least one seed.")
-    share, z2 = yes / n, NORMAL**2
+    return _wilson(yes / n, n)
+
+
+def share_of_pairs(holds: Iterable[Sequence[bool | None]]) -> Estimate | None:
+    """The share of yes among kinds of training, each with the same seeds; None where nothing was trained.
+
+    The models of one seed begin with the same weights and read the same texts, so that they may all agree: ten kinds
+    of one seed are then worth one model. The 95 % interval is for that case, of a share of as many models as there are
+    seeds, and too wide in any other.
+
+    Args:
+        holds: for each kind its seeds; None for a model that was not trained.
+    """
+    pairs = [(seed, answer) for kind in holds for seed, answer in enumerate(kind) if answer is not None]
+    if not pairs:
+        return None
+    return _wilson(sum(answer for _, answer in pairs) / len(pairs), len({seed for seed, _ in pairs}))
+
+
+def _wilson(share: float, n: int) -> Estimate:
+    z2 = NORMAL**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = NORMAL / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     # Exact ends: the formula misses 0 and 1 by a rounding error.
-    return Estimate(share, middle - half if yes else 0.0, middle + half if yes < n else 1.0, n)
+    return Estimate(share, middle - half if share else 0.0, middle + half if share < 1 else 1.0, n)
 
 
 def shares(rests: Sequence[Rest]) -> dict[Rest, Estimate]:

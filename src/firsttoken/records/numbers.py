@@ -33,7 +33,8 @@ class Quoted:
 def quote(key: str) -> Quoted:
     """Look a key up in the records.
 
-    Returns `Quoted("not run", measured=False)` where no such record exists.
+    Returns `Quoted("not run", measured=False)` where no such record exists, or where it holds null: a part of it that
+    was not run.
 
     Raises:
         FirstTokenError: the record exists but has no such value, or the format does not fit the value.
@@ -66,7 +67,7 @@ def _look_up(key: str, value: Any, path: Sequence[str]) -> tuple[Any, Mapping[st
     """The value, and the entry around it that says how it was obtained; empty for a record's."""
     marked: Mapping[str, Any] = {}
     path = list(path)
-    while path:
+    while path and value is not None:
         # Some names hold a dot, such as `sink_rate_0.3`.
         name = next(
             (x for n in (2, 1) if (x := ".".join(path[:n])) and isinstance(value, Mapping) and x in value), None
@@ -83,6 +84,8 @@ def _look_up(key: str, value: Any, path: Sequence[str]) -> tuple[Any, Mapping[st
 
 
 def _shown(key: str, value: Any, marked: Mapping[str, Any], form: str) -> Quoted:
+    if value is None:
+        return Quoted(NOT_RUN, measured=False)
     try:
         if isinstance(value, Mapping):
             form = telling(value, form)

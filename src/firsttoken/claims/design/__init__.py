@@ -9,7 +9,7 @@ CLAIM = Claim(
     headline="without_sink",
     headline_name="share of models without a sink, other designs of attention",
     format=".0%",
-    unit="models: seeds of each design",
+    unit="seeds, as if all designs of a seed agreed",
     rule=(
         "On the task of the smallest sink, 64 tokens, ten seeds of each design: a gate behind attention, a "
         "learned sink logit, the same fixed at zero (off by one), sigmoid weights. A design removes the sink only "

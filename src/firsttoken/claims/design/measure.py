@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from firsttoken.claims.design.verdict import has_sink, judge, some_head_has_one
+from firsttoken.claims.design.verdict import judge, some_head_has_one
 from firsttoken.estimates import JSON
 from firsttoken.measures import resting
 from firsttoken.pretraining.one_head import stored
@@ -60,13 +60,8 @@ def measure_blocks(parameters: Parameters, fresh: bool = False) -> Record:
     settings = [*map(parameters.setting, BLOCKS), parameters.setting("softmax")]
 
     def values() -> JSON:
-        changed = [each for block in ("split_heads", "depth_gate") for each in blocks[block]["each"]]
-        without = sum(not some_head_has_one(each) for each in changed)
-        return {
-            "by_block": blocks,
-            "softmax": softmax,
-            "without_sink": asdict(resting.wilson(without, len(changed))),
-        }
+        changed = [blocks[block] for block in ("split_heads", "depth_gate")]
+        return {"by_block": blocks, "softmax": softmax, "without_sink": without_sink(changed)}
 
     return stored(CLAIM, settings, asdict(parameters), values, VERSION, fresh, judge=judge, slug="one-layer")
 
@@ -106,9 +101,14 @@ def count(runs: Sequence[Run]) -> JSON:
 
 def summary(counts: dict[Variant, JSON]) -> JSON:
     """All designs side by side, and the share of seeds without a sink."""
-    others = [each for variant, one in counts.items() if variant != "softmax" for each in one["each"]]
-    without = sum(not has_sink(each) for each in others)
-    return {"by_variant": dict(counts), "without_sink": asdict(resting.wilson(without, len(others)))}
+    others = [one for variant, one in counts.items() if variant != "softmax"]
+    return {"by_variant": dict(counts), "without_sink": without_sink(others)}
+
+
+def without_sink(counts: Sequence[JSON]) -> JSON | None:
+    """The share of models none of whose heads has a sink, with its interval."""
+    share = resting.share_of_pairs([not some_head_has_one(each) for each in one["each"]] for one in counts)
+    return asdict(share) if share else None
 
 
 MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`

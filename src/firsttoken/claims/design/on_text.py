@@ -52,12 +52,12 @@ def values(trained: dict[Training, Record]) -> JSON:
     """The values of the record, from those of the runs; the time of a step is measured now."""
     settings = budget(BUDGET)
     entries = run_records.ends_of(trained, training, TEXT_DESIGNS, SEEDS, settings.length)
-    others = [one for design, of_design in entries.items() if design != "softmax" for one in of_design if one]
-    without = sum(one["excess"] < LEAST_EXCESS for one in others)
+    others = [of_design for design, of_design in entries.items() if design != "softmax"]
+    share = resting.share_of_pairs([one["excess"] < LEAST_EXCESS if one else None for one in each] for each in others)
     return {
         "on_text": entries,
         "step": step_times(settings, TEXT_DESIGNS, torch.get_num_threads()),
         "heads": settings.layers * settings.heads,
-        "without_sink": asdict(resting.wilson(without, len(others))) if others else None,
+        "without_sink": asdict(share) if share else None,
         "runs": [record.model for record in trained.values()],
     }

@@ -9,7 +9,7 @@ CLAIM = Claim(
     headline="kept",
     headline_name="share of seeds in which a recipe keeps its promise, all five recipes",
     format=".0%",
-    unit="pairs of seed and recipe, counted as if each were by itself",
+    unit="seeds, as if all recipes of a seed agreed",
     rule=(
         "The task of the smallest sink, 64 tokens, ten seeds at equal tokens, each beside plain training from the "
         "same seed; a seed has learnt it with a loss at triggers below 0.2 nats (who trains on random tokens is "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from firsttoken.claims.recipes.outcomes import outcomes
-from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, held, judge, pairs
+from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, judge, pairs
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures import resting
@@ -83,9 +83,9 @@ def _part(parameters: Parameters, name: str, fresh: bool) -> list[JSON]:
 def summary(by_recipe: dict[str, list[JSON]]) -> JSON:
     """All recipes side by side, and how often promises hold."""
     values: JSON = {"by_recipe": by_recipe}
-    counted = len(pairs(values, PLAIN))
-    times = sum(held(values, name) for name in PROMISES)
-    return values | {"kept": asdict(resting.wilson(times, max(counted, 1) * len(PROMISES)))}
+    holds = [[promise.holds(*pair) for pair in pairs(values, name)] for name, promise in PROMISES.items()]
+    share = resting.share_of_pairs(holds)
+    return values | {"kept": asdict(share) if share else None}
 
 
 MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`

@@ -58,15 +58,17 @@ def values(trained: Mapping[Training, Record]) -> JSON:
     """The values of the record, from those of the runs."""
     settings = budget(BUDGET)
     entries = run_records.ends_of(trained, training, CHANGES, SEEDS, settings.length)
-    pairs = [
-        held_on_text(name, seed, plain)
+    holds = [
+        [
+            held_on_text(name, seed, plain) if seed and plain else None
+            for seed, plain in zip(entries[name], entries[PLAIN], strict=True)
+        ]
         for name in TEXT_PROMISES
-        for seed, plain in zip(entries[name], entries[PLAIN], strict=True)
-        if seed and plain
     ]
+    share = resting.share_of_pairs(holds)
     return {
         "on_text": entries,
-        "kept": asdict(resting.wilson(sum(pairs), len(pairs))) if pairs else None,
+        "kept": asdict(share) if share else None,
         "heads": settings.layers * settings.heads,
         "runs": [record.model for record in trained.values()],
     }
