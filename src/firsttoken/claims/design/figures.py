@@ -15,6 +15,7 @@ from firsttoken.claims.design.verdict import (
     has_sink,
     heads,
     in_order,
+    of_head,
     removes,
     some_head_has_one,
 )
@@ -36,8 +37,7 @@ NAMES = {
 
 
 def _share(each: dict[str, Any], head: int = 0) -> float:
-    own = f"_{head}" if head else ""
-    return float(each[f"first_away{own}"] / max(each[f"row_away{own}"], 1e-9))
+    return of_head(each, "first_away", head) / max(of_head(each, "row_away", head), 1e-9)
 
 
 def sinks(record: Record) -> Display:

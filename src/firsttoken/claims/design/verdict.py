@@ -23,12 +23,16 @@ def heads(each: Mapping[str, Any]) -> range:
     return range(2 if "first_away_1" in each else 1)
 
 
+def of_head(each: Mapping[str, Any], name: str, head: int) -> float:
+    """What a model's last point says of one of its heads; names of the second carry its number."""
+    return float(each[f"{name}_{head}" if head else name])
+
+
 def has_sink(each: Mapping[str, Any], head: int = 0) -> bool:
     """Whether one trained head has a sink, from its model's last point; a row that adds up to next to nothing has
     none."""
-    own = f"_{head}" if head else ""
-    row = each[f"row_away{own}"]
-    return bool(row >= LEAST_ROW and each[f"first_away{own}"] > LEAST_SINK * row)
+    row = of_head(each, "row_away", head)
+    return bool(row >= LEAST_ROW and of_head(each, "first_away", head) > LEAST_SINK * row)
 
 
 def some_head_has_one(each: Mapping[str, Any]) -> bool:
