@@ -232,6 +232,20 @@ def test_table_escapes_and_names_its_parts() -> None:
     assert soup.find(role="region")["tabindex"] == "0"
 
 
+@pytest.mark.parametrize(("rows", "folds", "folded"), [(12, True, False), (13, True, True), (13, False, False)])
+def test_a_long_table_is_opened_by_its_caption(rows: int, folds: bool, folded: bool) -> None:
+    html = plots.table([[f"model {n}", n] for n in range(rows)], ["model", "rate"], "Sink <rates>", folds=folds).html
+    soup = BeautifulSoup(html, "html.parser")
+    assert bool(soup.select("details > .table-scroll table")) is folded
+    assert len(soup.select("tbody tr")) == rows
+    assert soup.table is not None
+    assert soup.table["aria-label"] == "Sink <rates>"
+    named = soup.summary if folded else soup.caption
+    assert named is not None
+    assert named.text == ("Sink <rates> (13 rows)" if folded else "Sink <rates>")
+    assert bool(soup.caption) is not folded, "the caption stands once"
+
+
 def test_table_refuses_a_short_row() -> None:
     with pytest.raises(FirstTokenError, match="2 columns"):
         plots.table([["a"]], ["model", "value"], "Sink rates")

@@ -395,15 +395,17 @@ def reach(*estimates: Mapping[str, float]) -> list[list[float]]:
     return [[e["value"] - e["low"] for e in estimates], [e["high"] - e["value"] for e in estimates]]
 
 
+LONG = 12  # rows; longer tables are opened by their captions
 _NUMBER = re.compile(r"[-+−<>≈ ]*\d[\d., ]*(e[-+]?\d+)?\s*%?")
 
 
-def table(rows: Sequence[Sequence[object]], columns: Sequence[str], caption: str) -> Display:
+def table(rows: Sequence[Sequence[object]], columns: Sequence[str], caption: str, *, folds: bool = True) -> Display:
     """Show a table; every cell is text and is escaped, and the first cell of a row is its header.
 
     Args:
         rows: one sequence of cells for each row, as long as `columns`.
         caption: what the table lists; shown above it and read out as its name; required.
+        folds: whether a reader opens a table of more than `LONG` rows by its caption, and passes it by otherwise.
     """
     caption = _required(caption)
     if bad := [row for row in rows if len(row) != len(columns)]:
@@ -416,11 +418,16 @@ def table(rows: Sequence[Sequence[object]], columns: Sequence[str], caption: str
 
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     body = "".join(f"<tr>{''.join(cell(i, value) for i, value in enumerate(row))}</tr>" for row in rows)
+    folded = folds and len(rows) > LONG
+    shown = "" if folded else f"<caption><span>{escape(caption)}</span></caption>"
     html = (
         f'<div class="table-scroll themed" role="region" aria-label="{escape(caption)}" tabindex="0">'
-        f'<table class="table"><caption>{escape(caption)}</caption>'
+        f'<table class="table" aria-label="{escape(caption)}">{shown}'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+    if folded:
+        summary = f"<summary><strong>{escape(caption)}</strong> ({len(rows)} rows)</summary>"
+        html = f'<details class="folded long-table">{summary}{html}</details>'
     text = "\n".join(" | ".join(map(str, row)) for row in (columns, *rows))
     return Display(html, f"{caption}\n{text}")
 

@@ -89,11 +89,13 @@ def provenance(chapter: str, parameters: Mapping[str, Any], records: Iterable[Re
         parameters: every parameter of the chapter with its value in this run.
         records: all records whose numbers the chapter shows.
     """
-    ran = table([(name, _text(value)) for name, value in parameters.items()], ("parameter", "value"), "This run")
+    ran = table(
+        [(name, _text(value)) for name, value in parameters.items()], ("parameter", "value"), "This run", folds=False
+    )
     names, origins = [], []
     for record in records:
         names.append(f"{record.claim}/{record.filename}")
-        origins.append(table(_origin(record), ("origin", "value"), f"Record {names[-1]}"))
+        origins.append(table(_origin(record), ("origin", "value"), f"Record {names[-1]}", folds=False))
     commands = (rerun_command(chapter, parameters), papermill_command(chapter, parameters))
     html = "".join(
         (
