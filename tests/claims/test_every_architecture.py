@@ -11,17 +11,20 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from firsttoken import claims, models
+from firsttoken import claims, models, statistics
 from firsttoken.claims.kv_cache import measure as kv_cache
 from firsttoken.claims.phenomenon import figures as phenomenon_figures
 from firsttoken.claims.sink_rates import figures as sink_rates_figures
 from firsttoken.errors import FirstTokenError
+from firsttoken.files import ROOT
 from firsttoken.models import LanguageModel
 from tiny import ARCHITECTURES, HYBRID, Tiny, sharp_model
 
+VOCABULARY = 4096  # with more tokens, logits would take most of the time of models this small
+RESAMPLES = 50  # of an interval; finite ends are all that is asked for here
 SEVERAL_STREAMS: dict[str, Any] = dict(
     sliding_window=16, layer_types=["sliding_attention", "full_attention"] * 2, num_kv_shared_layers=2,
-    hidden_size_per_layer_input=4, vocab_size_per_layer_input=49152, activation_sparsity_pattern=[0.0] * 4,
+    hidden_size_per_layer_input=4, vocab_size_per_layer_input=VOCABULARY, activation_sparsity_pattern=[0.0] * 4,
     laurel_rank=4,
 )  # fmt: skip
 # One of each kind: what a chapter may stumble over.
@@ -99,7 +102,16 @@ CHAPTERS = [measurement for claim in claims.names() for measurement in claims.me
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return models.load("smollm2-135m").tokenizer
+    """A small one of the kind that the bundled models have, trained on this book's own texts."""
+    own = [path.read_text() for path in sorted((ROOT / "src/firsttoken/texts/data").rglob("*.txt"))]
+    return models.load("smollm2-135m").tokenizer.train_new_from_iterator(own, VOCABULARY)
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = statistics._draws
+    monkeypatch.setattr(statistics, "RESAMPLES", RESAMPLES)
+    monkeypatch.setattr(statistics, "_draws", lambda n, generator, resamples=0: draws(n, generator, RESAMPLES))
 
 
 def model_of(kind: str, tokenizer: Any) -> LanguageModel:
