@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from firsttoken import cli
 from firsttoken.errors import FirstTokenError
-from firsttoken.pretraining import queue, train
+from firsttoken.pretraining import queue, train, whole_runs
+from firsttoken.pretraining.corpora import open_corpus
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training
 
@@ -32,6 +35,31 @@ def test_short_calls_do_what_a_long_one_does(store: Path) -> None:
     said.clear()
     assert queue.run(RUNS, minutes=5, say=said.append) == []
     assert said == []
+
+
+def test_what_another_process_trains_is_passed_over(store: Path) -> None:
+    """Two calls side by side share the runs; one whose trainer was killed can be taken up at once."""
+    hold = (
+        "import sys, time; from pathlib import Path; from firsttoken.pretraining.only_trainer import only_trainer\n"
+        "with only_trainer(Path(sys.argv[1]), 'run'): print('held', flush=True); time.sleep(600)"
+    )
+    folder = train.work_folder(RUNS[0], open_corpus(RUNS[0].settings().corpus))
+    other = subprocess.Popen([sys.executable, "-c", hold, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        said: list[str] = []
+        assert queue.run(RUNS, minutes=5, say=said.append) == RUNS[:1]
+        assert f"{RUNS[0].slug}: passed over, another process trains it" in said
+        assert f"{RUNS[1].slug}: done" in said
+        assert whole_runs.run(RUNS, minutes=5, say=said.append) == RUNS[:1]
+        assert said[-1] == f"{RUNS[0].slug}: passed over, another process trains it"
+        with pytest.raises(FirstTokenError, match=f"{RUNS[0].slug} is being trained by another process; wait"):
+            train.measure(RUNS[0])
+    finally:
+        other.kill()
+        other.wait()
+    assert queue.run(RUNS, minutes=5, say=said.append) == []
 
 
 def test_a_run_that_fails_leaves_the_others(store: Path, capfd: pytest.CaptureFixture) -> None:

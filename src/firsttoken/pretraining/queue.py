@@ -17,7 +17,7 @@ import torch
 from firsttoken.errors import FirstTokenError
 from firsttoken.pretraining import train
 from firsttoken.pretraining.run_spec import Training
-from firsttoken.pretraining.whole_runs import LONGEST, train_in_child
+from firsttoken.pretraining.whole_runs import LONGEST, PASSED_OVER, train_in_child
 
 
 def run(
@@ -57,6 +57,8 @@ def run(
                     process.join()
                     if process.exitcode == 0:
                         say(f"{training.slug}: done")
+                    elif process.exitcode == PASSED_OVER:
+                        say(f"{training.slug}: passed over, another process trains it")
                     else:
                         failed.append(training.slug)
                         say(f"{training.slug}: failed")

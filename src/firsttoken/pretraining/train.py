@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from firsttoken.models.quiet import no_progress_bar
 from firsttoken.pretraining import checkpoint_probe, design_outcomes, designs
 from firsttoken.pretraining.budgets import Budget
 from firsttoken.pretraining.corpora import Corpus, open_corpus
+from firsttoken.pretraining.only_trainer import only_trainer, remove_checkpoints
 from firsttoken.pretraining.packing import Windows, collate
 from firsttoken.pretraining.run_spec import Training, bf16_pays, fingerprint
 from firsttoken.progress import duration
@@ -270,6 +272,9 @@ def measure(training: Training, fresh: bool = False, reference: bool | None = No
 
     Returns:
         the record; None in all but the first process of several
+
+    Raises:
+        AlreadyTraining: another process is at it.
     """
     settings = training.settings()
     corpus = open_corpus(settings.corpus)
@@ -277,9 +282,6 @@ def measure(training: Training, fresh: bool = False, reference: bool | None = No
     lengths = sorted({SHORT, length})
     texts = {tokens: checkpoint_probe.held_out(corpus, settings.texts, tokens) for tokens in lengths}
     folder = work_folder(training, corpus)
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-
     question: JSON = {
         "model": training,
         "parameters": training.told(),
@@ -290,18 +292,26 @@ def measure(training: Training, fresh: bool = False, reference: bool | None = No
     # Under torchrun every process trains, and the first of them measures and writes.
     if int(os.environ.get("RANK", "0")):
         if fresh or records.reusable(CLAIM, **question) is None:
+            if fresh:
+                shutil.rmtree(folder, ignore_errors=True)
             train(training, corpus, say=lambda line: None)
         return None
 
+    held = ExitStack()
+
     def run() -> JSON:
+        held.enter_context(only_trainer(folder, training.slug))
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
         model, values = train(training, corpus, partial(print, flush=True))
         values["final"] = {str(tokens): checkpoint_probe.in_full(model, texts[tokens]) for tokens in lengths}
         if training.design is not None:
             values["design"] = design_outcomes.outcomes(model, texts[SHORT])
         return values
 
-    record = records.reuse_or_measure(CLAIM, measure=run, fresh=fresh, **question)
-    shutil.rmtree(folder, ignore_errors=True)
+    with held:
+        record = records.reuse_or_measure(CLAIM, measure=run, fresh=fresh, **question)
+    remove_checkpoints(folder, training.slug)
     return record
 
 

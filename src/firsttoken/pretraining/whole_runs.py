@@ -15,6 +15,7 @@ from firsttoken import records
 from firsttoken.errors import FirstTokenError
 from firsttoken.pretraining import train
 from firsttoken.pretraining.corpora import Corpus, open_corpus
+from firsttoken.pretraining.only_trainer import AlreadyTraining
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.processes import end_with_parent
 from firsttoken.progress import duration
@@ -22,6 +23,7 @@ from firsttoken.records.provenance import machine
 
 BEGINNING = 20.0  # seconds that a run takes besides training: start, and the last measurement
 LONGEST = 10_000  # minutes of a call
+PASSED_OVER = 75  # the status of a process that found its run in training; 75 is "try again later" on Unix
 
 Seconds = Callable[[Training], float | None]  # how long a run will take; None where nothing says
 
@@ -112,6 +114,9 @@ def run(
         if not ended:
             say(f"{training.slug}: halted at the end of the time")
             break
+        if process.exitcode == PASSED_OVER:
+            say(f"{training.slug}: passed over, another process trains it")
+            continue
         if process.exitcode:
             raise FirstTokenError(f"{training.slug} failed, see the lines above; what was done before has its record.")
         say(f"{training.slug}: done")
@@ -119,9 +124,12 @@ def run(
 
 
 def train_in_child(training: Training) -> None:
-    """Train in a process that ends with its parent, and with a sentence where something is wrong."""
+    """Train in a process that ends with its parent, and with a sentence where something is wrong; with `PASSED_OVER`
+    where another process trains the same."""
     end_with_parent()
     try:
         train.measure(training)
+    except AlreadyTraining:
+        raise SystemExit(PASSED_OVER) from None
     except FirstTokenError as error:
         raise SystemExit(f"{training.slug}: {error}") from None
