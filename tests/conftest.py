@@ -11,6 +11,7 @@ from firsttoken import models
 from firsttoken.models import LanguageModel
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several processes the tests of a file stay together, which share models, and so do those of the book."""
     for item in items:
