@@ -25,7 +25,7 @@ PROCESSES ?= 2
 test: $(INSTALLED) browser lint  ## the whole suite, the built book in a real browser included
 	@busy=""; trap 'test -z "$$busy" || kill $$busy' EXIT; trap 'exit 130' INT TERM; \
 	for i in $$(seq $(LOAD)); do while :; do :; done & busy="$$busy $$!"; done; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
 # The lower bounds of the base install in an environment of its own, on top of the torch and the pytest of this one.
 OLDEST := .venv-oldest
