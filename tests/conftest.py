@@ -11,7 +11,6 @@ import torch
 from firsttoken import models
 from firsttoken.models import LanguageModel
 
-
 BOOK = "tests/book/"
 
 
