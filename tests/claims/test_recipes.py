@@ -288,6 +288,8 @@ def text_record(**ends: list[dict[str, float] | None]) -> Record:
             "0 of 3 promises",
         ),
         ({"sink_rewarded": [{"spread_over_own": 0.04}, None]}, "inconclusive", "some are not trained"),
+        ({"sink_rewarded": [{"spread_over_own": 0.04}, None]}, "inconclusive", "at no higher loss, in 1 of 1 seeds"),
+        ({"tokens_replaced": [None, None]}, "inconclusive", "; tokens replaced is not trained."),
         ({"plain": [{}, {"excess": 0.029}]}, "inconclusive", "no sink in every seed"),
     ],
 )

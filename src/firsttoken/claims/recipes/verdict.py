@@ -101,12 +101,14 @@ def on_text(entries: Mapping[str, Any]) -> Verdict:
     """Three recipes in models that were trained on text, each seed beside plain training from the same seed."""
     plain = entries[PLAIN]
     complete = all(all(entries[name]) for name in (PLAIN, *TEXT_PROMISES))
-    counts = {
-        name: sum(held_on_text(name, seed, of) for seed, of in zip(entries[name], plain, strict=True) if seed and of)
+    holds = {
+        name: [held_on_text(name, seed, of) for seed, of in zip(entries[name], plain, strict=True) if seed and of]
         for name in TEXT_PROMISES
     }
     told = "; ".join(
-        f"{name.replace('_', ' ')} {promise.says}, at no higher loss, in {counts[name]} of {len(plain)} seeds"
+        f"{name.replace('_', ' ')} {promise.says}, at no higher loss, in {sum(holds[name])} of {len(holds[name])} seeds"
+        if holds[name]
+        else f"{name.replace('_', ' ')} is not trained"
         for name, promise in TEXT_PROMISES.items()
     )
     sentence = f"On text: {told}."
@@ -114,9 +116,9 @@ def on_text(entries: Mapping[str, Any]) -> Verdict:
         return Verdict("inconclusive", f"{sentence} All seeds of all recipes decide, and some are not trained.")
     if not all(seed["excess"] >= LEAST_EXCESS for seed in plain):
         return Verdict("inconclusive", f"{sentence} Plain training leaves no sink in every seed.")
-    kept = sum(count == len(plain) for count in counts.values())
-    status: Status = "reproduced" if kept == len(counts) else "partly" if kept else "not reproduced"
-    return Verdict(status, f"{sentence} {kept} of {len(counts)} promises are kept in every seed.")
+    kept = sum(map(all, holds.values()))
+    status: Status = "reproduced" if kept == len(holds) else "partly" if kept else "not reproduced"
+    return Verdict(status, f"{sentence} {kept} of {len(holds)} promises are kept in every seed.")
 
 
 def judge(record: Record) -> Verdict:
