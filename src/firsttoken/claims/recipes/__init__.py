@@ -25,8 +25,11 @@ CLAIM = Claim(
         "likewise, inconclusive until all are trained or if softmax has no sink in both seeds."
     ),
     fixed="2026-11-28, after a pilot on three other seeds, before these runs; for text 2026-11-29, before any run",
-    shows_not="What a recipe does to a language model: this is one head on a toy task, one strength each.",
-    would_change="The same recipes in models trained on text, or strengths at which another promise is kept.",
+    shows_not=(
+        "What a recipe does to a language model of useful size: this is one head on a toy task, and small models of a "
+        "generated language, one strength each."
+    ),
+    would_change="All seeds of the recipes on text, or strengths at which another promise is kept.",
     alternative=(
         "A recipe may move the sink by making the task easier or harder: what was learnt, and when, stands beside "
         "each."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -97,6 +97,13 @@ def held_on_text(name: str, seed: Seed, plain: Seed) -> bool:
     return TEXT_PROMISES[name].holds(seed, plain) and bool(seed["loss"] <= plain["loss"] + DEARER)
 
 
+def _told(name: str, holds: Sequence[bool]) -> str:
+    words = name.replace("_", " ")
+    if not holds:
+        return f"{words} is not trained"
+    return f"{words} {TEXT_PROMISES[name].says}, at no higher loss, in {sum(holds)} of {len(holds)} seeds"
+
+
 def on_text(entries: Mapping[str, Any]) -> Verdict:
     """Three recipes in models that were trained on text, each seed beside plain training from the same seed."""
     plain = entries[PLAIN]
@@ -105,13 +112,7 @@ def on_text(entries: Mapping[str, Any]) -> Verdict:
         name: [held_on_text(name, seed, of) for seed, of in zip(entries[name], plain, strict=True) if seed and of]
         for name in TEXT_PROMISES
     }
-    told = "; ".join(
-        f"{name.replace('_', ' ')} {promise.says}, at no higher loss, in {sum(holds[name])} of {len(holds[name])} seeds"
-        if holds[name]
-        else f"{name.replace('_', ' ')} is not trained"
-        for name, promise in TEXT_PROMISES.items()
-    )
-    sentence = f"On text: {told}."
+    sentence = f"On text: {'; '.join(_told(name, of) for name, of in holds.items())}."
     if not complete:
         return Verdict("inconclusive", f"{sentence} All seeds of all recipes decide, and some are not trained.")
     if not all(seed["excess"] >= LEAST_EXCESS for seed in plain):
