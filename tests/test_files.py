@@ -117,6 +117,15 @@ def test_a_writer_that_removes_its_file_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("below", ["a file", "/proc/nowhere"])
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path, below: str) -> None:
+    (tmp_path / "a file").write_text("")
+    path = tmp_path / below / "folder" / "name.json"
+    for writing in (whole_file(path), whole_folder(path, holds="config.json")):
+        with pytest.raises(FirstTokenError, match=r"cannot be written .*; give another place"), writing:
+            pytest.fail("nothing is computed for it")
+
+
 def test_the_faster_of_two_folders_stays(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "made"
     with whole_folder(folder, holds="last") as slower:

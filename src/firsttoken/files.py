@@ -85,13 +85,25 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 @contextmanager
+def _placing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FirstTokenError(
+            f"{path.parent} cannot be written ({error.strerror}); give another place, or set FIRSTTOKEN_CACHE or "
+            "FIRSTTOKEN_RESULTS to a folder that can be."
+        ) from None
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A new, empty file beside `path`, to be written in the block; then it takes the place of `path` in one step.
 
     An error in the block leaves `path` as it was and nothing beside it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".partial")
+    with _placing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".partial")
     os.close(handle)
     partial = Path(name)
     try:
@@ -111,8 +123,9 @@ def whole_folder(path: Path, holds: str, prefix: str = "") -> Iterator[Path]:
             and this one goes.
         prefix: of the name it has until then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix or f".{path.name}.", suffix=".partial"))
+    with _placing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix or f".{path.name}.", suffix=".partial"))
     try:
         yield partial
         partial.chmod(0o755)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import pytest
+import transformers
 
 from firsttoken import models
 from firsttoken.models import fingerprints
+from firsttoken.models.checkpoint import open_checkpoint
 from firsttoken.models.fingerprints import file_sha256
 from tiny import tiny_model
 
@@ -33,6 +36,22 @@ def test_everything_that_a_number_depends_on_counts(tmp_path: Path) -> None:
     assert len(set(seen)) == len(seen)
     (tmp_path / "README.md").write_text("about")
     assert models.load(str(tmp_path)).fingerprint == seen[-1]
+
+
+def test_every_file_that_a_tokenizer_is_read_from_counts(tmp_path: Path) -> None:
+    """The names that transformers' tokenizer classes ask for, and Mistral's own."""
+    named = {"tekken.json", "mistral-tekken-v3.json"}
+    for code in Path(transformers.__file__).parent.rglob("tokenization_*.py"):
+        if listed := re.search(r"VOCAB_FILES_NAMES\s*=\s*\{(.*?)\}", code.read_text(encoding="utf-8"), re.S):
+            named |= set(re.findall(r""":\s*["']([^"']+)["']""", listed[1]))
+    assert len(named) > 20
+    tiny_model("llama").save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    seen = [fingerprints.folder_fingerprint(checkpoint)]
+    for name in sorted(named):
+        (tmp_path / name).write_text("{}")
+        seen.append(fingerprints.folder_fingerprint(checkpoint))
+        assert seen[-1] != seen[-2], name
 
 
 def test_bytes_are_hashed_once_while_a_file_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from firsttoken import cli
+from firsttoken.book import chapters
 from firsttoken.errors import FirstTokenError
-from firsttoken.pretraining import queue, train, whole_runs
+from firsttoken.pretraining import only_trainer, queue, train, whole_runs
 from firsttoken.pretraining.corpora import open_corpus
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training
@@ -60,6 +61,12 @@ def test_what_another_process_trains_is_passed_over(store: Path) -> None:
         other.kill()
         other.wait()
     assert queue.run(RUNS, minutes=5, say=said.append) == []
+
+
+def test_a_notebook_shows_every_sentence_without_the_name_of_its_kind() -> None:
+    kinds = [FirstTokenError, *FirstTokenError.__subclasses__()]
+    assert only_trainer.AlreadyTraining in kinds
+    assert {kind.__name__ for kind in kinds} <= set(chapters.SENTENCES)
 
 
 def test_a_run_that_fails_leaves_the_others(store: Path, capfd: pytest.CaptureFixture) -> None:

@@ -189,6 +189,16 @@ def test_clear_messages() -> None:
         _ = p.entropy
     with pytest.raises(FirstTokenError, match="key 40, but the input has 17"), probe(model, keys=[40]):
         model(ids)
+    with pytest.raises(FirstTokenError, match="key -1, but the input has 17"), probe(model, keys=[-1]):
+        model(ids)
+    with pytest.raises(FirstTokenError, match="for 1 texts, but the input has 3"), probe(model, keys=[[0]]):
+        model(ids)
+    for wrong in ([0.0], ["a"], 0, [True], [[[0]]], None):
+        with pytest.raises(FirstTokenError, match="Keys are whole numbers"), probe(model, keys=wrong):  # type: ignore[arg-type]
+            pass
+    with probe(model, keys=[], entropy=True) as p:
+        model(ids)
+    assert p.entropy.shape[-1] == 17
     for layer in model.model.layers:
         layer.self_attn.attention_dropout = 0.1
     with pytest.raises(FirstTokenError, match=r"model.eval\(\)"), probe(model):

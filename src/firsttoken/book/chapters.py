@@ -29,6 +29,8 @@ from firsttoken.files import ROOT, slug, write_atomically
 from firsttoken.parameters import Parameter, renamed
 from firsttoken.processes import is_running
 
+SENTENCES = ("FirstTokenError", "AlreadyTraining")  # by name, which is all that a notebook's process tells
+
 
 def chapters(root: Path = ROOT) -> list[str]:
     """The names of all chapters: first those in the table of contents, in its order, then any others."""
@@ -162,7 +164,7 @@ def run_chapter(
             raise KeyboardInterrupt from None
         _keep_aside(partial, failed)
         # A sentence written for the user stands alone; for anything else the notebook has the traceback.
-        cause = error.evalue if error.ename == "FirstTokenError" else f"{error.ename}: {error.evalue}"
+        cause = error.evalue if error.ename in SENTENCES else f"{error.ename}: {error.evalue}"
         raise FirstTokenError(f"{chapter} failed: {cause} (as far as it ran: {failed})") from error
     except DeadKernelError as error:
         _keep_aside(partial, failed)

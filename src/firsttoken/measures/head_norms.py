@@ -76,6 +76,8 @@ def _trace_batch(lm: LanguageModel, ids: Tensor, blocks: Sequence[Block]) -> Hea
 
     def watch_head_outputs(block: Block) -> Any:
         def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if block.index not in heads:
+                return  # no attention layer: a state that is read by queries has an output projection too
             outputs = head_outputs(block, inputs[0], output, heads[block.index])
             added_norm[block.index] = outputs.norm(dim=-1).transpose(1, 2)
 
@@ -89,6 +91,11 @@ def _trace_batch(lm: LanguageModel, ids: Tensor, blocks: Sequence[Block]) -> Hea
         stack.enter_context(watch(lm.model, lambda layer, v: size.append(v.abs().float())))
         run_decoder(lm.model, ids)
     size.pop()
+    if added_norm.keys() != value_norm.keys():
+        raise FirstTokenError(
+            f"{lm.name} has attention layers whose output projection is not found, so what a head adds cannot be "
+            "measured; choose another model."
+        )
     return HeadTraces(
         attention=p.attention.transpose(0, 1).cpu(),
         value_norm=_stack(value_norm),

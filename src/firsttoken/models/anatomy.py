@@ -49,7 +49,10 @@ def attention_blocks(model: PreTrainedModel) -> list[Block]:
         )
         if index is None or output is None or not reads or getattr(module, "is_cross_attention", False):
             continue
-        layer = parts[name.rpartition(".")[0]]
+        within, _, own = name.rpartition(".")
+        if own.startswith(("encoder_", "cross")):
+            continue  # reads another text, where there is one
+        layer = parts[within]
         blocks[int(index)] = Block(int(index), layer, module, output, _post_norm(layer))
     if not blocks:
         raise FirstTokenError(
@@ -117,7 +120,11 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
         decoder: nn.Module | None = model.get_decoder()
     except (AttributeError, NotImplementedError):
         decoder = None
-    return model.base_model if decoder is None or decoder is model.get_output_embeddings() else decoder
+    if decoder is None or decoder is model or decoder is model.get_output_embeddings():
+        decoder = model.base_model
+    # The base of a part of a larger model is sought under the name that it has in the whole, and not found.
+    inner = [part for part in model.children() if isinstance(part, PreTrainedModel)]
+    return inner[0] if decoder is model and len(inner) == 1 else decoder
 
 
 def find_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

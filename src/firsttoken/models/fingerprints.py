@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from firsttoken.errors import FirstTokenError
 from firsttoken.files import cache_folder, write_atomically
 from firsttoken.models.checkpoint import Checkpoint
 
@@ -23,10 +24,19 @@ _READ_BY_LOADERS = (
     "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab*",
+    "*vocab*",
     "merges.txt",
     "*.model",
+    "*.spm",
+    "*.codes",
+    "*.tokenizer",
     "*.tiktoken",
+    "*tekken*.json",
+    "dict*.txt",
+    "byte_maps.json",
+    "emoji.json",
+    "normalizer.json",
+    "word_*.json",
     "*.py",
 )
 # A file system notes times in steps; what was written within one step of being hashed may yet change unseen.
@@ -62,6 +72,8 @@ def file_sha256(path: Path) -> str:
     with path.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     if time.time() - before.st_mtime > _SETTLED and path.stat().st_mtime_ns == before.st_mtime_ns:
-        with suppress(OSError, UnicodeEncodeError):  # a cache that cannot be written costs time, no number
+        with suppress(
+            OSError, UnicodeEncodeError, FirstTokenError
+        ):  # a cache that cannot be written costs time, no number
             write_atomically(note, json.dumps({"path": str(path), "state": state, "sha256": digest}))
     return digest

@@ -239,10 +239,23 @@ def probe(
             f"{kind} computes attention with code of its own, outside transformers' attention interface, so the "
             "probe cannot see it; choose a model that uses it, such as Llama, Qwen, Gemma, GPT-2, OPT or Pythia."
         )
-    new_probe = Probe(torch.as_tensor(keys), entropy, renyi2, hook, kind)
+    new_probe = Probe(_as_positions(keys), entropy, renyi2, hook, kind)
     new_probe._eager = model.config._attn_implementation == "eager"
     with new_probe._passes.watch(model), attention_function(model, new_probe._see):
         yield new_probe
+
+
+def _as_positions(keys: Any) -> Tensor:
+    try:
+        positions = torch.as_tensor(keys)
+        whole = not positions.numel() or not (positions.is_floating_point() or positions.dtype == torch.bool)
+    except (TypeError, ValueError, RuntimeError):
+        positions, whole = torch.empty(0), False
+    if not whole or positions.dim() not in (1, 2):
+        raise FirstTokenError(
+            f"Keys are whole numbers, [0, 3] for instance, or a row of them for each text; not {keys!r}."
+        )
+    return positions.long()
 
 
 @cache
@@ -316,7 +329,10 @@ def columns(call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
     places = call.key_positions()
     length = int(places.max()) + 1 if call.positions is not None else call.key.shape[2]
     if keys.numel() and (keys.min() < 0 or keys.max() >= length):
-        raise FirstTokenError(f"The probe was asked for key {int(keys.max())}, but the input has {length} tokens.")
+        asked = int(keys.max() if keys.max() >= length else keys.min())
+        raise FirstTokenError(f"The probe was asked for key {asked}, but the input has {length} tokens.")
+    if keys.dim() == 2 and keys.shape[0] != batch:
+        raise FirstTokenError(f"Keys were given for {keys.shape[0]} texts, but the input has {batch}.")
     gone = None
     if call.positions is not None:
         there = keys[..., None] == places

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from firsttoken.errors import FirstTokenError
 from firsttoken.models.anatomy import decoder_of
 
 
@@ -22,8 +23,15 @@ def run_decoder(model: PreTrainedModel, ids: Tensor, **options: Any) -> Tensor:
 
     Returns:
         hidden  # (text, token, width), on the model's device
+
+    Raises:
+        FirstTokenError: the decoder cannot be run by itself.
     """
-    hidden: Tensor = decoder_of(model)(ids.to(model.device), use_cache=False, **options).last_hidden_state
+    out = decoder_of(model)(ids.to(model.device), use_cache=False, **options)
+    if not isinstance(hidden := getattr(out, "last_hidden_state", None), Tensor):
+        raise FirstTokenError(
+            f"{type(model).__name__} has no decoder that can be run without its output head; choose another model."
+        )
     return hidden
 
 

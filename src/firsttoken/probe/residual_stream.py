@@ -93,17 +93,31 @@ def push_forward(
     Args:
         ids: (batch, token).
         tangent: (batch, token, width); the direction in which v^(0) moves.
+
+    Raises:
+        FirstTokenError: a step of the model has no such derivative.
     """
 
     def attach(layer: int, v: Tensor) -> Tensor | None:
         if layer == 0:
+            if v.shape != tangent.shape:
+                raise FirstTokenError(
+                    f"{type(model).__name__} enters its layers with {v.shape[-1]} numbers a token and not "
+                    f"{tangent.shape[-1]}, so its derivatives cannot be measured; choose another model."
+                )
             v = forward_mode.make_dual(v.detach(), tangent.to(v))
         primal, moved = forward_mode.unpack_dual(v)
         see(layer, primal, moved if moved is not None else torch.zeros_like(primal))
         return v if layer == 0 else None
 
-    with _differentiable(model), torch.no_grad(), forward_mode.dual_level(), watch(model, attach):
-        run_decoder(model, ids)
+    try:
+        with _differentiable(model), torch.no_grad(), forward_mode.dual_level(), watch(model, attach):
+            run_decoder(model, ids)
+    except NotImplementedError as error:
+        raise FirstTokenError(
+            f"{type(model).__name__} has a step without a forward-mode derivative, so its derivatives cannot be "
+            "measured; choose another model."
+        ) from error
 
 
 @contextmanager
