@@ -69,7 +69,7 @@ def dose_table(measured: Sequence[Record]) -> Display:
         for dose in doses(record)
     ]
     columns = ("model", "nats on the first key", *(outcome.label for outcome in OUTCOMES))
-    return table(rows, columns, "What each dose does [95 % interval over texts]")
+    return table(rows, columns, "What each dose does [95 % interval over texts]", folds=False)
 
 
 def drawn(measured: Sequence[Record]) -> JSON:
