@@ -16,7 +16,7 @@ import torch
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
-from firsttoken import models
+from firsttoken import models, records
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.bundled import BUNDLED, gguf_file
 from firsttoken.models.out_of_memory import explain_out_of_memory
@@ -231,8 +231,37 @@ def test_code_in_a_folder_runs_only_where_it_is_trusted(tmp_path: Path) -> None:
     lm = models.load(str(tmp_path), device="cpu", trust_remote_code=True)
     assert type(lm.model).__name__ == "MyModel"
     assert lm.provenance()["weights"] == {"checked": True}
+    assert lm.provenance()["code"] == "its own"
     with pytest.raises(FirstTokenError, match="read that code, then pass trust_remote_code=True"):
         _ = models.load(str(tmp_path), device="cpu").model
+
+
+def test_a_record_made_with_a_models_own_code_is_not_that_of_the_model_without(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path)
+    told = json.loads((tmp_path / "config.json").read_text())
+    told |= {"auto_map": {"AutoConfig": "my.MyConfig", "AutoModelForCausalLM": "my.MyModel"}}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    (tmp_path / "my.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class MyConfig(LlamaConfig):\n    pass\n"
+        "class MyModel(LlamaForCausalLM):\n    config_class = MyConfig\n"
+    )
+    store = tmp_path / "store"
+    measured: list[bool] = []
+    for trusted in (False, True, False, True):
+        lm = models.load(str(tmp_path), device="cpu", trust_remote_code=trusted)
+        records.reuse_or_measure(
+            "claim", model=lm, parameters={}, texts_hash="t", store=store,
+            measure=lambda trusted=trusted: measured.append(trusted) or {"trusted": trusted},
+        )  # fmt: skip
+    assert measured[:2] == [False, True], "neither answers for the other"
+
+
+def test_an_adapter_beside_weights_is_refused(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(FirstTokenError, match="has an adapter beside its weights; merge the two"):
+        models.load(str(tmp_path))
 
 
 def test_names_that_are_no_paths(tmp_path: Path) -> None:

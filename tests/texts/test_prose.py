@@ -92,3 +92,14 @@ def test_passages_by_name() -> None:
 def test_hash_tells_texts_and_orders_apart() -> None:
     hashes = {texts.texts_hash(t) for t in (["a", "b"], ["b", "a"], ["ab"], ["a"], [])}
     assert len(hashes) == 5
+
+
+def test_marks_before_any_part_are_no_text_and_hidden_copies_are_none(tmp_path: Path) -> None:
+    (tmp_path / "parts.TXT").write_text("\ufefffirst\n---\n\ufeffsecond\n---\n \n\ufeff third", encoding="utf-8")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints" / "parts-checkpoint.txt").write_text("a copy")
+    assert texts.texts_from(str(tmp_path / "parts.TXT")) == ["first", "second", "third"]
+    assert len(texts.texts_from(str(tmp_path))) == 1
+    for nothing in ("", " "):
+        with pytest.raises(FirstTokenError, match="No text was named"):
+            texts.texts_from(nothing)

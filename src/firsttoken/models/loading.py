@@ -96,6 +96,9 @@ class LanguageModel:
         checked = vars(self).get("weights")
         # Which tokens and weights a GGUF file means depends on the rules by which it is read, too.
         rules = {"conversion": gguf_conversion.RULES.rstrip("-")} if self.gguf else {}
+        # The same files with the code that came with them compute something else than without.
+        own_code = self.trust_remote_code and getattr(self.config, "auto_map", None)
+        rules |= {"code": "its own"} if own_code else {}
         told = checked.told() if isinstance(checked, Weights) else {"checked": False}
         return {name: getattr(self, name) for name in fields} | rules | {"weights": told}
 
@@ -327,6 +330,11 @@ def _folder(name: str, path: Path, settings: dict[str, Any]) -> LanguageModel:
         if (path / "adapter_config.json").is_file():
             raise FirstTokenError(f"The folder {name} is an adapter; merge it into its base model and save that.")
         raise FirstTokenError(f"The folder {name} is no model: it has no config.json.")
+    if (path / "adapter_config.json").is_file():
+        raise FirstTokenError(
+            f"The folder {name} has an adapter beside its weights; merge the two and save that, or move "
+            "adapter_config.json away to measure the weights alone."
+        )
     quantisation = _quantisation(_config_json(path / "config.json"))
     if not any(path.glob("*.safetensors")):
         raise FirstTokenError(

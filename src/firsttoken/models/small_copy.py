@@ -53,7 +53,7 @@ AT_MOST: dict[str, int] = {
     **dict.fromkeys(("max_position_embeddings", "n_positions", "seq_length", "max_sequence_length"), 256),
 }
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers")
-KEY_VALUE_HEADS = ("num_key_value_heads", "num_global_key_value_heads", "swa_num_key_value_heads")
+KEY_VALUE_HEADS = ("kv_n_heads", "num_key_value_heads", "num_global_key_value_heads", "swa_num_key_value_heads")
 KINDS = ("layer_types", "layers_block_type")
 
 

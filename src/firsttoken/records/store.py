@@ -334,7 +334,7 @@ def _identity(provenance: Mapping[str, Any]) -> tuple[Any, ...]:
     """What makes two models the same for a record. The fingerprint covers weights, tokenizer and code; where they were
     kept, on which device they ran and what the check of the weights noted does not count. Of GGUF files the rules by
     which they are read count."""
-    named = tuple(provenance.get(name) for name in ("fingerprint", "dtype", "quantisation"))
+    named = tuple(provenance.get(name) for name in ("fingerprint", "dtype", "quantisation", "code"))
     return (*named, provenance.get("conversion", UNSTAMPED))
 
 

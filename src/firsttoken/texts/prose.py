@@ -90,19 +90,25 @@ def texts_from(source: str, *, limit: int = 170) -> list[str]:
     Raises:
         FirstTokenError: nothing there, or the optional package `datasets` is missing.
     """
+    if not source.strip():
+        raise FirstTokenError("No text was named; give `passages`, a file, a folder of .txt files or a data set.")
     if source == "passages":
         texts = [passage.text for passage in passages()]
     elif source == "languages":
         texts = [passage.text for passage in passages(None) if passage.language != "en"]
     elif Path(source).expanduser().is_dir():
-        files = sorted(p for p in Path(source).expanduser().rglob("*") if p.suffix in (".txt", ".md"))
+        folder = Path(source).expanduser()
+        inside = [path for path in folder.rglob("*") if path.suffix.lower() in (".txt", ".md")]
+        # Copies that editors and notebooks keep are hidden, and no further texts.
+        files = sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts))
         texts = [read_text(file) for file in files if file.is_file()]
     elif Path(source).expanduser().is_file():
         whole = read_text(Path(source).expanduser())
         texts = re.split(r"^---\s*$", whole, flags=re.MULTILINE)
     else:
         texts = _from_hub(source, limit)
-    texts = [text.strip() for text in texts if text.strip()][:limit]
+    # Byte order marks stand before each part that a program put together, and would be read as its first token.
+    texts = [bare for text in texts if (bare := re.sub(r"^[\s\ufeff]+", "", text).rstrip())][:limit]
     if not texts:
         raise FirstTokenError(f"{source} holds no text; give a file, a folder of .txt files or a data set with text.")
     return texts
