@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,6 +130,23 @@ def test_provenance_has_origin_and_commands() -> None:
     for words in ("org/&lt;tiny&gt;", "cccccccccccc with uncommitted changes", "170", "float32", "t1", "seed"):
         assert words in shown.html
     assert shown.text.splitlines()[-1].startswith("papermill notebooks/sink_rates.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "weights", "words"),
+    [
+        ({"subject": "model and copy", "logits": 0.0}, {"checked": True}, "file; outputs with and without the probe"),
+        ({"subject": "copy", "logits": 1e-7}, {"checked": True}, "outputs of a small random copy with and without"),
+        ({"subject": "unchecked"}, {"checked": True}, "outputs with the probe were not compared"),
+        (None, {"checked": True, "mapped": "names without _orig_mod."}, "read under names without _orig_mod."),
+        (None, {"checked": True, "ignored": ["a", "b"], "ignored_count": 9}, "no place for 9 of the file"),
+        (None, {"checked": False}, "not checked"),
+    ],
+)
+def test_what_was_checked_is_told_in_full(outputs: Any, weights: Any, words: str) -> None:
+    model = RECORD.provenance["model"] | {"weights": weights}
+    record = replace(RECORD, provenance=RECORD.provenance | {"model": model, "check": outputs})
+    assert words in provenance("sink_rates", {}, [record]).html
 
 
 def test_commands_repeat_the_run() -> None:

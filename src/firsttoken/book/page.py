@@ -165,8 +165,16 @@ def _check(outputs: Mapping[str, Any] | None, weights: Mapping[str, Any] | None)
     told = []
     if weights and weights.get("checked"):
         told.append("every parameter came from the file")
-    if outputs and outputs.get("subject") not in (None, "unchecked"):
-        told.append(f"outputs with and without the probe differ by {outputs['logits']:.0e} of the largest")
+        if mapped := weights.get("mapped"):
+            told.append(f"read under {mapped}")
+        if ignored := weights.get("ignored"):
+            count = weights.get("ignored_count", len(ignored))
+            told.append(f"the model has no place for {count} of the file's tensors, {', '.join(ignored)} among them")
+    if outputs and outputs.get("subject") == "unchecked":
+        told.append("outputs with the probe were not compared with those without")
+    elif outputs and outputs.get("subject") is not None:
+        ran = " of a small random copy" if outputs["subject"] == "copy" else ""
+        told.append(f"outputs{ran} with and without the probe differ by {outputs['logits']:.0e} of the largest")
         if outputs.get("attention") is not None:
             told.append(f"attention differs from eager by {outputs['attention']:.0e}")
     if told and outputs and outputs.get("stamped"):
