@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from architectures import REFUSED_BY_THE_LOADER, small_model
+from architectures import small_model
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT
 from firsttoken.measures.head_norms import trace_heads
@@ -21,11 +21,7 @@ from firsttoken.probe.forward import run_decoder
 from firsttoken.probe.residual_stream import push_forward, residual_stream
 
 TABLE = json.loads((ROOT / "results" / "architectures.json").read_text())
-MEASURED = [
-    name
-    for name, told in TABLE.items()
-    if name not in REFUSED_BY_THE_LOADER and told["outcome"] != "refused" and not told["sentence"]
-]
+MEASURED = [name for name, told in TABLE.items() if told["outcome"] != "refused" and not told["sentence"]]
 
 
 def norms(model: PreTrainedModel, ids: Tensor) -> list[Tensor]:

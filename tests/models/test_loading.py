@@ -218,38 +218,36 @@ for name in ("someone/model", "someone/model@step1000", "someone/model@" + 40 * 
     assert "the hub cannot be reached" in said
 
 
-def test_code_in_a_folder_runs_only_where_it_is_trusted(tmp_path: Path) -> None:
-    tiny_model("llama").save_pretrained(tmp_path)
-    told = json.loads((tmp_path / "config.json").read_text())
-    told |= {"model_type": "mine", "auto_map": {"AutoConfig": "my.MyConfig", "AutoModelForCausalLM": "my.MyModel"}}
-    (tmp_path / "config.json").write_text(json.dumps(told))
-    (tmp_path / "my.py").write_text(
+def with_own_code(folder: Path, **more: str) -> str:
+    """A small model whose configuration names classes in a file beside it."""
+    tiny_model("llama").save_pretrained(folder)
+    told = json.loads((folder / "config.json").read_text())
+    told |= {"auto_map": {"AutoConfig": "my.MyConfig", "AutoModelForCausalLM": "my.MyModel"}, **more}
+    (folder / "config.json").write_text(json.dumps(told))
+    (folder / "my.py").write_text(
         "from transformers import LlamaConfig, LlamaForCausalLM\n"
-        "class MyConfig(LlamaConfig):\n    model_type = 'mine'\n"
+        f"class MyConfig(LlamaConfig):\n    model_type = {told['model_type']!r}\n"
         "class MyModel(LlamaForCausalLM):\n    config_class = MyConfig\n"
     )
-    lm = models.load(str(tmp_path), device="cpu", trust_remote_code=True)
+    return str(folder)
+
+
+def test_code_in_a_folder_runs_only_where_it_is_trusted(tmp_path: Path) -> None:
+    folder = with_own_code(tmp_path, model_type="mine")
+    lm = models.load(folder, device="cpu", trust_remote_code=True)
     assert type(lm.model).__name__ == "MyModel"
     assert lm.provenance()["weights"] == {"checked": True}
     assert lm.provenance()["code"] == "its own"
     with pytest.raises(FirstTokenError, match="read that code, then pass trust_remote_code=True"):
-        _ = models.load(str(tmp_path), device="cpu").model
+        _ = models.load(folder, device="cpu").model
 
 
 def test_a_record_made_with_a_models_own_code_is_not_that_of_the_model_without(tmp_path: Path) -> None:
-    tiny_model("llama").save_pretrained(tmp_path)
-    told = json.loads((tmp_path / "config.json").read_text())
-    told |= {"auto_map": {"AutoConfig": "my.MyConfig", "AutoModelForCausalLM": "my.MyModel"}}
-    (tmp_path / "config.json").write_text(json.dumps(told))
-    (tmp_path / "my.py").write_text(
-        "from transformers import LlamaConfig, LlamaForCausalLM\n"
-        "class MyConfig(LlamaConfig):\n    pass\n"
-        "class MyModel(LlamaForCausalLM):\n    config_class = MyConfig\n"
-    )
+    folder = with_own_code(tmp_path)
     store = tmp_path / "store"
     measured: list[bool] = []
     for trusted in (False, True, False, True):
-        lm = models.load(str(tmp_path), device="cpu", trust_remote_code=trusted)
+        lm = models.load(folder, device="cpu", trust_remote_code=trusted)
         records.reuse_or_measure(
             "claim", model=lm, parameters={}, texts_hash="t", store=store,
             measure=lambda trusted=trusted: measured.append(trusted) or {"trusted": trusted},

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 from torch import Tensor
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import Estimate
+from firsttoken.estimates import JSON, Estimate
 
 Rest = Literal["first", "itself", "elsewhere", "nowhere"]
 RESTS: tuple[Rest, ...] = get_args(Rest)
@@ -62,7 +62,7 @@ def wilson(yes: int, n: int) -> Estimate:
     return _wilson(yes / n, n)
 
 
-def share_of_pairs(holds: Iterable[Sequence[bool | None]]) -> Estimate | None:
+def share_of_pairs(holds: Iterable[Sequence[bool | None]]) -> JSON | None:
     """The share of yes among kinds of training, each with the same seeds; None where nothing was trained.
 
     The models of one seed begin with the same weights and read the same texts, so that they may all agree: ten kinds
@@ -75,7 +75,7 @@ def share_of_pairs(holds: Iterable[Sequence[bool | None]]) -> Estimate | None:
     pairs = [(seed, answer) for kind in holds for seed, answer in enumerate(kind) if answer is not None]
     if not pairs:
         return None
-    return _wilson(sum(answer for _, answer in pairs) / len(pairs), len({seed for seed, _ in pairs}))
+    return asdict(_wilson(sum(answer for _, answer in pairs) / len(pairs), len({seed for seed, _ in pairs})))
 
 
 def _wilson(share: float, n: int) -> Estimate:

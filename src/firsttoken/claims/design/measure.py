@@ -107,8 +107,7 @@ def summary(counts: dict[Variant, JSON]) -> JSON:
 
 def without_sink(counts: Sequence[JSON]) -> JSON | None:
     """The share of models none of whose heads has a sink, with its interval."""
-    share = resting.share_of_pairs([not some_head_has_one(each) for each in one["each"]] for one in counts)
-    return asdict(share) if share else None
+    return resting.share_of_pairs([not some_head_has_one(each) for each in one["each"]] for one in counts)
 
 
 MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`

@@ -6,8 +6,6 @@ alone: same text in the same order, same initial weights.
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import torch
 
 from firsttoken.claims.design.verdict import LEAST_EXCESS, TEXT_DESIGNS, judge
@@ -53,11 +51,13 @@ def values(trained: dict[Training, Record]) -> JSON:
     settings = budget(BUDGET)
     entries = run_records.ends_of(trained, training, TEXT_DESIGNS, SEEDS, settings.length)
     others = [of_design for design, of_design in entries.items() if design != "softmax"]
-    share = resting.share_of_pairs([one["excess"] < LEAST_EXCESS if one else None for one in each] for each in others)
+    without_sink = resting.share_of_pairs(
+        [one["excess"] < LEAST_EXCESS if one else None for one in each] for each in others
+    )
     return {
         "on_text": entries,
         "step": step_times(settings, TEXT_DESIGNS, torch.get_num_threads()),
         "heads": settings.layers * settings.heads,
-        "without_sink": asdict(share) if share else None,
+        "without_sink": without_sink,
         "runs": [record.model for record in trained.values()],
     }

@@ -84,8 +84,7 @@ def summary(by_recipe: dict[str, list[JSON]]) -> JSON:
     """All recipes side by side, and how often promises hold."""
     values: JSON = {"by_recipe": by_recipe}
     holds = [[promise.holds(*pair) for pair in pairs(values, name)] for name, promise in PROMISES.items()]
-    share = resting.share_of_pairs(holds)
-    return values | {"kept": asdict(share) if share else None}
+    return values | {"kept": resting.share_of_pairs(holds)}
 
 
 MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`

@@ -6,7 +6,7 @@ Each is held against plain training of the same softmax, from the same weights, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from firsttoken.claims.recipes.verdict import PLAIN, TEXT_PROMISES, held_on_text, judge
 from firsttoken.estimates import JSON
@@ -65,10 +65,9 @@ def values(trained: Mapping[Training, Record]) -> JSON:
         ]
         for name in TEXT_PROMISES
     ]
-    share = resting.share_of_pairs(holds)
     return {
         "on_text": entries,
-        "kept": asdict(share) if share else None,
+        "kept": resting.share_of_pairs(holds),
         "heads": settings.layers * settings.heads,
         "runs": [record.model for record in trained.values()],
     }
