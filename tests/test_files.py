@@ -13,10 +13,11 @@ import torch
 from firsttoken import models
 from firsttoken.errors import FirstTokenError
 from firsttoken.execution import resume
-from firsttoken.files import ROOT, own_slug, slug, whole_file, whole_folder, write_atomically
+from firsttoken.files import ROOT, own_slug, slug, typed_path, whole_file, whole_folder, write_atomically
 from firsttoken.models import bundled
 from firsttoken.models.bundled import BUNDLED
 from firsttoken.models.family import FAMILY
+from firsttoken.texts import texts_from
 from tiny import tiny_model
 
 
@@ -124,6 +125,21 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path, below: s
     for writing in (whole_file(path), whole_folder(path, holds="config.json")):
         with pytest.raises(FirstTokenError, match=r"cannot be written .*; give another place"), writing:
             pytest.fail("nothing is computed for it")
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/a", "a" * 300, "a/" * 3000])
+def test_a_typed_path_that_cannot_be_is_one_sentence(name: str) -> None:
+    with pytest.raises(FirstTokenError, match="cannot be followed") as said:
+        typed_path(name)
+    assert len(str(said.value).splitlines()) == 1
+    assert len(str(said.value)) < 400
+    with pytest.raises(FirstTokenError):
+        texts_from(name)
+
+
+def test_a_typed_path() -> None:
+    assert typed_path("~") == Path.home()
+    assert typed_path("nowhere/at/all") == Path("nowhere/at/all")
 
 
 def test_the_faster_of_two_folders_stays(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from typing import Any
 
+import numpy
 import pytest
 
 from firsttoken import claims, cli, models
@@ -69,6 +71,28 @@ def test_of_every_measurement(name: str) -> None:
         with pytest.raises(FirstTokenError) as said:
             measurement.record(NoModel(), measurement.parameters(**{field: value}))  # type: ignore[arg-type]
         refused(said)
+
+
+WRONG: dict[str, tuple[Any, ...]] = {
+    "int": ("3", 2.5, True, None, [3]),
+    "float": ("0.5", False, None),
+    "str": (3, None, b"auto"),
+    "int | None": ("3", 2.5, True),
+}
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_values_of_another_type_are_refused_by_name(name: str) -> None:
+    kind = MEASUREMENTS[name].parameters
+    for field in fields(kind):
+        for value in WRONG.get(str(field.type), ("sometimes", 3, None)):
+            with pytest.raises(FirstTokenError, match=rf"^{field.name} must be .*, not {re.escape(repr(value))}"):
+                in_range(kind(**{field.name: value}))
+
+
+@pytest.mark.parametrize("value", [numpy.int64(3), 3])
+def test_whole_numbers_of_other_libraries_are_numbers(value: Any) -> None:
+    in_range(MEASUREMENTS["sink_rates"].parameters(passages=value, epsilon=numpy.float64(0.5)))
 
 
 @pytest.mark.parametrize("chapter", chapters.chapters())

@@ -95,7 +95,7 @@ def command_plan(args: argparse.Namespace) -> None:
     )
     load = cost.Load(args.passages, args.length)
     rows = []
-    for lm in models.load_all(args.model, device="cpu"):
+    for lm in models.load_all(args.model, device="cpu", trust_remote_code=args.trust_remote_code):
         shape = cost.shape_of(lm.config, args.dtype)
         rows += [cost.row(lm.slug, plan) for plan in cost.plans(shape, machine, load)]
     print(f"{args.passages} passages of {args.length} tokens, {args.dtype}")
@@ -285,6 +285,7 @@ def parser() -> argparse.ArgumentParser:
     for name, count in (("gpus", 1), ("passages", 170), ("length", 64)):
         plan.add_argument(f"--{name}", type=int, default=count)
     plan.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
+    plan.add_argument("--trust-remote-code", action="store_true", help="run Python code that came with the model")
 
     lab = add("pretrain", command_pretrain)
     lab.add_argument("budget", metavar="BUDGET", help="smoke, cpu, lab, gpu or paper")

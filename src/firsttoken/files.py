@@ -13,6 +13,7 @@ from pathlib import Path
 
 from firsttoken.errors import FirstTokenError
 
+_SHOWN = 100  # characters of what was typed, in a sentence
 _LONGEST_SLUG = 100  # with a variant and an ending it is still a file name
 _BESIDE = Path(__file__).resolve().parents[2]
 # Whether this code lies in a checkout, beside its notebooks and records, or in a folder of installed packages.
@@ -74,6 +75,49 @@ def own_slug(name: str, owner: str, store: Path) -> str:
 
 def _digits(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()[:8]
+
+
+def typed_path(name: str) -> Path:
+    """A path as somebody typed it, with `~` for a home folder.
+
+    Raises:
+        FirstTokenError: no file system has such a path, or there is no such home folder.
+    """
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (RuntimeError, OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise FirstTokenError(f"The path {shorten(name)} cannot be followed ({why}); give the whole path.") from error
+    return path
+
+
+def shorten(text: str) -> str:
+    """What somebody typed, short enough for a sentence."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def refuse_unwritable(path: Path, what: str, remedy: str) -> None:
+    """Try to write where `path` is to be. Permissions, full disks and read-only systems differ, and what is computed
+    for it may take hours.
+
+    Args:
+        what: is to be written, in the plural, at the beginning of the sentence.
+        remedy: what to do, at its end.
+
+    Raises:
+        FirstTokenError: nothing can be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(None, f"{path.name} is a folder there")
+        with tempfile.TemporaryFile(dir=path.parent) as written:
+            written.write(b"{}")
+    except OSError as error:
+        raise FirstTokenError(
+            f"{what} cannot be written to {path.parent} ({error.strerror}), so nothing is measured; {remedy}."
+        ) from error
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from firsttoken.errors import FirstTokenError
 
@@ -39,15 +41,48 @@ def between(least: float, most: float, /, **given: float) -> None:
 
 
 def in_range(parameters: Any) -> None:
-    """Check every number of a dataclass of parameters, before anything is done with it; a range that one measurement
+    """Check every value of a dataclass of parameters, before anything is done with it; a range that one measurement
     needs beyond that is its own.
 
     Raises:
-        FirstTokenError: a number is negative, not finite, or larger than any that can be meant; or a count is 0.
+        FirstTokenError: a value is of another type than the dataclass says, such as a number in quotes; a number is
+            negative, not finite, or larger than any that can be meant; or a count is 0.
     """
     given = {field.name: getattr(parameters, field.name) for field in fields(parameters)}
+    hints = get_type_hints(type(parameters))
+    for name, value in given.items():
+        if not _is_of(value, hints[name]):
+            raise FirstTokenError(f"{name} must be {_spelled(hints[name])}, not {value!r}.")
     none_too_large(given)
     at_least(1, **{name: value for name, value in given.items() if name in _AT_LEAST_ONE})
+
+
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    type(None): "nothing",
+}
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a value has the type of a hint, for the types that parameters have; of any other, all are taken."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return any(_is_of(value, one) for one in get_args(hint))
+    if hint in (int, float):
+        return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
+    return not (hint in _WORDS and not isinstance(value, hint))
+
+
+def _spelled(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(map(_spelled, get_args(hint)))
+    return _WORDS.get(hint, str(hint))
 
 
 def none_too_large(given: Mapping[str, Any]) -> None:

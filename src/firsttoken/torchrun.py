@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that came with the model")
     hints = get_type_hints(Parameters)
     for field in dataclasses.fields(Parameters):
         if field.name != "execution":
@@ -39,13 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for option in (field.name, *former):
                 parser.add_argument(f"--{option}", default=argparse.SUPPRESS)
     given = vars(parser.parse_args(arguments))
-    name, dtype, device = (given.pop(key) for key in ("model", "dtype", "device"))
+    name = given.pop("model")
+    loading = {key: given.pop(key) for key in ("dtype", "device", "trust_remote_code")}
     first = os.environ.get("RANK", "0") == "0"
     with contextlib.redirect_stdout(sys.stdout if first else None):
         given = renamed(given, hints)
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            lm = models.load(name, dtype=dtype, device=device)
+            lm = models.load(name, **loading)
             chosen = {key: from_text(key, hints[key], text) for key, text in given.items()}
             settings = Parameters(**chosen, execution="tensor_parallel")
             # Whether an old record exists may differ between machines, and then some processes would wait for ever.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -116,6 +117,33 @@ def test_a_dead_kernel_is_one_sentence(root: Path) -> None:
     with pytest.raises(FirstTokenError, match="want of memory"):
         chapters.run_chapter("works", {}, root=root)
     assert "works.ipynb" not in pages(root)
+
+
+def test_a_page_that_cannot_be_written_is_one_sentence_before_the_run(root: Path) -> None:
+    notebook(root, "works", "raise ValueError('it ran')")
+    page = root / "book" / "chapters" / "works.ipynb"
+    page.mkdir(parents=True)
+    with pytest.raises(FirstTokenError, match=r"written to .*works\.ipynb is a folder there.*move away"):
+        chapters.run_chapter("works", {}, root=root)
+    page.rmdir()
+    page.parent.rmdir()
+    page.parent.write_text("a file")
+    with pytest.raises(FirstTokenError, match="Pages cannot be written to "):
+        chapters.run_chapter("works", {}, root=root)
+
+
+@pytest.mark.parametrize("command", [["/nowhere/python"], [sys.executable, "-c", "raise SystemExit(1)"]])
+def test_a_kernel_that_does_not_start_is_one_sentence(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    spec = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps({"argv": command, "display_name": "broken", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    with pytest.raises(FirstTokenError, match=r"works could not be started .* Jupyter kernel python3 starts") as said:
+        chapters.run_chapter("works", {}, root=root)
+    assert len(str(said.value).splitlines()) == 1
+    assert pages(root) == []
 
 
 def test_one_failing_chapter_leaves_the_others(root: Path) -> None:

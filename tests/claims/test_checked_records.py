@@ -54,5 +54,5 @@ def test_committed_records_answer_for_the_rules_that_gguf_files_are_read_by_now(
         )
 
     assert answer() is not None
-    monkeypatch.setattr(gguf_conversion, "RULES", "4-")
+    monkeypatch.setattr(gguf_conversion, "RULES", "4")
     assert answer() is None

@@ -13,7 +13,7 @@ from firsttoken import claims
 from firsttoken.book import chapters
 
 # How a model is loaded, and what is done with records: no part of a question.
-AROUND = {"model", "dtype", "device", "device_map", "quick", "fresh"}
+AROUND = {"model", "dtype", "device", "device_map", "trust_remote_code", "quick", "fresh"}
 # What a chapter shows beside its records.
 SHOWN = {
     "scale": {"ram", "gpus", "gpu_memory", "disk_rate", "tflops"},  # of the machine whose costs are predicted

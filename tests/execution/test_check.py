@@ -20,7 +20,7 @@ from firsttoken.measures.attention_maps import check_heads
 from firsttoken.measures.first_token_attention import alphas_of_prefixes
 from firsttoken.models.small_copy import random_model, small_copy
 from firsttoken.probe import attention_probe, probe
-from tiny import COMMON, tiny_model
+from tiny import COMMON, OLD, tiny_model
 
 HYBRID = {"layer_types": ["conv", "full_attention"] * 2}
 LONGROPE = {
@@ -184,3 +184,23 @@ def _first(out: object, change: Callable[[torch.Tensor], torch.Tensor]) -> objec
         return (change(out[0]), *out[1:])
     assert isinstance(out, torch.Tensor)
     return change(out)
+
+
+@pytest.mark.parametrize("vocabulary", [1, 2, 5, 7, 8])
+def test_a_small_vocabulary_has_enough_tokens_for_a_check(vocabulary: int) -> None:
+    assert (
+        check.examine(
+            random_model(AutoConfig.for_model("llama", **{**COMMON, "vocab_size": vocabulary})), "small"
+        ).attention
+        is not None
+    )
+
+
+@pytest.mark.parametrize("positions", [4, 12, 23])
+def test_a_model_with_few_positions_is_checked_on_as_many(positions: int, tmp_path: Path) -> None:
+    random_model(AutoConfig.for_model("gpt2", **{**OLD, "n_positions": positions})).save_pretrained(tmp_path)
+    lm = models.load(tmp_path)
+    assert lm.longest_input == positions
+    checks = check.checked(lm)
+    assert checks.tokens == positions
+    assert checks.attention is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.checkpoint import INDEX, open_checkpoint
@@ -67,3 +67,28 @@ def test_an_index_that_promises_more_than_the_shard_holds(folder: Path) -> None:
     (folder / INDEX).write_text("{")
     with pytest.raises(FirstTokenError, match="is damaged"):
         open_checkpoint(folder)
+
+
+def test_a_tensor_that_the_index_leaves_out_is_read_all_the_same(folder: Path) -> None:
+    """As transformers does, which reads whole shards; else a streamed pass would compute something else."""
+    index = json.loads((folder / INDEX).read_text())
+    left_out = next(name for name in index["weight_map"] if "up_proj" in name)
+    del index["weight_map"][left_out]
+    before = open_checkpoint(folder).tensors
+    (folder / INDEX).write_text(json.dumps(index))
+    assert open_checkpoint(folder).tensors == before
+    assert left_out in before
+
+
+def test_a_tensor_in_two_shards_is_refused(folder: Path) -> None:
+    first, other = sorted(folder.glob("*.safetensors"))[:2]
+    name, tensor = next(iter(load_file(first).items()))
+    save_file(load_file(other) | {name: tensor + 1}, other)
+    with pytest.raises(FirstTokenError, match=f"both hold {name}, and which of the two counts is not said"):
+        open_checkpoint(folder)
+
+
+def test_pickled_weights_alone(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(FirstTokenError, match=r"no weights in safetensors; .* only pytorch_model\.bin, whose pickled"):
+        open_checkpoint(tmp_path)

@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -304,6 +305,43 @@ def test_keys_that_would_be_passed_over_are_refused(tmp_path: Path, kind: str) -
     lm = models.load(str(write_gguf(tmp_path / "a.gguf", small_llama(), keys=keys)))
     with pytest.raises(FirstTokenError, match=said):
         _ = lm.model
+
+
+def no_epsilon(writer: GGUFWriter) -> None:
+    del writer.kv_data[0]["llama.attention.layer_norm_rms_epsilon"]
+
+
+def million_tokens(writer: GGUFWriter) -> None:
+    writer.kv_data[0]["tokenizer.ggml.tokens"].value = [""] * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (no_epsilon, r"does not say what its norms add under the root \(attention\.layer_norm_rms_epsilon\)"),
+        (million_tokens, "lists 1000000 tokens and holds 260 embeddings; the two do not belong together"),
+        (lambda writer: writer.add_block_count(9000), "tensors, too few for the 9000 layers of its configuration"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_at_once(
+    tmp_path: Path, key: Callable[[GGUFWriter], None], said: str
+) -> None:
+    def instead(writer: GGUFWriter) -> None:
+        if key not in (no_epsilon, million_tokens):
+            del writer.kv_data[0]["llama.block_count"]
+        key(writer)
+
+    lm = models.load(str(write_gguf(tmp_path / "a.gguf", small_llama(), keys=[instead])))
+    start = time.process_time()
+    with pytest.raises(FirstTokenError, match=said):
+        _ = lm.model
+    assert time.process_time() - start < 10
+
+
+def test_many_missing_parts_are_not_all_named(tmp_path: Path) -> None:
+    part = write_gguf(tmp_path / "m-00001-of-99999.gguf", small_llama())
+    with pytest.raises(FirstTokenError, match=r"00004-of-99999\.gguf and 99995 more are not beside it"):
+        models.load(part)
 
 
 def test_keys_that_change_nothing_pass(tmp_path: Path) -> None:

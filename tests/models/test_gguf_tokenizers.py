@@ -10,9 +10,11 @@ import pytest
 import sentencepiece
 from gguf import GGUFWriter
 from tokenizers.pre_tokenizers import ByteLevel
+from transformers import GemmaTokenizer
 
 from firsttoken import models, texts
 from firsttoken.errors import FirstTokenError
+from firsttoken.models.gguf_conversion import _put_space_first
 from firsttoken.models.gguf_split import _KIND_OF, _PATTERNS, split_of
 from small_gguf import small_llama, tensors_of, write_gguf
 
@@ -73,13 +75,18 @@ def test_a_bundled_model_reads_line_breaks_before_digits_as_its_vocabulary_does(
     assert tokenizer.tokenize("step.\n\nTwo") == ["step", ".", "Ċ", "Ċ", "Two"]
 
 
-def test_a_sentencepiece_vocabulary_gives_the_tokens_of_sentencepiece(tmp_path: Path) -> None:
-    passages = [passage.text for passage in texts.passages()]
+def of_sentencepiece(path: Path, space_first: bool | None) -> tuple[models.LanguageModel, Any]:
+    """A model with a vocabulary trained on the project's passages, and SentencePiece's own processor for it.
+
+    Args:
+        space_first: what the file says of a space before each text; None: nothing.
+    """
     trained = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(passages[:80]), model_writer=trained, model_type="bpe", vocab_size=800,
-        byte_fallback=True, unk_id=0, bos_id=1, eos_id=2, normalization_rule_name="identity",
-        remove_extra_whitespaces=False, minloglevel=2,
+        sentence_iterator=iter(passage.text for passage in texts.passages()[:80]), model_writer=trained,
+        model_type="bpe", vocab_size=800, byte_fallback=True, unk_id=0, bos_id=1, eos_id=2,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
+        add_dummy_prefix=space_first is not False,
     )  # fmt: skip
     processor = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
     size = processor.get_piece_size()
@@ -96,9 +103,31 @@ def test_a_sentencepiece_vocabulary_gives_the_tokens_of_sentencepiece(tmp_path: 
         writer.add_bos_token_id(1)
         writer.add_eos_token_id(2)
         writer.add_unk_token_id(0)
+        if space_first is not None:
+            writer.add_add_space_prefix(space_first)
 
     model = small_llama(vocab_size=size, bos_token_id=1, eos_token_id=2)
-    lm = models.load(str(write_gguf(tmp_path / "a.gguf", model, tensors_of(model), tokenizer=vocabulary)))
-    for text in [*passages[80:], "Two\n\nlines,  two spaces and 東京 🙂", "ünïcödé 12345"]:
+    return models.load(str(write_gguf(path, model, tensors_of(model), tokenizer=vocabulary))), processor
+
+
+@pytest.mark.parametrize("space_first", [None, True, False])
+def test_a_sentencepiece_vocabulary_gives_the_tokens_of_sentencepiece(
+    tmp_path: Path, space_first: bool | None
+) -> None:
+    """Also the first one, which begins with a space or not as the file says."""
+    lm, processor = of_sentencepiece(tmp_path / "a.gguf", space_first)
+    passages = [passage.text for passage in texts.passages()][80:]
+    for text in [*passages, "Two\n\nlines,  two spaces and 東京 🙂", "ünïcödé 12345"]:
         assert lm.tokenizer(text, add_special_tokens=False).input_ids == processor.encode(text), text
     assert lm.prefix("auto") == [1], "llama.cpp puts BOS first where the file does not say otherwise"
+    bare = processor.encode("In the beginning was a first token.")
+    assert texts.encode(lm, ["In the beginning was a first token."], 4)[0].tolist() == [1, *bare[:3]]
+    # A record from when the key was not heard does not answer where it matters, and does where it does not.
+    assert lm.provenance()["conversion"] == ("3-no-space" if space_first is False else "3")
+
+
+def test_a_space_that_the_tokenizer_has_no_way_to_put_first_is_refused() -> None:
+    tokenizer = GemmaTokenizer(vocab={"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "\u2581a": 4, "a": 5}, merges=[])
+    _put_space_first("a model", tokenizer, wanted=False)
+    with pytest.raises(FirstTokenError, match="add_space_prefix = True, and the tokenizer that transformers makes"):
+        _put_space_first("a model", tokenizer, wanted=True)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +16,14 @@ import pytest
 import torch
 from gguf import GGUFReader
 from gguf.quants import dequantize
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from firsttoken import models, records
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.bundled import BUNDLED, gguf_file
 from firsttoken.models.out_of_memory import explain_out_of_memory
+from small_gguf import small_llama, write_gguf
 from tiny import tiny_model
 
 
@@ -238,7 +242,7 @@ def test_code_in_a_folder_runs_only_where_it_is_trusted(tmp_path: Path) -> None:
     assert type(lm.model).__name__ == "MyModel"
     assert lm.provenance()["weights"] == {"checked": True}
     assert lm.provenance()["code"] == "its own"
-    with pytest.raises(FirstTokenError, match="read that code, then pass trust_remote_code=True"):
+    with pytest.raises(FirstTokenError, match="which may do all that you may; read it, then set trust_remote_code"):
         _ = models.load(folder, device="cpu").model
 
 
@@ -289,3 +293,46 @@ def test_folders_that_are_half_a_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").rename(tmp_path / "adapter_config.json")
     with pytest.raises(FirstTokenError, match="is an adapter"):
         models.load(str(tmp_path))
+
+
+def test_a_path_object_is_a_name(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path)
+    assert models.load(tmp_path).fingerprint == models.load(str(tmp_path)).fingerprint
+
+
+def rewrite(folder: Path) -> None:
+    tiny_model("llama", seed=1).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("part", ["config", "tokenizer", "model"])
+def test_files_that_are_replaced_after_load_are_not_read_under_the_old_name(tmp_path: Path, part: str) -> None:
+    tiny_model("llama").save_pretrained(tmp_path)
+    Tokenizer(WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
+    lm = models.load(tmp_path, device="cpu")
+    rewrite(tmp_path)
+    with pytest.raises(FirstTokenError, match="were changed while they were in use, so a record could not say"):
+        getattr(lm, part)
+
+
+def test_a_gguf_file_that_is_replaced_after_load(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "a.gguf", small_llama())
+    lm = models.load(file)
+    other = small_llama()
+    with torch.no_grad():
+        other.lm_head.weight.mul_(2)
+    write_gguf(file, other)
+    with pytest.raises(FirstTokenError, match="was changed while it was read"):
+        _ = lm.model
+    again = models.load(file)
+    torch.testing.assert_close(again.model.lm_head.weight, other.lm_head.weight)
+
+
+def test_more_layers_than_tensors_are_refused_at_once(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path)
+    told = json.loads((tmp_path / "config.json").read_text()) | {"num_hidden_layers": 9999}
+    told.pop("layer_types", None)
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    start = time.process_time()
+    with pytest.raises(FirstTokenError, match="tensors, too few for the 9999 layers of its configuration"):
+        _ = models.load(tmp_path).model
+    assert time.process_time() - start < 5

@@ -12,9 +12,10 @@ from tokenizers.decoders import ByteLevel as Decoder
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from fake import fake_lm
+from fake import LETTERS, Letters, fake_lm
 from firsttoken import texts
 from firsttoken.errors import FirstTokenError
+from firsttoken.measures.measurement import about
 from firsttoken.models import LanguageModel
 from small_gguf import small_llama
 from tiny import tiny_model
@@ -93,7 +94,7 @@ def test_inputs_that_the_model_has_no_place_for() -> None:
     short = fake_lm(tiny_model("gpt2"))
     assert short.longest_input == 256
     for call in (lambda: texts.encode(short, ["a"], 257), lambda: texts.windows(short, "a", 257, 1)):
-        with pytest.raises(FirstTokenError, match="learnt 256 positions and cannot read 257 tokens; lower"):
+        with pytest.raises(FirstTokenError, match="has 256 positions and cannot read 257 tokens; lower"):
             call()
     assert fake_lm(tiny_model("llama")).longest_input is None
 
@@ -125,3 +126,22 @@ def test_first_tokens_are_those_of_the_first_text() -> None:
     assert texts.first_tokens(lm, torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])) == texts.first_tokens(
         lm, torch.tensor([1, 2, 3])
     )
+
+
+def test_a_text_whose_first_tokens_are_long_is_not_too_short() -> None:
+    """Only the beginning of a long text is encoded, and a row of dashes may be one token."""
+    tokens = [*LETTERS, "-" * 64]
+    lm = fake_lm(small_llama(vocab_size=len(tokens)), Letters(tokens))
+    text = "-" * 64 * 300 + LETTERS[5]
+    assert texts.encode(lm, [text], 301, "never")[0].tolist() == [97] * 300 + [5]
+    with pytest.raises(FirstTokenError, match="has 301 tokens"):
+        texts.encode(lm, [text], 302, "never")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_the_opening_of_a_text_is_what_it_has(count: int) -> None:
+    lm = fake_lm(small_llama(vocab_size=97))
+    text = "".join(LETTERS[5 : 5 + count])
+    assert texts.opening(lm, text, "never").tolist() == list(range(5, 5 + min(count, 3)))
+    assert texts.opening(lm, text, "auto").tolist() == [1, *range(5, 5 + min(count, 2))]
+    assert len(about(lm, object(), [text])["first_tokens"]) == min(count + 1, 3)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import slug
+from firsttoken.files import slug, typed_path
 from firsttoken.models.bundled import BUNDLED
 
 
@@ -22,7 +22,7 @@ def is_local(model: str) -> bool:
     if model in BUNDLED:
         return False
     is_path = model.endswith(".gguf") or model.startswith((".", "/", "~")) or model.count("/") > 1
-    return is_path or Path(model).expanduser().is_dir()
+    return is_path or typed_path(model).is_dir()
 
 
 def shown(model: str) -> str:
@@ -59,7 +59,7 @@ def refuse_shared_addresses(models: Iterable[str]) -> None:
 
 def asked(values: Mapping[str, Any]) -> str:
     """A short hash of a chapter's parameters, which tells files of one name in two folders apart."""
-    where = {text: str(Path(text).expanduser().resolve()) for text in _paths(values)}
+    where = {text: str(typed_path(text).resolve()) for text in _paths(values)}
     return hashlib.sha256(json.dumps([dict(values), where], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -77,21 +77,29 @@ def hide_folders(notebook: Any, values: Mapping[str, Any]) -> None:
 
 
 def _last_part(path: str) -> str:
-    return Path(path).expanduser().name or Path(path).resolve().name
+    return typed_path(path).name or Path(path).resolve().name
 
 
 def _paths(values: Mapping[str, Any]) -> list[str]:
     """Every path of an existing file or folder that `values` names, as it was typed."""
     typed = (part.strip() for value in values.values() if isinstance(value, str) for part in value.split(","))
     # Without a separator there is no folder to hide, and a short word may occur anywhere.
-    return [text for text in typed if len(Path(text).expanduser().parts) > 1 and Path(text).expanduser().exists()]
+    return [text for text in typed if _is_path(text)]
+
+
+def _is_path(text: str) -> bool:
+    try:
+        path = typed_path(text)
+    except FirstTokenError:
+        return False  # a passage, too long for a path
+    return len(path.parts) > 1 and path.exists()
 
 
 def _folders(values: Mapping[str, Any]) -> dict[str, str]:
     """{path as it may occur on a page: its last part}, the longest first."""
     named: dict[str, str] = {}
     for text in _paths(values):
-        path = Path(text).expanduser()
+        path = typed_path(text)
         named |= dict.fromkeys((text, str(path), str(path.resolve())), _last_part(text))
     named |= {escape(path): escape(last) for path, last in named.items()}
     return dict(sorted(named.items(), key=lambda item: -len(item[0])))

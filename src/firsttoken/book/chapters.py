@@ -25,7 +25,7 @@ from firsttoken.book.addresses import address, hide_folders, refuse_shared_addre
 from firsttoken.book.ahead import Ahead
 from firsttoken.book.prose import leave_out_other_models
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import ROOT, slug, write_atomically
+from firsttoken.files import ROOT, refuse_unwritable, slug, write_atomically
 from firsttoken.parameters import Parameter, renamed
 from firsttoken.processes import is_running
 
@@ -127,6 +127,7 @@ def run_chapter(
             the folder `.failed` beside `out`, and the message says where.
     """
     import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
@@ -136,7 +137,7 @@ def run_chapter(
         if key not in known:
             raise FirstTokenError(f"{chapter}: there is no parameter {key}{_nearest(key, list(known))}.")
     out = out or root / "book" / "chapters" / f"{chapter}.ipynb"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    refuse_unwritable(out, "Pages", "move away what is there, or make room")
     _remove_partials(out)
     partial = out.parent / f".{out.stem}.{os.getpid()}.partial.ipynb"
     failed = out.parent / ".failed" / out.name
@@ -171,6 +172,12 @@ def run_chapter(
         raise FirstTokenError(
             f"{chapter} failed: its Python process was ended from outside, most often for want of memory; "
             f"try a smaller model or fewer passages (as far as it ran: {failed})."
+        ) from error
+    except (NoSuchKernel, RuntimeError, OSError) as error:
+        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise FirstTokenError(
+            f"{chapter} could not be started ({told}); see that there is room on the disk and that the Jupyter kernel "
+            "python3 starts (`make install`, or `python -m ipykernel install --sys-prefix`)."
         ) from error
     else:
         write_atomically(out, _without_paths(partial, notebook, values, root))

@@ -25,6 +25,7 @@ from firsttoken.models.anatomy import attention_layers, config_value, longest_wi
 from firsttoken.models.finite_weights import refuse_weights_without_number
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.models.small_copy import small_copy
+from firsttoken.models.weight_check import positions_of
 from firsttoken.probe import Probe, probe
 from firsttoken.probe import interventions as change
 from firsttoken.probe.attention import AttentionCall
@@ -160,11 +161,13 @@ def examine(model: PreTrainedModel, name: str, tokens: int = TOKENS, rows: int =
     """Compare a model with itself under the probe, on random tokens, (rows, tokens).
 
     Args:
+        tokens: or as many as the model has positions for.
         causality: whether to find out if tokens read later ones; takes two passes more.
 
     Raises:
         FirstTokenError: it cannot be probed, or differs; the sentence says by how much.
     """
+    tokens = min(tokens, positions_of(model) or tokens)
     ids = _ids(model, tokens, rows)
     allowed, allowed_attention = TOLERANCE.get(model.dtype, TOLERANCE[torch.float32])
     with torch.inference_mode():
@@ -218,8 +221,11 @@ def _ids(model: PreTrainedModel, tokens: int, rows: int) -> Tensor:
     """Random tokens, (row, token), none of them special as far as numbers can tell."""
     embedding: Any = model.get_input_embeddings()
     vocabulary = int(embedding.weight.shape[0])
+    low, high = 3, min(vocabulary - 4, 30_000)
+    if high <= low:
+        low, high = 0, vocabulary
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(3, min(vocabulary - 4, 30_000), (rows, tokens), generator=generator).to(model.device)
+    return torch.randint(low, high, (rows, tokens), generator=generator).to(model.device)
 
 
 def _logits(model: PreTrainedModel, ids: Tensor, name: str) -> Tensor:

@@ -146,6 +146,7 @@ class StreamedModel:
             self._through_layers(hidden, inputs, spans, observe, out, resume)
             if reduce_logits is not None:
                 out.head = self._head(ids, hidden, spans, reduce_logits, returns_tuple)
+                self.lm.refuse_replaced()
             self._free_outside()
             self.checkpoint.forget_spare()
         if resume is not None:
@@ -204,6 +205,7 @@ class StreamedModel:
                 for weight in weights:
                     self.checkpoint.recycle(weight.data, limit=largest)
                 del weights, weight
+        self.lm.refuse_replaced()
 
     @contextmanager
     def outside(self) -> Iterator[None]:

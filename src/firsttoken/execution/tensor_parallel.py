@@ -38,6 +38,7 @@ def sharded_model(lm: LanguageModel) -> PreTrainedModel:
         use_safetensors=True,
         key_mapping=lm.weights.key_mapping(),  # the files are compared with the model first
     )
+    lm.refuse_replaced()
     if not model.supports_tp_plan:
         raise FirstTokenError(
             f"transformers has no tensor-parallel plan for {type(model).__name__}; use device_map='auto' or "

@@ -13,7 +13,7 @@ from firsttoken.measures import sinks
 from firsttoken.measures.first_token_attention import alphas
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 from firsttoken.records.paper_numbers import PAPER_EPSILON
 
 EPSILONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -33,6 +33,7 @@ class Parameters:
     execution: str = "auto"  # see `execution.choose`
 
     def __post_init__(self) -> None:
+        in_range(self)
         sinks.check_epsilon(self.epsilon)
         at_least(2, passages=self.passages, length=self.length)
 

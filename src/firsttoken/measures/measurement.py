@@ -51,7 +51,7 @@ def about(lm: LanguageModel, parameters: P, passages: Sequence[str]) -> JSON:
     # Some parameters called `bos` choose arms, not a policy.
     named: dict[str, BosPolicy] = {policy: policy for policy in get_args(BosPolicy)}
     bos = named.get(getattr(parameters, "bos", ""), "auto")
-    ids = texts.encode(lm, passages[:1], 3, bos)
+    ids = texts.opening(lm, passages[0], bos)
     checks = checked(lm, getattr(parameters, "execution", "auto"))
     return {"check": checks.to_json(), "first_tokens": texts.first_tokens(lm, ids), BOS_IS_NATIVE: lm.prepends_bos}
 

@@ -181,7 +181,8 @@ def open_checkpoint(folder: Path | str) -> Checkpoint:
     """Find and check every shard of a model: the very files that transformers reads.
 
     Raises:
-        FirstTokenError: a shard is missing, truncated or damaged, or lacks a tensor that the index puts there.
+        FirstTokenError: a shard is missing, truncated or damaged, lacks a tensor that the index puts there, or holds
+            one that another shard holds too.
     """
     folder = Path(folder)
     main = _main_file(folder)
@@ -191,12 +192,19 @@ def open_checkpoint(folder: Path | str) -> Checkpoint:
         raise FirstTokenError(_what_is_missing(folder, shards, missing, indexed=bool(promised)))
     tensors: dict[str, Entry] = {}
     for shard in shards:
-        tensors |= _header(folder / shard)
+        entries = _header(folder / shard)
+        if twice := sorted(tensors.keys() & entries):
+            raise FirstTokenError(
+                f"{folder / tensors[twice[0]].shard} and {shard} both hold {twice[0]}, and which of the two counts is "
+                "not said; download the whole model again."
+            )
+        tensors |= entries
     if absent := sorted(name for name, shard in promised.items() if name not in tensors):
         raise FirstTokenError(
             f"{folder / promised[absent[0]]} lacks {absent[0]}, which the index puts there; download it again."
         )
-    return Checkpoint(folder, {name: tensors[name] for name in promised} if promised else tensors)
+    # What the index leaves out is there all the same: transformers reads whole shards.
+    return Checkpoint(folder, tensors)
 
 
 def _main_file(folder: Path) -> str:
@@ -243,6 +251,12 @@ def _what_is_missing(folder: Path, shards: list[str], missing: list[str], indexe
         return (
             f"The folder {folder} has {len(others)} .safetensors files (the first {others[0]}) but neither "
             f"model.safetensors nor {INDEX}, which says what belongs together; copy the index from the same place."
+        )
+    if not others:
+        pickled = next((path.name for path in sorted(folder.glob("*.bin"))), "a .bin file")
+        return (
+            f"{folder} has no weights in safetensors; finish the download, or where there is only {pickled}, whose "
+            "pickled weights are not loaded, convert that first."
         )
     partly = sum(1 for _ in folder.rglob("*.incomplete"))
     note = f" ({partly} downloads are unfinished)" if partly else ""

@@ -17,18 +17,20 @@ from typing import Any
 
 import torch
 import transformers
+from tokenizers import pre_tokenizers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import cache_folder, whole_folder
 from firsttoken.models.anatomy import head_size
-from firsttoken.models.gguf_header import GgufHeader, read_gguf_header
+from firsttoken.models.fingerprints import file_sha256
+from firsttoken.models.gguf_header import GgufHeader
 from firsttoken.models.gguf_split import split_of
 from firsttoken.models.gguf_unread import harmless, refuse_unread_keys, unread_tensors
 from firsttoken.models.quiet import no_progress_bar
 from firsttoken.models.rope_factors import rope_parameters
-from firsttoken.models.weight_check import meta_model, refuse_incomplete
+from firsttoken.models.weight_check import meta_model, refuse_incomplete, refuse_too_many_layers
 from firsttoken.processes import is_running
 
 # What llama.cpp does where the file has no key: byte-level vocabularies with these splits get a BOS token, and words
@@ -49,8 +51,9 @@ _WHOLE_WORDS_AND_BOS = frozenset(
 )
 _BOS_ONLY = frozenset({"chameleon"})
 _BOS_BY_MODEL = {"llama": True, "bert": True, "t5": False, "rwkv": False}
+_SPACE = "tokenizer.ggml.add_space_prefix"
 # Raised when a folder made before would now be made otherwise.
-RULES = "3-"
+RULES = "3"
 # Folders that a conversion works in, with the machine's name, as machines may share a cache, and the process's number.
 _UNFINISHED = (".dequantising-", ".gguf-")
 _OWN = f"{re.sub('[^A-Za-z0-9]', '', platform.node())}-"
@@ -66,20 +69,33 @@ def adds_bos(header: GgufHeader) -> bool | None:
     return _BOS_BY_MODEL.get(str(header.keys.get("tokenizer.ggml.model")))
 
 
-def dequantised_folder(name: str, file: Path, fingerprint: str) -> Path:
+def rules(header: GgufHeader) -> str:
+    """The rules by which a file is read: part of whose record it is, so files that a change of the rules leaves as
+    they were keep theirs."""
+    told = header.keys.get(_SPACE)
+    # What transformers' reader does whatever the key says.
+    unasked = not header.architecture.startswith("gemma")
+    if told is None or bool(told) == unasked or header.keys.get("tokenizer.ggml.model") == "gpt2":
+        return RULES
+    return f"{RULES}-{'space' if told else 'no-space'}"
+
+
+def dequantised_folder(name: str, file: Path, fingerprint: str, header: GgufHeader) -> Path:
     """The folder for a GGUF file, made at the first call.
 
     Args:
         name: the model's name, for sentences.
         fingerprint: the file's sha256.
+        header: what the file says about itself.
 
     Raises:
-        FirstTokenError: the file is damaged, a part of a model, or lacks parameters. Nothing stays in the cache.
+        FirstTokenError: the file is damaged, a part of a model, lacks parameters, or was replaced since its sha256
+            was taken. Nothing stays in the cache.
     """
-    folder = cache_folder() / f"{fingerprint[:16]}-float32-{RULES}transformers-{transformers.__version__}"
+    made_by = f"{rules(header)}-transformers-{transformers.__version__}"
+    folder = cache_folder() / f"{fingerprint[:16]}-float32-{made_by}"
     if (folder / "config.json").exists():
         return folder
-    header = read_gguf_header(file)
     _sweep(folder.parent)
     dequantising, given = (f"{unfinished}{_OWN}{os.getpid()}-" for unfinished in _UNFINISHED)
     with (
@@ -89,6 +105,8 @@ def dequantised_folder(name: str, file: Path, fingerprint: str) -> Path:
         # Under a name that transformers knows by its ending, and alone, so that nothing beside it is read too.
         (Path(source) / "model.gguf").symlink_to(file.resolve())
         _convert(name, Path(source), header, partial)
+        if file_sha256(file) != fingerprint:
+            raise FirstTokenError(f"{file} was changed while it was read; wait until it is complete, and try again.")
     return folder
 
 
@@ -109,6 +127,7 @@ def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
     bos: dict[str, Any] = {} if prepends is None else {"add_bos_token": prepends}
     with no_progress_bar():
         config = AutoConfig.from_pretrained(source, **told)
+        refuse_too_many_layers(name, config, len(header.tensors))
         refuse_unread_keys(name, header, config)
         unread_tensors(name, header, meta_model(config))
         tokenizer = AutoTokenizer.from_pretrained(source, **told, **bos)
@@ -116,6 +135,8 @@ def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
             tokenizer.backend_tokenizer.pre_tokenizer = split
         if header.keys.get("tokenizer.ggml.pre") in _WHOLE_WORDS_AND_BOS:
             tokenizer.backend_tokenizer.model.ignore_merges = True
+        if (told_of_space := header.keys.get(_SPACE)) is not None and not byte_level:
+            _put_space_first(name, tokenizer, bool(told_of_space))
         tokenizer.save_pretrained(target)
         both: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **told)
     loaded, info = both
@@ -133,6 +154,28 @@ def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
     plain.tie_weights()
     with no_progress_bar():
         plain.save_pretrained(target)
+
+
+def _put_space_first(name: str, tokenizer: Any, wanted: bool) -> None:
+    """Let a SentencePiece tokenizer put a space before a text, or not, as the file says; transformers' reader knows
+    the key and does not use it.
+
+    Raises:
+        FirstTokenError: the tokenizer does it in another way than SentencePiece's.
+    """
+    backend = tokenizer.backend_tokenizer
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.Metaspace):
+        backend.pre_tokenizer.prepend_scheme = "first" if wanted else "never"
+        # From this the saved tokenizer is made again.
+        tokenizer.add_prefix_space = tokenizer.init_kwargs["add_prefix_space"] = wanted
+    text = backend.normalizer.normalize_str("a") if backend.normalizer else "a"
+    pieces = backend.pre_tokenizer.pre_tokenize_str(text) if backend.pre_tokenizer else [(text, None)]
+    if pieces[0][0].startswith(("\u2581", " ")) != wanted:
+        raise FirstTokenError(
+            f"{name}: the file says {_SPACE} = {wanted}, and the tokenizer that transformers "
+            "makes of it does otherwise, so another first token would be measured; use the original safetensors "
+            "instead."
+        )
 
 
 def _stretch(config: PreTrainedConfig, header: GgufHeader, file: Path) -> None:

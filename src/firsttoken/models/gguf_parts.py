@@ -14,6 +14,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.files import cache_folder, whole_file
 from firsttoken.models.fingerprints import file_sha256
 from firsttoken.models.gguf_header import GgufHeader, read_gguf_header
+from firsttoken.models.weight_check import some
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -33,7 +34,7 @@ def whole(file: Path) -> Path:
     parts = [file.with_name(f"{match[1]}-{number:05}-of-{match[3]}.gguf") for number in range(1, int(match[3]) + 1)]
     if missing := [part.name for part in parts if not part.is_file()]:
         raise FirstTokenError(
-            f"{file} is one of {len(parts)} parts of a model, and {', '.join(missing)} {_is(missing)} not beside it; "
+            f"{file} is one of {len(parts)} parts of a model, and {some(missing)} {_is(missing)} not beside it; "
             "download the rest into the same folder."
         )
     headers = [read_gguf_header(part, part=True) for part in parts]

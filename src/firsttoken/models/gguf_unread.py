@@ -18,8 +18,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.anatomy import head_size
 from firsttoken.models.gguf_header import GgufHeader
+from firsttoken.models.weight_check import some
 
-_SHOWN = 3  # names in a sentence
 # Computed from keys, heads of classifiers, predictors of further tokens, and encoders of images and sound: nothing
 # that a text goes through on its way to the next token.
 _UNUSED = re.compile(r"(^|\.)(attn_rot_embd|nextn)\.|^(cls|v|mm|a|resampler)\.")
@@ -48,6 +48,9 @@ _CONFIGURED = {
     "final_logit_softcapping": "final_logit_softcapping",
     "attention.sliding_window": "sliding_window",
 }
+# What norms add under the root: keys, and names in configurations.
+_EPSILON_KEYS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
+_EPSILON_FIELDS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon")
 _WITH_ALIBI = ("bloom", "falcon")
 
 
@@ -93,9 +96,8 @@ def harmless(name: str, header: GgufHeader, config: PreTrainedConfig, unread: li
         return not _UNUSED.search(tensor) and not (predicts and block and int(block[1]) >= layers)
 
     if missed := sorted(tensor for tensor in unread if needed(tensor)):
-        more = f" and {len(missed) - _SHOWN} more" if len(missed) > _SHOWN else ""
         raise FirstTokenError(
-            f"{name}: {len(missed)} of the file's tensors ({', '.join(missed[:_SHOWN])}{more}) have no place in the "
+            f"{name}: {len(missed)} of the file's tensors ({some(missed)}) have no place in the "
             "model that transformers makes of it, so another model would be measured; use the original safetensors "
             "instead."
         )
@@ -116,7 +118,9 @@ def refuse_unread_keys(name: str, header: GgufHeader, config: PreTrainedConfig) 
             "original safetensors instead."
         )
 
+    _refuse_more_tokens_than_embeddings(name, header)
     keys = {key.removeprefix(f"{architecture}."): value for key, value in header.keys.items()}
+    _refuse_other_epsilon(name, keys, text, refuse)
     for key, neutral in _NEUTRAL.items():
         if key in keys and keys[key] not in neutral:
             refuse(key, keys[key], neutral[-1])
@@ -136,6 +140,29 @@ def refuse_unread_keys(name: str, header: GgufHeader, config: PreTrainedConfig) 
     if size and keys.get("attention.scale") and not math.isclose(keys["attention.scale"], size**-0.5, rel_tol=1e-4):
         refuse("attention.scale", keys["attention.scale"], f"{size**-0.5:.4g}")
     _refuse_other_rotation(keys, getattr(text, "rope_parameters", None) or {}, size, refuse, text)
+
+
+def _refuse_other_epsilon(name: str, keys: dict[str, Any], text: PreTrainedConfig, refuse: Any) -> None:
+    used = [value for field in _EPSILON_FIELDS if isinstance(value := getattr(text, field, None), float)]
+    told = [key for key in _EPSILON_KEYS if key in keys]
+    if used and not told:
+        raise FirstTokenError(
+            f"{name}: the file does not say what its norms add under the root ({_EPSILON_KEYS[0]}), and llama.cpp "
+            "does not load it either; convert the model again."
+        )
+    for key in told:
+        if used and not any(math.isclose(keys[key], value, rel_tol=1e-4) for value in used):
+            refuse(key, keys[key], used[0])
+
+
+def _refuse_more_tokens_than_embeddings(name: str, header: GgufHeader) -> None:
+    """Tokens without an embedding belong to another model; and a table of millions takes minutes to read."""
+    tokens, table = header.keys.get("tokenizer.ggml.tokens"), header.tensors.get("token_embd.weight")
+    if isinstance(tokens, int) and table is not None and tokens > table.shape[0]:
+        raise FirstTokenError(
+            f"{name}: the file lists {tokens} tokens and holds {table.shape[0]} embeddings; the two do not belong "
+            "together: convert the model again, or download the file again."
+        )
 
 
 def _refuse_other_rotation(

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -23,13 +24,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import local_results, own_slug, slug
+from firsttoken.files import local_results, own_slug, slug, typed_path
 from firsttoken.models import family, gguf_conversion, gguf_parts
 from firsttoken.models.bundled import BUNDLED, gguf_file
 from firsttoken.models.checkpoint import open_checkpoint
 from firsttoken.models.fingerprints import file_sha256, folder_fingerprint
 from firsttoken.models.gguf_conversion import dequantised_folder
-from firsttoken.models.gguf_header import read_gguf_header
+from firsttoken.models.gguf_header import GgufHeader, read_gguf_header
 from firsttoken.models.gguf_unread import refuse_unread_keys, unread_tensors
 from firsttoken.models.loading_errors import explain_loading
 from firsttoken.models.out_of_memory import explain_out_of_memory
@@ -37,10 +38,11 @@ from firsttoken.models.quiet import no_progress_bar
 from firsttoken.models.weight_check import (
     Weights,
     check_weights,
-    learnt_positions,
     meta_model,
+    positions_of,
     refuse_absurd,
     refuse_incomplete,
+    refuse_too_many_layers,
 )
 
 # Types that transformers lists among causal language models, and what they are.
@@ -95,7 +97,7 @@ class LanguageModel:
         fields = ("name", "source", "fingerprint", "quantisation", "dtype", "device")
         checked = vars(self).get("weights")
         # Which tokens and weights a GGUF file means depends on the rules by which it is read, too.
-        rules = {"conversion": gguf_conversion.RULES.rstrip("-")} if self.gguf else {}
+        rules = {"conversion": gguf_conversion.rules(self._header)} if self.gguf else {}
         # The same files with the code that came with them compute something else than without.
         own_code = self.trust_remote_code and getattr(self.config, "auto_map", None)
         rules |= {"code": "its own"} if own_code else {}
@@ -113,28 +115,50 @@ class LanguageModel:
             # The names in a quantised file are those of its method; what is missing shows when it is loaded.
             return Weights()
         with explain_loading(self.name):
+            checkpoint = open_checkpoint(self.local_folder())
+            refuse_too_many_layers(self.name, self.config, len(checkpoint.tensors))
             empty = meta_model(self.config, self._code())
-            compared = check_weights(self.name, open_checkpoint(self.local_folder()), empty)
+            compared = check_weights(self.name, checkpoint, empty)
             if self.gguf is None:
                 return compared
             # The folder that was made of the file holds only what was read of it.
-            header = read_gguf_header(Path(self.path, self.gguf))
-            refuse_unread_keys(self.name, header, self.config)
-            return replace(compared, ignored=unread_tensors(self.name, header, empty))
+            refuse_unread_keys(self.name, self._header, self.config)
+            return replace(compared, ignored=unread_tensors(self.name, self._header, empty))
+
+    @cached_property
+    def _header(self) -> GgufHeader:
+        return read_gguf_header(Path(self.path, self.gguf or ""))
 
     def _code(self) -> bool:
         return self.trust_remote_code and not self.gguf
 
+    def refuse_replaced(self) -> None:
+        """Make sure that the files are still those whose fingerprint this model has; asked whenever they were read.
+
+        Raises:
+            FirstTokenError: they were replaced since `load`, so what was read of them has another fingerprint.
+        """
+        # A commit of the hub stays as it is, and a GGUF file is looked at when its folder is made, once.
+        if self.source == "folder" and folder_fingerprint(open_checkpoint(self.path)) != self.fingerprint:
+            raise FirstTokenError(
+                f"The files of {self.name} were changed while they were in use, so a record could not say which it is "
+                "about; wait until they are complete, and run it again."
+            )
+
     @cached_property
     def tokenizer(self) -> Any:
         with explain_loading(self.name):
-            return AutoTokenizer.from_pretrained(_weights_folder(self), **_remote(self))
+            tokenizer = AutoTokenizer.from_pretrained(_weights_folder(self), **_remote(self))
+        self.refuse_replaced()
+        return tokenizer
 
     @cached_property
     def config(self) -> PreTrainedConfig:
         """The model's configuration, without its weights."""
         with explain_loading(self.name):
-            return AutoConfig.from_pretrained(_weights_folder(self), **_remote(self))
+            config = AutoConfig.from_pretrained(_weights_folder(self), **_remote(self))
+        self.refuse_replaced()
+        return config
 
     def local_folder(self) -> Path:
         """The folder with the configuration and the safetensors; a hub model's are downloaded first."""
@@ -166,14 +190,15 @@ class LanguageModel:
                 **place,
                 **_remote(self),
             )
+        self.refuse_replaced()
         model, info = both
         refuse_incomplete(self.name, info["missing_keys"], info["mismatched_keys"])
         return cast("PreTrainedModel", model.eval())
 
     @cached_property
     def longest_input(self) -> int | None:
-        """How many positions the model has, where it learnt a vector for each; None where it computes them."""
-        return learnt_positions(self.model) if "model" in vars(self) else self.weights.positions
+        """How many tokens the model can read, where it has a table of positions; None where it computes them."""
+        return positions_of(self.model) if "model" in vars(self) else self.weights.positions
 
     @cached_property
     def _prepended(self) -> list[int]:
@@ -225,7 +250,7 @@ class LanguageModel:
 
 
 def load(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     dtype: str = "auto",
     device: str = "auto",
@@ -243,6 +268,7 @@ def load(
     Raises:
         FirstTokenError: unknown, gated, unreachable or broken model, or a device that is not there.
     """
+    name = os.fspath(name)
     device = _device(device)
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
@@ -280,12 +306,7 @@ def _path(name: str) -> Path:
     """
     if not name.strip() or "\0" in name or len(name) > _LONGEST_NAME or max(map(len, name.split("/"))) > 255:
         raise FirstTokenError("This is no name of a model: give a bundled name, hub id, folder or .gguf file.")
-    try:
-        path = Path(name).expanduser()
-        path.exists()
-    except (RuntimeError, OSError, ValueError) as error:
-        raise FirstTokenError(f"The path {name} cannot be followed ({error}); give the whole path.") from error
-    return path
+    return typed_path(name)
 
 
 def load_all(names: str, **settings: Any) -> list[LanguageModel]:
@@ -388,4 +409,4 @@ def _weights_folder(lm: LanguageModel) -> str:
     if lm.gguf is None:
         return lm.path
     with explain_loading(lm.name):
-        return str(dequantised_folder(lm.name, Path(lm.path, lm.gguf), lm.fingerprint))
+        return str(dequantised_folder(lm.name, Path(lm.path, lm.gguf), lm.fingerprint, lm._header))

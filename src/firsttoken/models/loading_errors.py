@@ -54,8 +54,13 @@ def _explain(names: set[str], text: str, error: Exception) -> str:
             "there are no tokenizer files; copy tokenizer.json and tokenizer_config.json from where the weights are."
         )
     if "trust_remote_code" in text:
-        return "this model needs code from its repository; read that code, then pass trust_remote_code=True."
+        return (
+            "this model needs the Python code that came with it, which may do all that you may; read it, then set "
+            "trust_remote_code (`-p trust_remote_code true` for a chapter)."
+        )
     if "safetensors" in text.lower() and ("no file named" in text or "does not appear to have" in text):
         return "this model has no safetensors weights; pickled weights are not loaded, convert them first."
+    if isinstance(error, KeyError):
+        return f"its files say nothing of {error.args[0]!r}, which is needed; download them again."
     first = next((line.strip().rstrip(".:") for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return f"it could not be loaded ({first})."

@@ -55,7 +55,7 @@ class Weights:
 
     wrappers: tuple[str, ...] = ()  # module names left by a training script that were taken away
     ignored: tuple[str, ...] = ()  # tensors of the file that the model has no place for
-    positions: int | None = None  # rows of a table of learnt positions; None where positions are computed
+    positions: int | None = None  # tokens that a table of positions is for; None where positions are computed
 
     def key_mapping(self) -> dict[str, str] | None:
         """What `from_pretrained` needs to read names with wrappers."""
@@ -90,7 +90,7 @@ def check_weights(name: str, checkpoint: Checkpoint, model: PreTrainedModel) -> 
     conversions: list[Any] = list(get_model_conversion_mapping(model, mapping or None))
     _refuse_duplicates(name, checkpoint, model, conversions, state)
     _refuse_coded_numbers(name, checkpoint, model, conversions, state)
-    positions = learnt_positions(model)
+    positions = positions_of(model)
     shapes = {
         key: torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device="meta")
         for key, entry in checkpoint.tensors.items()
@@ -129,6 +129,20 @@ def refuse_absurd(name: str, config: Mapping[str, Any]) -> None:
                 )
 
 
+def refuse_too_many_layers(name: str, config: PreTrainedConfig, tensors: int) -> None:
+    """Refuse a configuration with more layers than its file has tensors; to make such a model takes minutes.
+
+    Raises:
+        FirstTokenError: it has.
+    """
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > tensors:
+        raise FirstTokenError(
+            f"{name}: the file holds {tensors} tensors, too few for the {layers} layers of its configuration; save or "
+            "download the whole model again, or put the configuration right."
+        )
+
+
 def refuse_incomplete(
     name: str, missing: Iterable[str], mismatched: Iterable[tuple[Any, ...]], failed: Iterable[str] = ()
 ) -> None:
@@ -136,7 +150,7 @@ def refuse_incomplete(
     absent, misshapen, broken = sorted(missing), sorted(map(tuple, mismatched)), sorted(failed)
     if absent:
         raise FirstTokenError(
-            f"{name}: the file lacks {len(absent)} of the model's parameters ({_some(absent)}), which would be random "
+            f"{name}: the file lacks {len(absent)} of the model's parameters ({some(absent)}), which would be random "
             "numbers; save or download the whole model again, or put config.json right."
         )
     if misshapen:
@@ -148,7 +162,7 @@ def refuse_incomplete(
     if broken:
         raise FirstTokenError(
             f"{name}: {len(broken)} of the model's parameters cannot be put together from the file's tensors "
-            f"({_some(broken)}); save or download the whole model again, or put config.json right."
+            f"({some(broken)}); save or download the whole model again, or put config.json right."
         )
 
 
@@ -208,7 +222,7 @@ def _refuse_duplicates(
     if twice := sorted(target for target, times in targets.items() if times > 1):
         raise FirstTokenError(
             f"{name}: the file holds {len(twice)} of the model's parameters twice, under different names "
-            f"({_some(twice)}); save the model again so that each is there once."
+            f"({some(twice)}); save the model again so that each is there once."
         )
 
 
@@ -269,24 +283,39 @@ def _same_numbers(checkpoint: Checkpoint, one: str, other: str) -> bool:
     return first.shape == second.shape and torch.equal(first.to(common), second.to(common))
 
 
-_POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?|position_embed)$")
+_POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|positions?_embed|position_embeddings?)$")
+_OF_OTHER_INPUT = re.compile(r"vision|visual|image|audio|speech")
+# Types with a table of computed vectors, or one in parts, and what their configurations call its length.
+_TABLES = {
+    "codegen": "n_positions",
+    "ctrl": "n_positions",
+    "gptj": "n_positions",
+    "mpt": "max_seq_len",
+    "reformer": "max_position_embeddings",
+}
 
 
-def learnt_positions(model: PreTrainedModel) -> int | None:
-    """How many positions a model has that learns one vector for each, as GPT-2 and OPT do."""
+def positions_of(model: PreTrainedModel) -> int | None:
+    """How many tokens a model can read that has a table of positions, as GPT-2 and OPT have; None without one."""
     config = model.config.get_text_config()
+    if config.model_type in _TABLES:
+        return int(getattr(config, _TABLES[config.model_type]))
+    # The rows up to that of padding are no position's in the models that have one, RoBERTa's kin.
     rows = [
-        module.num_embeddings
+        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Embedding) and _POSITIONS.search(name)
+        if isinstance(module, torch.nn.Embedding) and _POSITIONS.search(name) and not _OF_OTHER_INPUT.search(name)
     ]
     if not rows:
         return None
+    if config.model_type == "prophetnet":
+        return min(rows) - 1  # it predicts the token after the next one too, from that one's position
     # OPT's table is two rows longer than its positions; the configuration counts the positions.
     stated = getattr(config, "max_position_embeddings", None)
     return min(rows) if not isinstance(stated, int) else min(*rows, stated)
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first of some names, for a sentence."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

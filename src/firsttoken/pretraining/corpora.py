@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import cache_folder, whole_folder
+from firsttoken.files import cache_folder, typed_path, whole_folder
 from firsttoken.pretraining import generated_language
 from firsttoken.texts import hub
 from firsttoken.texts.reading import read_text
@@ -132,7 +132,7 @@ def _text(spec: CorpusSpec) -> tuple[Iterator[str], str]:
             raise FirstTokenError("The generated language has no end; say how many megabytes of it are wanted.")
         texts = generated_language.notes() if spec.source == NOTES else generated_language.documents()
         return _first(texts, limit), _key(spec, f"{spec.source} {generated_language.VERSION}")
-    path = Path(spec.source).expanduser()
+    path = typed_path(spec.source)
     if spec.source in _INSTALLED or path.exists():
         if spec.source in _INSTALLED:
             files = [file for root in _python_folders() for file in Path(root).rglob("*.py")]

@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,7 +23,7 @@ from typing import Any, Literal, get_args
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
-from firsttoken.files import ROOT, local_results, slug, write_atomically
+from firsttoken.files import ROOT, local_results, refuse_unwritable, slug, write_atomically
 from firsttoken.records.provenance import environment, git_state
 from firsttoken.records.schema import FORMER_CLAIMS, SCHEMA, to_present
 
@@ -294,7 +293,8 @@ def reuse_or_measure(
     ):
         return old
 
-    _refuse_unwritable((store or local_store()) / claim / filename(model.slug, variant))
+    place = (store or local_store()) / claim / filename(model.slug, variant)
+    refuse_unwritable(place, "Records", "put it right, or give another folder in FIRSTTOKEN_RESULTS")
     # The code that measures was loaded before; what is committed while it runs is not what ran.
     state = git_state(ROOT)
     more = about() if about else {}
@@ -313,21 +313,6 @@ def reuse_or_measure(
     record = replace(record, verdict=judge(record) if judge else None)
     write(record, store)
     return record
-
-
-def _refuse_unwritable(path: Path) -> None:
-    """Try it: permissions, full disks and read-only systems differ, and a measurement may take hours."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(None, f"{path.name} is a folder there")
-        with tempfile.TemporaryFile(dir=path.parent) as written:
-            written.write(b"{}")
-    except OSError as error:
-        raise FirstTokenError(
-            f"Records cannot be written to {path.parent} ({error.strerror}), so nothing is measured; put it right, or "
-            "give another folder in FIRSTTOKEN_RESULTS."
-        ) from error
 
 
 def _identity(provenance: Mapping[str, Any]) -> tuple[Any, ...]:

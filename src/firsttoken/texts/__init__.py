@@ -2,7 +2,7 @@
 
 from firsttoken.records.store import hash_of_texts as texts_hash
 from firsttoken.texts.prose import Passage, exactly, long_text, passage, passages, texts_from
-from firsttoken.texts.tokens import encode, first_tokens, windows, with_prefix
+from firsttoken.texts.tokens import encode, first_tokens, opening, windows, with_prefix
 
 __all__ = [
     "Passage",
@@ -10,6 +10,7 @@ __all__ = [
     "exactly",
     "first_tokens",
     "long_text",
+    "opening",
     "passage",
     "passages",
     "texts_from",

@@ -12,9 +12,9 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from itertools import islice
-from pathlib import Path
 
 from firsttoken.errors import FirstTokenError
+from firsttoken.files import shorten, typed_path
 from firsttoken.texts import hub
 from firsttoken.texts.reading import read_text
 
@@ -96,15 +96,13 @@ def texts_from(source: str, *, limit: int = 170) -> list[str]:
         texts = [passage.text for passage in passages()]
     elif source == "languages":
         texts = [passage.text for passage in passages(None) if passage.language != "en"]
-    elif Path(source).expanduser().is_dir():
-        folder = Path(source).expanduser()
-        inside = [path for path in folder.rglob("*") if path.suffix.lower() in (".txt", ".md")]
+    elif (path := typed_path(source)).is_dir():
+        inside = [file for file in path.rglob("*") if file.suffix.lower() in (".txt", ".md")]
         # Copies that editors and notebooks keep are hidden, and no further texts.
-        files = sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+        files = sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts))
         texts = [read_text(file) for file in files if file.is_file()]
-    elif Path(source).expanduser().is_file():
-        whole = read_text(Path(source).expanduser())
-        texts = re.split(r"^---\s*$", whole, flags=re.MULTILINE)
+    elif path.is_file():
+        texts = re.split(r"^---\s*$", read_text(path), flags=re.MULTILINE)
     else:
         texts = _from_hub(source, limit)
     # Byte order marks stand before each part that a program put together, and would be read as its first token.
@@ -129,7 +127,8 @@ def exactly(source: str, count: int) -> list[str]:
 def _from_hub(source: str, limit: int) -> list[str]:
     if not hub.is_id(source):
         raise FirstTokenError(
-            f"There are no texts {source!r}; use 'passages', 'languages', a file, a folder or a data set id org/name."
+            f"There are no texts {shorten(source)!r}; use 'passages', 'languages', a file, a folder or a data set id "
+            "org/name."
         )
     _, texts = hub.stream(source)
     return list(islice((text for text in texts if len(text) > 1000), limit))

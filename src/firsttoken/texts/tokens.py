@@ -61,12 +61,16 @@ def first_tokens(lm: LanguageModel, ids: torch.Tensor) -> list[str]:
     return [str(token) for token in lm.tokenizer.convert_ids_to_tokens(row[:3].tolist())]
 
 
+def opening(lm: LanguageModel, text: str, bos: BosPolicy) -> torch.Tensor:
+    """The first three tokens that are read of a text, or as many as it has, (token,)."""
+    return _known(lm, torch.tensor(with_prefix(lm, _tokens(lm, text, 3), bos)[:3]))
+
+
 def _check_length(lm: LanguageModel, length: int) -> None:
     longest = lm.longest_input
     if longest is not None and length > longest:
         raise FirstTokenError(
-            f"{lm.name} learnt {longest} positions and cannot read {length} tokens; lower `length` to {longest} "
-            "or less."
+            f"{lm.name} has {longest} positions and cannot read {length} tokens; lower `length` to {longest} or less."
         )
 
 
@@ -83,8 +87,13 @@ def _known(lm: LanguageModel, ids: torch.Tensor) -> torch.Tensor:
 
 def _tokens(lm: LanguageModel, text: str, length: int) -> list[int]:
     # Sixteen characters a token is more than any tokenizer reaches on prose; encoding all of a long document to
-    # use its first tokens would be slow.
-    return lm.tokenizer(text[: 16 * length + 64], add_special_tokens=False).input_ids
+    # use its first tokens would be slow. A row of dashes may be one token.
+    characters = 16 * length + 64
+    while True:
+        ids: list[int] = lm.tokenizer(text[:characters], add_special_tokens=False).input_ids
+        if len(ids) >= length or characters >= len(text):
+            return ids
+        characters *= 4
 
 
 def windows(lm: LanguageModel, text: str, length: int, count: int, bos: BosPolicy = "auto") -> torch.Tensor:

@@ -28,7 +28,7 @@ from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import mean_losses
 from firsttoken.progress import tracked
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 
 SHARES = (0.05, 0.1, 0.2, 0.4)  # of all heads
 DECIDING = 0.2
@@ -52,6 +52,7 @@ class Parameters:
     batch_tokens: int = 2048
 
     def __post_init__(self) -> None:
+        in_range(self)
         at_least(2, draws=self.draws)
         if self.windows < 2 or self.window < 8 or self.length < 2 * self.window:
             raise FirstTokenError(

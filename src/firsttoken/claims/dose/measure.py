@@ -28,6 +28,7 @@ from firsttoken.measures.equal_loss import compare
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.progress import tracked
+from firsttoken.ranges import in_range
 
 DOSES = (2.0, 1.0, 0.0, -1.0, -2.0, -4.0, -8.0)  # nats on key 0
 OTHER_KEY_DOSES = (2.0, 4.0)  # nats on one random ordinary key
@@ -50,6 +51,7 @@ class Parameters:
     batch_tokens: int = 4096
 
     def __post_init__(self) -> None:
+        in_range(self)
         if self.skip_passages < 0 or self.passages < 2 or self.calibration_passages < 1 or self.edits_per_text < 1:
             raise FirstTokenError(
                 "A dose needs at least two passages, one calibration passage and one edit for each text, and no "

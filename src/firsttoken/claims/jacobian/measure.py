@@ -17,7 +17,7 @@ from firsttoken.measures.jacobian import Gains, choose_sources, gains
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
 from firsttoken.progress import tracked
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 from firsttoken.statistics import mean_estimates, ratio_estimates, ratio_of_ratios
 
 
@@ -34,6 +34,7 @@ class Parameters:
     batch_tokens: int = 2048
 
     def __post_init__(self) -> None:
+        in_range(self)
         at_least(1, sources=self.sources)
         at_least(2, passages=self.passages, directions=self.directions)
         # The first token of a text and the last are no sources.

@@ -32,7 +32,7 @@ from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import logits_at, mean_losses, predict
 from firsttoken.probe.rotary import rotary
 from firsttoken.progress import tracked
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 
 SINKS = (1, 2, 4, 8)
 STRIDE = 4  # the loss is taken at every fourth query, because logits cost more than all layers of a small model
@@ -54,6 +54,7 @@ class Parameters:
     batch_tokens: int = 2048
 
     def __post_init__(self) -> None:
+        in_range(self)
         at_least(1, needle_length=self.needle_length)
         if self.length < 2 * self.window or self.window < 16 or self.windows < 2:
             raise FirstTokenError(
@@ -72,6 +73,7 @@ class Stream:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        in_range(self)
         if self.stream < MARK:
             raise FirstTokenError(f"stream is how many tokens to generate, at least {MARK}; not {self.stream}.")
         if self.window <= PROMPT:

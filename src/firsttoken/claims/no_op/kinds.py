@@ -17,7 +17,7 @@ from firsttoken.measures import sink_kinds
 from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.sink_kinds import Kinds
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 
 SINK = 0.3  # mean attention to the first token, above which a head is a sink
 SMALL = 0.5  # of the others' values, below which the first token's is small
@@ -43,6 +43,7 @@ class Parameters:
     execution: str = "auto"  # resident, streamed; see `shared_pass.together`
 
     def __post_init__(self) -> None:
+        in_range(self)
         at_least(2, norm_passages=self.norm_passages)
         at_least(8, length=self.length)
 

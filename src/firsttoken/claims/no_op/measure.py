@@ -33,7 +33,7 @@ from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.forward import in_batches, run_decoder
 from firsttoken.progress import tracked
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 from firsttoken.texts.token_classes import conditions, decode
 
 EDGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # bins of attention to the first token
@@ -57,6 +57,7 @@ class Parameters:
     execution: str = "auto"  # resident, streamed; see `shared_pass.together`
 
     def __post_init__(self) -> None:
+        in_range(self)
         if (self.layer is None) != (self.head is None):
             raise FirstTokenError("layer and head name one head together: give both or neither.")
         if not 2 <= self.norm_passages <= self.passages:

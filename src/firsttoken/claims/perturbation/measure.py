@@ -24,7 +24,7 @@ from firsttoken.measures.spread import Distances, distances, reach, run_edits, s
 from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
 from firsttoken.progress import tracked
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 from firsttoken.statistics import mean_estimates, ratio_estimates, ratio_of_ratios
 from firsttoken.texts.edits import Edit, choose_edits, edit_text, parse_edit, shakespeare, token_synonyms
 
@@ -49,6 +49,7 @@ class Parameters:
     execution: str = "auto"  # resident, streamed; see `by_layer.through_layers`
 
     def __post_init__(self) -> None:
+        in_range(self)
         at_least(2, edits=self.edits, shown=self.shown, text_tokens=self.text_tokens)
         if not 0 < self.threshold < 1:
             raise FirstTokenError(f"threshold is a share of a norm between 0 and 1, not {self.threshold}.")

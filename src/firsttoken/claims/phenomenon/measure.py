@@ -13,7 +13,7 @@ from firsttoken.measures import sinks
 from firsttoken.measures.attention_maps import every_map, pack
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class Parameters:
     execution: str = "auto"  # resident, streamed; see `by_layer.through_layers`
 
     def __post_init__(self) -> None:
+        in_range(self)
         sinks.check_epsilon(self.epsilon)
         at_least(2, length=self.length)
 
@@ -83,6 +84,7 @@ class OtherParameters:
     execution: str = "auto"
 
     def __post_init__(self) -> None:
+        in_range(self)
         sinks.check_epsilon(self.epsilon)
         at_least(2, length=self.length)
 

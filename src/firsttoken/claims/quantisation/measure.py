@@ -33,7 +33,7 @@ from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import mean_losses
 from firsttoken.probe.residual_stream import residual_stream
 from firsttoken.progress import tracked
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 
 CACHE_BITS = (8, 4, 3, 2)
 ACTIVATION_BITS = (8, 4, 3, 2)
@@ -57,6 +57,7 @@ class Parameters:
     batch_tokens: int = 2048
 
     def __post_init__(self) -> None:
+        in_range(self)
         at_least(2, passages=self.passages)
         if self.kept < 1 or self.length < CONTROL + self.kept + 8:
             raise FirstTokenError(

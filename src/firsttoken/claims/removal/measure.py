@@ -35,7 +35,7 @@ from firsttoken.measures.ablations import (
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.probe.losses import predict
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 
 TASK_ARMS: tuple[Arm, ...] = ("intact", "delete", "replace", "zero_value", "mean_value", "mean_residual")
 LONG_ARMS: tuple[Arm, ...] = ("intact", "delete", "zero_value", "mean_value")
@@ -61,6 +61,7 @@ class Parameters:
     execution: str = "auto"  # resident, streamed; see `shared_pass.together`
 
     def __post_init__(self) -> None:
+        in_range(self)
         sinks.check_epsilon(self.epsilon)
         at_least(1, needle_length=self.needle_length)
         at_least(2, passages=self.passages)
@@ -83,6 +84,7 @@ class LongTexts:
     execution: str = "auto"
 
     def __post_init__(self) -> None:
+        in_range(self)
         sinks.check_epsilon(self.epsilon)
         at_least(2, windows=self.windows)
         at_least(2 * SHORTEST, longest=self.longest)

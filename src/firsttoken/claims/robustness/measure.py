@@ -28,7 +28,7 @@ from firsttoken.measures.equal_loss import compare
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
 from firsttoken.progress import tracked
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 from firsttoken.statistics import ratio_of_sums
 
 NATS = (1.0, 2.0, 4.0, 8.0)  # by which `weakened` may lower the score of the first token
@@ -49,6 +49,7 @@ class Parameters:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        in_range(self)
         at_least(1, suffix=self.suffix)
         at_least(2, passages=self.passages, candidates=self.candidates)
         if self.text_tokens < 3 * TAIL:

@@ -28,7 +28,7 @@ from firsttoken.probe import probe
 from firsttoken.probe.forward import in_batches, run_decoder
 from firsttoken.probe.residual_stream import watch
 from firsttoken.progress import tracked
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 from firsttoken.texts.token_classes import decode
 
 Reading = Literal[
@@ -71,6 +71,7 @@ class Parameters:
     execution: str = "auto"  # resident, streamed; see `shared_pass.together`
 
     def __post_init__(self) -> None:
+        in_range(self)
         sinks.check_epsilon(self.epsilon)
         at_least(2, passages=self.passages)
         if self.length < SHORTEST:

@@ -22,6 +22,7 @@ from firsttoken.measures.first_token_attention import alphas, alphas_of_prefixes
 from firsttoken.measures.first_token_summary import EPSILONS, Parameters
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
+from firsttoken.ranges import in_range
 from firsttoken.records import Record
 from firsttoken.records.paper_numbers import PAPER_EPSILON
 
@@ -40,6 +41,7 @@ class ByLength:
     execution: str = "auto"
 
     def __post_init__(self) -> None:
+        in_range(self)
         sinks.check_epsilon(self.epsilon)
         if self.longest < SHORTEST:
             raise FirstTokenError(f"longest is the longest input in tokens, at least {SHORTEST}; not {self.longest}.")

@@ -34,7 +34,7 @@ from firsttoken.models import LanguageModel
 from firsttoken.probe import Probe
 from firsttoken.probe.forward import in_batches
 from firsttoken.progress import tracked
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 from firsttoken.statistics import mean_estimates, ratio_of_sums
 
 SHORTEST = 64  # text tokens of the shortest window of the length sweep
@@ -95,6 +95,7 @@ class Parameters:
     execution: str = "auto"  # resident, streamed; see `by_layer.through_layers`
 
     def __post_init__(self) -> None:
+        in_range(self)
         at_least(1, maps=self.maps)
         at_least(2, passages=self.passages, text_tokens=self.text_tokens)
 
@@ -110,6 +111,7 @@ class ByLength:
     execution: str = "auto"
 
     def __post_init__(self) -> None:
+        in_range(self)
         at_least(2, windows=self.windows)
         at_least(SHORTEST, longest=self.longest)
 

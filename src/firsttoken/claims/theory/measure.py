@@ -29,7 +29,7 @@ from firsttoken.measures.path_sums import log_path_sums, walk
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.progress import tracked
-from firsttoken.ranges import at_least
+from firsttoken.ranges import at_least, in_range
 from firsttoken.statistics import mean_estimates, ratio_of_sums
 
 LN10 = 2.302585092994046
@@ -55,6 +55,7 @@ class Parameters:
     execution: str = "auto"  # resident, streamed; see `shared_pass.together`
 
     def __post_init__(self) -> None:
+        in_range(self)
         at_least(1, sources=self.sources)
         at_least(2, passages=self.passages, directions=self.directions, repeats=self.repeats)
         at_least(collapse.PREFIX, text_tokens=self.text_tokens)
