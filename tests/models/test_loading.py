@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -336,3 +337,14 @@ def test_more_layers_than_tensors_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(FirstTokenError, match="tensors, too few for the 9999 layers of its configuration"):
         _ = models.load(tmp_path).model
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", "qwen2.5-coder-0.5b"])
+def test_a_folder_with_the_name_of_a_model_of_the_book_has_to_be_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    tiny_model("llama").save_pretrained(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FirstTokenError, match=rf"is a folder here: give \./{re.escape(name)} for the folder"):
+        models.load(name)
+    assert models.load(f"./{name}").source == "folder"

@@ -303,6 +303,11 @@ def test_each_row_reads_its_model_in_its_own_way() -> None:
     assert rows[Row("intra_document", "documents", "text")]["sink_rate_0.3"]["value"] == 0.5
     assert rows[Row("intra_document", "fixed", "text")] is None
     assert record.values["sink_rate_fixed_bos"]["value"] == 0.9
+    with_bos = rows[Row("causal", "fixed", "BOS+text")]
+    excess = record.values["excess_fixed_bos"]
+    assert excess["value"] == pytest.approx(with_bos["each"][0]["excess"], abs=1e-12)
+    assert excess["high"] - excess["low"] == pytest.approx(with_bos["mass"]["high"] - with_bos["mass"]["low"])
+    assert excess["n"] == with_bos["mass"]["n"]
     assert record.verdict is not None
     assert record.verdict.status == "reproduced"
     assert "Intra" not in record.verdict.sentence

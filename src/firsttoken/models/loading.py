@@ -277,6 +277,11 @@ def load(
     settings: dict[str, Any] = dict(
         dtype=dtype, device=device, device_map=device_map, trust_remote_code=trust_remote_code
     )
+    if (name in BUNDLED or name in family.FAMILY) and Path(name, "config.json").is_file():
+        raise FirstTokenError(
+            f"{name} is a model of this book and a folder here: give ./{name} for the folder, or call from elsewhere "
+            "for the book's."
+        )
     if name in BUNDLED:
         lm = _gguf(name, gguf_file(name), settings)
         return replace(lm, source="bundled", quantisation=f"{BUNDLED[name].quantisation}, dequantised")

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from firsttoken.claims.no_op.figures import tokens
 from firsttoken.estimates import JSON, interval
 from firsttoken.model_names import called, names_of
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, model_color, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, table
 from firsttoken.records import Record
 
 
@@ -69,23 +69,23 @@ def value_norms(records: Sequence[Record]) -> Display:
     """Value norms token by token in that text, the first token's as a line."""
 
     def draw(axes: Any) -> None:
-        for ax, record in zip(axes[:, 0], records, strict=True):
+        for ax, record in zip(axes, records, strict=True):
             head = record.values["trigger_head"]
             example = head["example"]
             place = np.arange(len(example["tokens"]))
             met = np.array([head["trigger"] in token for token in example["tokens"]])
-            heights = np.array(example["value_norm"])
+            norms = np.array(example["value_norm"])
             color = model_color(record.model)
-            ax.bar(place, heights, color=color, alpha=0.5)
-            ax.bar(place[met], heights[met], color=CATEGORIES[1], hatch="//")
-            ax.axhline(example["value_norm_first"], color=mpl.rcParams["text.color"], linestyle="--")
+            ax.barh(place, norms, color=color, alpha=0.5)
+            ax.barh(place[met], norms[met], color=CATEGORIES[1], hatch="//")
+            ax.axvline(example["value_norm_first"], color=mpl.rcParams["text.color"], linestyle="--")
             shown = [token.replace("\n", "↵").strip() or "·" for token in example["tokens"]]
-            ax.set_xticks(place, shown, rotation=90, fontsize=8)
+            ax.set_yticks(place, shown, fontsize=8)
             ax.set(
                 title=f"{called(record)}, layer {head['layer']}, head {head['head']}",
-                ylabel="norm of the value",
+                xlabel="norm of the value",
             )
-            ax.set_xlim(-0.7, len(place) - 0.3)
+            ax.set_ylim(len(place) - 0.3, -0.7)  # the text runs down
         # The bars of other tokens are in the colours of the models, so the legend is in none of them.
         ink = mpl.rcParams["text.color"]
         trigger = records[0].values["trigger_head"]["trigger"]
@@ -94,14 +94,14 @@ def value_norms(records: Sequence[Record]) -> Display:
             Patch(facecolor=NEUTRAL, alpha=0.5, label="other tokens"),
             Line2D([], [], color=ink, linestyle="--", label="first token"),
         ]
-        axes[0, 0].figure.legend(handles=keys, loc="outside lower center", ncols=3)
+        axes[0].figure.legend(handles=keys, loc="outside lower center", ncols=3)
 
     return figure(
         draw,
         "Bars: the norm of each token's value in one text; a dashed line marks the first token's norm; for "
         + names_of(records),
         "Norm of each token's value in the text where the head changes most. A trigger at which the head could rest "
-        "as it does on the first token would be as low as the dashed line; over all texts the norm at the trigger is "
+        "as it does on the first token would end at the dashed line; over all texts the norm at the trigger is "
         + ", ".join(
             f"{head['value_trigger']['value'] / head['value_first']['value']:.1f} times that of the first token in "
             f"{called(record)}"
@@ -110,10 +110,7 @@ def value_norms(records: Sequence[Record]) -> Display:
             if head["value_trigger"] and head["value_first"]
         )
         + ".",
-        wide=True,
-        nrows=len(records),
-        squeeze=False,
-        figsize=(8.2, 2.7 * len(records)),
+        panels=Panels(count=len(records), height=6.2),
     )
 
 

@@ -9,8 +9,9 @@ CLAIM = Claim(
         "share of sink heads {packing.rows.1.sink_rate:.2%} without BOS, {packing.rows.2.sink_rate:.2%} with BOS "
         "fixed, {packing.rows.3.sink_rate:.2%} when a fixed BOS is missing at inference"
     ),
-    headline="sink_rate_fixed_bos",
-    headline_name="share of heads that are sinks at ε = 0.3, models with BOS fixed and causal packing",
+    headline="excess_fixed_bos",
+    headline_name="attention to the first token beyond an even share, models with BOS fixed and causal packing",
+    format="+.3f",
     unit="held-out texts, from the lowest end of a seed's interval to the highest",
     rule=(
         "For each masking: a fixed BOS surely gives more sink heads (ε = 0.3) than none (a); without it at inference "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from firsttoken.claims.packing.rows import ROWS, Row
 from firsttoken.claims.packing.verdict import judge
 from firsttoken.estimates import JSON
+from firsttoken.measures.sinks import even_share
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.checkpoint_probe import ARMS
@@ -44,7 +45,8 @@ def measure(budget_name: str, seeds: int = 0, train: bool = True, fresh: bool = 
     """The record `packing/<budget>-budget.json`; None where nothing was trained and nothing is to be.
 
     Its values: `rows`, nine of them in the paper's order, each the numbers of `run_records.row` at T = 64 or null;
-    `sink_rate_fixed_bos` (causal, BOS fixed in training and there at inference, epsilon 0.3) and `sink_rate_never_bos`
+    `excess_fixed_bos` (attention to the first token beyond an even share, causal, BOS fixed in training and there at
+    inference), `sink_rate_fixed_bos` (sink heads of the same at epsilon 0.3) and `sink_rate_never_bos`
     {masking: without any BOS, or null}; `alpha` {run: {arm: mean attention to the first token of each head, (layer,
     head)}}; `windows_shared`, the share of windows that hold several documents; `runs`.
     """
@@ -57,6 +59,7 @@ def measure(budget_name: str, seeds: int = 0, train: bool = True, fresh: bool = 
             of_row = [runs[one] for seed in each if (one := training(budget_name, row, seed)) in runs]
             rows.append(run_records.row(of_row, row.inference, SHORT))
         return {
+            "excess_fixed_bos": beyond_even_share(rows[2]),
             "sink_rate_fixed_bos": rows[2] and rows[2]["sink_rate_0.3"],
             "sink_rate_never_bos": {
                 row.masking: measured and measured["sink_rate_0.3"]
@@ -79,6 +82,13 @@ def measure(budget_name: str, seeds: int = 0, train: bool = True, fresh: bool = 
         **run_records.settings(trainings(budget_name)),
     }
     return run_records.record_of(CLAIM, budget_name, parameters, runs, values, judge, VERSION)
+
+
+def beyond_even_share(row: JSON | None) -> JSON | None:
+    """The attention to the first token of a row, less what each of 64 tokens gets where all get as much."""
+    if row is None:
+        return None
+    return row["mass"] | {name: row["mass"][name] - even_share(SHORT) for name in ("value", "low", "high")}
 
 
 MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`

@@ -14,7 +14,7 @@ from firsttoken.estimates import interval
 from firsttoken.measures.bos_arms import ARMS, LABELS
 from firsttoken.model_names import called
 from firsttoken.panels import by_arm, ratio_by_layer
-from firsttoken.plots import COLORMAP, Cells, Display, figure, table, whole_numbers
+from firsttoken.plots import COLORMAP, NARROW, Cells, Display, figure, table, whole_numbers
 from firsttoken.records import Record
 from firsttoken.texts.edits import Kind, Place
 
@@ -26,7 +26,7 @@ def heat_map(record: Record) -> Display:
     picture = record.values["picture"]
     arms = [arm for arm in ARMS if arm in picture]
     tokens = [_visible(token) for token in picture["tokens"]]
-    maps = [np.array(picture[arm]["relative"]) for arm in arms]  # (layer + 1, token) each
+    maps = [np.array(picture[arm]["relative"]).T for arm in arms]  # (token, layer + 1) each
 
     def draw(axes: Any) -> None:
         panels = np.ravel(axes)
@@ -34,40 +34,41 @@ def heat_map(record: Record) -> Display:
             image = ax.imshow(
                 np.maximum(relative, FLOOR),
                 aspect="auto",
-                origin="lower",
                 cmap=COLORMAP,
                 norm=LogNorm(FLOOR, 1),
                 interpolation="nearest",
             )
-            ax.set(title=f"{called(record)}, {LABELS[arm]}", ylabel="after layer")
-            ax.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
-            ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-        panels[0].figure.colorbar(image, ax=panels, label="relative distance", aspect=30, pad=0.01, format="%g")
+            ax.set(title=LABELS[arm], xlabel="after layer")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panels[0].set_yticks(range(len(tokens)), tokens, fontsize=9)
+        bar = {"location": "bottom", "aspect": 40, "pad": 0.01, "format": "%g"}
+        panels[0].figure.colorbar(image, ax=panels, label="relative distance", **bar)
 
     cells = [
         Cells(
-            x="token",
-            y="after layer",
+            x="after layer",
+            y="token",
             value="relative distance",
-            columns=[f"{number}: {token}" for number, token in enumerate(tokens)],
-            rows=range(len(relative) - 1, -1, -1),
-            texts=[[f"{value:.3g}" for value in row] for row in relative[::-1]],
+            columns=range(relative.shape[1]),
+            rows=[f"{number}: {token}" for number, token in enumerate(tokens)],
+            texts=[[f"{value:.3g}" for value in row] for row in relative],
         )
         for relative in maps
     ]
     edited = tokens[picture["position"]]
     other = _visible(picture["edited_tokens"][picture["position"]])
     alt = (
-        f"Layers by tokens for {called(record)}, coloured by how far each token moves when {edited} is replaced by "
+        f"Tokens by layers for {called(record)}, coloured by how far each token moves when {edited} is replaced by "
         f"{other}; tokens before the edit do not move"
     )
-    later = [relative[-1, picture["position"] + 1 :].mean() for relative in maps]
+    later = [relative[picture["position"] + 1 :, -1].mean() for relative in maps]
     ends = " and ".join(f"{mean:.2f} {LABELS[arm]}" for mean, arm in zip(later, arms, strict=True))
     caption = (
         f"How far each token of {called(record)} moves after each layer when “{edited}” becomes “{other}”. After the "
         f"last layer, later tokens lie {ends} of their norm away, on average."
     )
-    return figure(draw, alt, caption, cells, wide=True, nrows=len(arms), figsize=(8.2, 3.3 * len(arms)), squeeze=False)
+    # Tokens below each other, so that they can be read on a telephone too.
+    return figure(draw, alt, caption, cells, ncols=len(arms), sharey=True, figsize=(NARROW, 8.6), squeeze=False)
 
 
 def _visible(token: str) -> str:
@@ -78,7 +79,7 @@ def absolute_map(record: Record) -> Display:
     """The same edit as absolute distances."""
     picture = record.values["picture"]
     arms = [arm for arm in ARMS if arm in picture]
-    maps = [np.array(picture[arm]["absolute"]) for arm in arms]
+    maps = [np.array(picture[arm]["absolute"]).T for arm in arms]  # (token, layer + 1) each
     top = max(float(m.max()) for m in maps)
 
     def draw(axes: Any) -> None:
@@ -86,21 +87,21 @@ def absolute_map(record: Record) -> Display:
             image = ax.imshow(
                 np.ma.masked_equal(m, 0),
                 aspect="auto",
-                origin="lower",
                 cmap=COLORMAP,
                 norm=LogNorm(top / 1e4, top),
                 interpolation="nearest",
             )
-            ax.set(title=f"{called(record)}, {LABELS[arm]}", xlabel="token")
+            ax.set(title=f"{called(record)}, {LABELS[arm]}", xlabel="after layer")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-        np.atleast_1d(axes)[0].set_ylabel("after layer")
+        np.atleast_1d(axes)[0].set_ylabel("token")
         label = "absolute distance (norm of the difference)"
         ax.figure.colorbar(image, ax=axes, label=label, format="%g", location="bottom", shrink=0.55, aspect=30)
 
     alt = f"The same edit in {called(record)} as absolute distances, which grow with the size of the residual stream"
     place = picture["position"]
     growth = " and ".join(
-        f"{m[-1, place] / m[1, place]:.0f} times {LABELS[a]}" for m, a in zip(maps, arms, strict=True)
+        f"{m[place, -1] / m[place, 1]:.0f} times {LABELS[a]}" for m, a in zip(maps, arms, strict=True)
     )
     caption = (
         f"The same edit in {called(record)} as absolute distances. They grow with the residual stream: from the first "
