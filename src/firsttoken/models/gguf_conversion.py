@@ -27,7 +27,12 @@ from firsttoken.models.anatomy import head_size
 from firsttoken.models.fingerprints import file_sha256
 from firsttoken.models.gguf_header import GgufHeader
 from firsttoken.models.gguf_split import split_of
-from firsttoken.models.gguf_unread import harmless, refuse_unread_keys, unread_tensors
+from firsttoken.models.gguf_unread import (
+    harmless,
+    refuse_more_tokens_than_embeddings,
+    refuse_unread_keys,
+    unread_tensors,
+)
 from firsttoken.models.quiet import no_progress_bar
 from firsttoken.models.rope_factors import rope_parameters
 from firsttoken.models.weight_check import meta_model, refuse_incomplete, refuse_too_many_layers
@@ -125,6 +130,7 @@ def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
     split = split_of(header.keys.get("tokenizer.ggml.pre"), name) if byte_level else None
     # The reader keeps this setting where the file has no key for it.
     bos: dict[str, Any] = {} if prepends is None else {"add_bos_token": prepends}
+    refuse_more_tokens_than_embeddings(name, header)
     with no_progress_bar():
         config = AutoConfig.from_pretrained(source, **told)
         refuse_too_many_layers(name, config, len(header.tensors))

@@ -118,7 +118,6 @@ def refuse_unread_keys(name: str, header: GgufHeader, config: PreTrainedConfig) 
             "original safetensors instead."
         )
 
-    _refuse_more_tokens_than_embeddings(name, header)
     keys = {key.removeprefix(f"{architecture}."): value for key, value in header.keys.items()}
     _refuse_other_epsilon(name, keys, text, refuse)
     for key, neutral in _NEUTRAL.items():
@@ -155,8 +154,12 @@ def _refuse_other_epsilon(name: str, keys: dict[str, Any], text: PreTrainedConfi
             refuse(key, keys[key], used[0])
 
 
-def _refuse_more_tokens_than_embeddings(name: str, header: GgufHeader) -> None:
-    """Tokens without an embedding belong to another model; and a table of millions takes minutes to read."""
+def refuse_more_tokens_than_embeddings(name: str, header: GgufHeader) -> None:
+    """Refuse a table of tokens of another model; to read one of millions takes minutes.
+
+    Raises:
+        FirstTokenError: the file has fewer embeddings than tokens.
+    """
     tokens, table = header.keys.get("tokenizer.ggml.tokens"), header.tensors.get("token_embd.weight")
     if isinstance(tokens, int) and table is not None and tokens > table.shape[0]:
         raise FirstTokenError(
