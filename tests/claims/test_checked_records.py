@@ -38,6 +38,14 @@ def test_a_record_without_a_check_is_shown_as_unchecked() -> None:
     assert "not checked" in shown.text
 
 
+def test_a_record_made_with_a_models_own_code_says_so() -> None:
+    record = next(iter(verify.committed("sink_rates")))
+    own = record.provenance["model"] | {"code": "its own"}
+    shown = page.provenance("sink_rates", {}, [replace(record, provenance=record.provenance | {"model": own})])
+    assert "its own, which came with it" in shown.text
+    assert "which came with it" not in page.provenance("sink_rates", {}, [record]).text
+
+
 def test_committed_records_answer_for_the_rules_that_gguf_files_are_read_by_now(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def _origin(record: Record) -> list[tuple[str, str]]:
         "model": shown(model.get("name", record.model)),
         "fingerprint": model.get("fingerprint"),
         "quantisation": model.get("quantisation") or "none",
+        "code of the model": "its own, which came with it" if model.get("code") else None,
         "precision": model.get("dtype"),
         "device": model.get("device"),
         "machine": origin.get("machine"),
