@@ -181,9 +181,9 @@ def test_a_cell_of_the_perturbation_map_names_token_layer_and_distance(visit: Vi
     assert box
     place, layer = picture["position"], 0
     distances = picture["with_bos"]["relative"]  # (layer + 1, token)
-    rows, columns = len(distances), len(distances[0])
-    x = box["x"] + box["width"] * (place + 0.5) / columns
-    page.mouse.move(x, box["y"] + box["height"] * (rows - layer - 0.5) / rows)
+    columns, rows = len(distances), len(distances[0])
+    x = box["x"] + box["width"] * (layer + 0.5) / columns
+    page.mouse.move(x, box["y"] + box["height"] * (place + 0.5) / rows)
     said = page.locator(".point-at").inner_text()
     assert f"token {place}: {picture['tokens'][place].strip()}" in said
     assert f"after layer {layer}" in said
