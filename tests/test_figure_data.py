@@ -71,6 +71,15 @@ def test_heat_maps_without_what_is_masked_and_without_their_scale() -> None:
     ]  # fmt: skip
 
 
+def test_words_of_a_shared_axis_stand_in_every_panel() -> None:
+    fig, axes = plt.subplots(ncols=2, sharey=True)
+    for ax in axes:
+        ax.imshow([[1.0], [2.0]])
+    axes[0].set_yticks(range(2), ["one", "two"])
+    fig.canvas.draw()
+    assert table(fig).y.tolist() == ["one", "two"] * 2
+
+
 def test_a_figure_carries_its_numbers() -> None:
     shown = plots.figure(lambda ax: ax.plot([1, 2], [3, 4], label="a < b"), "A line")
     (held,) = re.findall(r'<template class="figure-data">(.*?)</template></figure>$', shown.html, re.DOTALL)

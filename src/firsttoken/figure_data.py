@@ -99,7 +99,9 @@ def _cells(panel: str, series: str, values: np.ma.MaskedArray, words: dict[str, 
 def _words(ax: Axes, name: str) -> dict[float, str]:
     """What stands at the ticks of an axis where that are words and no numbers."""
     axis = ax.xaxis if name == "x" else ax.yaxis
-    at_ticks = zip(axis.get_ticklocs(), (label.get_text() for label in axis.get_ticklabels()), strict=False)
+    places = axis.get_ticklocs()
+    # Of the axis, not of what is drawn: beside a panel with the same words there are none.
+    at_ticks = zip(places, axis.get_major_formatter().format_ticks(places), strict=True)
     return {float(place): text for place, text in at_ticks if any(letter.isalpha() for letter in _plain(text))}
 
 
