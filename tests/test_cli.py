@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from firsttoken import claims, cli, parameters
 from firsttoken.book import build, chapters
 from firsttoken.errors import FirstTokenError
 from firsttoken.records.schema import FORMER_CLAIMS
+from own_code import with_own_code
 
 
 @pytest.fixture
@@ -121,3 +123,10 @@ def test_a_former_name_of_a_chapter_is_taken_with_a_line(
 def test_where_is_sink_position() -> None:
     assert claims.present_names(["sink_rates", "where"]) == ["sink_rates", "sink_position"]
     assert set(FORMER_CLAIMS.values()) <= set(claims.names())
+
+
+def test_plan_runs_a_models_own_code_where_it_is_trusted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = with_own_code(tmp_path, model_type="mine")
+    assert cli.main(["plan", folder]) == 2
+    assert "set trust_remote_code" in capsys.readouterr().err
+    assert cli.main(["plan", folder, "--trust-remote-code"]) == 0

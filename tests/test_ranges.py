@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -74,7 +75,7 @@ def test_of_every_measurement(name: str) -> None:
 
 
 WRONG: dict[str, tuple[Any, ...]] = {
-    "int": ("3", 2.5, True, None, [3]),
+    "int": ("3", 2.5, True, None, [3], numpy.int64(3)),
     "float": ("0.5", False, None),
     "str": (3, None, b"auto"),
     "int | None": ("3", 2.5, True),
@@ -90,9 +91,26 @@ def test_values_of_another_type_are_refused_by_name(name: str) -> None:
                 in_range(kind(**{field.name: value}))
 
 
-@pytest.mark.parametrize("value", [numpy.int64(3), 3])
-def test_whole_numbers_of_other_libraries_are_numbers(value: Any) -> None:
-    in_range(MEASUREMENTS["sink_rates"].parameters(passages=value, epsilon=numpy.float64(0.5)))
+NO_PLAIN_VALUES = {"passages": [4], "length": numpy.int64(16), "model": Path("a"), "bos": numpy.array(["auto"])}
+
+
+@pytest.mark.parametrize("name", NO_PLAIN_VALUES)
+def test_a_value_that_is_no_plain_one_is_refused_and_not_passed_over(name: str) -> None:
+    """The default was measured in its place."""
+    declared = {name: one.value for name, one in chapters.parameters("sink_rates").items()}
+    with pytest.raises(
+        FirstTokenError, match=f"^The parameter {name} must be a text, a number, true or false"
+    ) as said:
+        Notebook("sink_rates", declared | {name: NO_PLAIN_VALUES[name]})
+    refused(said)
+
+
+@pytest.mark.parametrize("name", ["trust_remote_code", "fresh", "quick"])
+@pytest.mark.parametrize("value", ["false", "no", 0, 1, None])
+def test_a_switch_is_true_or_false(name: str, value: Any) -> None:
+    declared = {name: one.value for name, one in chapters.parameters("sink_rates").items()}
+    with pytest.raises(FirstTokenError, match=f"^{name} must be true or false, not {value!r}"):
+        Notebook("sink_rates", declared | {name: value})
 
 
 @pytest.mark.parametrize("chapter", chapters.chapters())

@@ -96,7 +96,7 @@ def command_plan(args: argparse.Namespace) -> None:
     load = cost.Load(args.passages, args.length)
     rows = []
     for lm in models.load_all(args.model, device="cpu", trust_remote_code=args.trust_remote_code):
-        shape = cost.shape_of(lm.config, args.dtype)
+        shape = cost.shape_of(lm.config, args.dtype, args.trust_remote_code)
         rows += [cost.row(lm.slug, plan) for plan in cost.plans(shape, machine, load)]
     print(f"{args.passages} passages of {args.length} tokens, {args.dtype}")
     print(_aligned([cost.COLUMNS, *rows]))

@@ -101,7 +101,7 @@ def _words(ax: Axes, name: str) -> dict[float, str]:
     axis = ax.xaxis if name == "x" else ax.yaxis
     places = axis.get_ticklocs()
     # Of the axis, not of what is drawn: beside a panel with the same words there are none.
-    at_ticks = zip(places, axis.get_major_formatter().format_ticks(places), strict=True)
+    at_ticks = zip(places, axis.get_major_formatter().format_ticks(list(places)), strict=True)
     return {float(place): text for place, text in at_ticks if any(letter.isalpha() for letter in _plain(text))}
 
 

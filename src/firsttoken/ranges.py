@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from numbers import Integral, Real
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -59,7 +58,7 @@ def in_range(parameters: Any) -> None:
 
 _WORDS = {
     bool: "true or false",
-    int: "a whole number",
+    int: "a whole number (int)",
     float: "a number",
     str: "a text",
     type(None): "nothing",
@@ -69,11 +68,12 @@ _WORDS = {
 def _is_of(value: Any, hint: Any) -> bool:
     """Whether a value has the type of a hint, for the types that parameters have; of any other, all are taken."""
     if get_origin(hint) is Literal:
-        return value in get_args(hint)
+        return any(type(value) is type(one) and value == one for one in get_args(hint))
     if get_origin(hint) in (Union, UnionType):
         return any(_is_of(value, one) for one in get_args(hint))
     if hint in (int, float):
-        return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
+        # Python's own, which a record can hold.
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
     return not (hint in _WORDS and not isinstance(value, hint))
 
 

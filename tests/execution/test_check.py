@@ -204,3 +204,9 @@ def test_a_model_with_few_positions_is_checked_on_as_many(positions: int, tmp_pa
     checks = check.checked(lm)
     assert checks.tokens == positions
     assert checks.attention is not None
+
+
+def test_a_model_of_one_position_shows_no_sink(tmp_path: Path) -> None:
+    random_model(AutoConfig.for_model("gpt2", **{**OLD, "n_positions": 1})).save_pretrained(tmp_path)
+    with pytest.raises(FirstTokenError, match="reads 1 tokens at most"):
+        check.check(models.load(tmp_path))

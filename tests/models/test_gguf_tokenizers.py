@@ -10,11 +10,12 @@ import pytest
 import sentencepiece
 from gguf import GGUFWriter
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import GemmaTokenizer
+from transformers import AutoTokenizer, GemmaTokenizer, GPT2Tokenizer, GPTNeoXTokenizer, Qwen2Tokenizer
 
 from firsttoken import models, texts
 from firsttoken.errors import FirstTokenError
-from firsttoken.models.gguf_conversion import _put_space_first
+from firsttoken.models.gguf_conversion import _put_space_first, _save_as_it_is, rules
+from firsttoken.models.gguf_header import GgufHeader
 from firsttoken.models.gguf_split import _KIND_OF, _PATTERNS, split_of
 from small_gguf import small_llama, tensors_of, write_gguf
 
@@ -131,3 +132,34 @@ def test_a_space_that_the_tokenizer_has_no_way_to_put_first_is_refused() -> None
     _put_space_first("a model", tokenizer, wanted=False)
     with pytest.raises(FirstTokenError, match="add_space_prefix = True, and the tokenizer that transformers makes"):
         _put_space_first("a model", tokenizer, wanted=True)
+
+
+BYTES = {token: number for number, token in enumerate(["<s>", *sorted(ByteLevel.alphabet()), "12", "123"])}
+MERGES = [("1", "2"), ("12", "3")]
+KEPT = {
+    "starcoder2 by digit": (GPT2Tokenizer, "starcoder", ["1", "2", "3"]),
+    "qwen2 as llama": (Qwen2Tokenizer, "llama-bpe", ["123"]),
+    "qwen2 as itself": (Qwen2Tokenizer, "qwen2", ["1", "2", "3"]),
+    "mamba as llama": (GPTNeoXTokenizer, "llama-bpe", ["123"]),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_a_tokenizer_is_the_same_when_it_is_read_back(kind: str, tmp_path: Path) -> None:
+    """Their classes put their own way of cutting a text in place of the file's."""
+    class_, pre, tokens = KEPT[kind]
+    tokenizer = class_(vocab=BYTES, merges=MERGES, bos_token="<s>")
+    tokenizer.backend_tokenizer.pre_tokenizer = split_of(pre, "a model")
+    _save_as_it_is("a model", tokenizer, tmp_path)
+    kept = AutoTokenizer.from_pretrained(tmp_path)
+    assert kept.tokenize("123") == tokenizer.tokenize("123") == tokens
+    assert kept("123 and 45").input_ids == tokenizer("123 and 45").input_ids
+    assert kept.bos_token_id == tokenizer.bos_token_id
+
+
+def test_files_whose_cut_was_lost_are_measured_again() -> None:
+    def of(architecture: str, pre: str) -> str:
+        return rules(GgufHeader(keys={"general.architecture": architecture, "tokenizer.ggml.pre": pre}, tensors={}))
+
+    assert of("llama", "llama-bpe") == of("qwen2", "qwen2") == of("gemma3", "default") == "3"
+    assert of("starcoder2", "starcoder") == of("qwen2", "llama-bpe") == of("mamba", "gpt-2") == "3-as-cut"

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,10 +21,11 @@ from gguf.quants import dequantize
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from firsttoken import models, records
+from firsttoken import models, records, texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.bundled import BUNDLED, gguf_file
 from firsttoken.models.out_of_memory import explain_out_of_memory
+from own_code import with_own_code
 from small_gguf import small_llama, write_gguf
 from tiny import tiny_model
 
@@ -223,20 +225,6 @@ for name in ("someone/model", "someone/model@step1000", "someone/model@" + 40 * 
     assert "the hub cannot be reached" in said
 
 
-def with_own_code(folder: Path, **more: str) -> str:
-    """A small model whose configuration names classes in a file beside it."""
-    tiny_model("llama").save_pretrained(folder)
-    told = json.loads((folder / "config.json").read_text())
-    told |= {"auto_map": {"AutoConfig": "my.MyConfig", "AutoModelForCausalLM": "my.MyModel"}, **more}
-    (folder / "config.json").write_text(json.dumps(told))
-    (folder / "my.py").write_text(
-        "from transformers import LlamaConfig, LlamaForCausalLM\n"
-        f"class MyConfig(LlamaConfig):\n    model_type = {told['model_type']!r}\n"
-        "class MyModel(LlamaForCausalLM):\n    config_class = MyConfig\n"
-    )
-    return str(folder)
-
-
 def test_code_in_a_folder_runs_only_where_it_is_trusted(tmp_path: Path) -> None:
     folder = with_own_code(tmp_path, model_type="mine")
     lm = models.load(folder, device="cpu", trust_remote_code=True)
@@ -348,3 +336,57 @@ def test_a_folder_with_the_name_of_a_model_of_the_book_has_to_be_meant(
     with pytest.raises(FirstTokenError, match=rf"is a folder here: give \./{re.escape(name)} for the folder"):
         models.load(name)
     assert models.load(f"./{name}").source == "folder"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"name": b"x"}, {"name": None}, {"name": 5}, {"device": None}, {"device": "cpu:7"}, {"device": "cpu:x"},
+     {"dtype": ["float32"]}, {"trust_remote_code": "false"}, {"trust_remote_code": None}],
+)  # fmt: skip
+def test_settings_of_another_type(settings: dict[str, Any]) -> None:
+    with pytest.raises(FirstTokenError) as said:
+        models.load(**{"name": "smollm2-135m", **settings})
+    assert len(str(said.value).splitlines()) == 1
+
+
+def test_a_device_may_be_torchs_own() -> None:
+    assert models.load("smollm2-135m", device=torch.device("cpu")).device == "cpu"
+    for source in (None, ["passages"], 3):
+        with pytest.raises(FirstTokenError, match="names no texts"):
+            texts.texts_from(source)  # type: ignore[arg-type]
+
+
+def test_code_of_the_tokenizer_alone_is_code_too(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path)
+    Tokenizer(WordLevel({"a": 0, "b": 1}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
+    told = {"auto_map": {"AutoTokenizer": [None, "mytok.Mine"]}, "tokenizer_class": "Mine"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
+    (tmp_path / "mytok.py").write_text("from transformers import PreTrainedTokenizerFast as Mine\n")
+    (tmp_path / "mytok.py").write_text(
+        "from transformers import PreTrainedTokenizerFast\nclass Mine(PreTrainedTokenizerFast):\n    pass\n"
+    )
+    assert models.load(tmp_path, trust_remote_code=True).provenance()["code"] == "its own"
+    assert "code" not in models.load(tmp_path).provenance()
+
+
+def test_a_model_with_own_code_may_use_a_layer_many_times(tmp_path: Path) -> None:
+    folder = Path(with_own_code(tmp_path, model_type="mine"))
+    (folder / "my.py").write_text(
+        "import torch\nfrom transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class MyConfig(LlamaConfig):\n    model_type = 'mine'\n"
+        "class MyModel(LlamaForCausalLM):\n    config_class = MyConfig\n"
+        "    def __init__(self, config):\n        layers, config.num_hidden_layers = config.num_hidden_layers, 4\n"
+        "        super().__init__(config)\n        config.num_hidden_layers = layers\n"
+    )
+    told = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 400}
+    told.pop("layer_types", None)
+    (folder / "config.json").write_text(json.dumps(told))
+    assert models.load(folder, trust_remote_code=True).weights.told() == {"checked": True}
+
+
+def test_a_gguf_file_that_is_gone(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "a.gguf", small_llama())
+    lm = models.load(file)
+    file.unlink()
+    with pytest.raises(FirstTokenError, match=r"a\.gguf is not there any more; put it back"):
+        lm.provenance()

@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from fake import LETTERS, Letters, fake_lm
-from firsttoken import texts
+from firsttoken import models, texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.measurement import about
 from firsttoken.models import LanguageModel
@@ -136,6 +136,16 @@ def test_a_text_whose_first_tokens_are_long_is_not_too_short() -> None:
     assert texts.encode(lm, [text], 301, "never")[0].tolist() == [97] * 300 + [5]
     with pytest.raises(FirstTokenError, match="has 301 tokens"):
         texts.encode(lm, [text], 302, "never")
+
+
+@pytest.mark.parametrize("text", ["=" * 1000 + " end of line", "\n" + " " * 1000 + "x" * 500, "-" * 300 + "a" * 2000])
+@pytest.mark.parametrize("length", [2, 3, 5])
+def test_tokens_at_the_beginning_are_those_of_the_whole_text(text: str, length: int) -> None:
+    """Not of a piece of it, which may end in the middle of a token."""
+    lm = models.load("smollm2-135m")
+    whole = lm.tokenizer(text, add_special_tokens=False).input_ids
+    assert texts.encode(lm, [text], length, "never")[0].tolist() == whole[:length]
+    assert texts.opening(lm, text, "never").tolist() == whole[:3]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])

@@ -30,6 +30,7 @@ from firsttoken.records import Record, store
 
 P = TypeVar("P")
 _LOADING = ("dtype", "device", "device_map", "trust_remote_code")
+_SWITCHES = ("trust_remote_code", "fresh", "quick")
 # What may differ from a chapter's defaults without asking another question.
 _FREE = frozenset({*_LOADING, "fresh", "batch_tokens", "execution"})
 
@@ -61,7 +62,21 @@ class Notebook:
 
     def __post_init__(self) -> None:
         # Now, before the notebook gives names to other things, and before a model is loaded for nothing.
+        self._refuse_other_types()
         none_too_large(self.asked)
+
+    def _refuse_other_types(self) -> None:
+        """A value that is no plain one would be passed over, and the default measured in its place."""
+        switches = {name: self.asked[name] for name in _SWITCHES if name in self.asked}
+        for name, value in switches.items():
+            if not isinstance(value, bool):
+                raise FirstTokenError(f"{name} must be true or false, not {value!r}.")
+        asked_of = {field.name for one in claims.measurements(self.chapter) for field in fields(one.parameters)}
+        for name in sorted(asked_of.union(_LOADING, _SWITCHES, ("model",)) & set(self.names) - set(self.asked)):
+            raise FirstTokenError(
+                f"The parameter {name} must be a text, a number, true or false of Python's own, not "
+                f"{self.names[name]!r}."
+            )
 
     @property
     def fresh(self) -> bool:

@@ -66,14 +66,17 @@ class Plan:
     fits: bool
 
 
-def shape_of(config: PreTrainedConfig, dtype: str = "bfloat16") -> Shape:
+def shape_of(config: PreTrainedConfig, dtype: str = "bfloat16", trust_remote_code: bool = False) -> Shape:
     """Count a model's weights from its configuration alone, on torch's `meta` device; no weights are needed.
+
+    Args:
+        trust_remote_code: whether to count those of the model's own code, which then runs.
 
     Raises:
         FirstTokenError: the configuration belongs to no stack of layers.
     """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     text = config.get_text_config()
     count = text.num_hidden_layers
     stack = next((m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count), None)

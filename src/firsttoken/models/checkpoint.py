@@ -182,7 +182,7 @@ def open_checkpoint(folder: Path | str) -> Checkpoint:
 
     Raises:
         FirstTokenError: a shard is missing, truncated or damaged, lacks a tensor that the index puts there, or holds
-            one that another shard holds too.
+            one that another shard holds with other numbers.
     """
     folder = Path(folder)
     main = _main_file(folder)
@@ -193,10 +193,11 @@ def open_checkpoint(folder: Path | str) -> Checkpoint:
     tensors: dict[str, Entry] = {}
     for shard in shards:
         entries = _header(folder / shard)
-        if twice := sorted(tensors.keys() & entries):
+        twice = sorted(tensors.keys() & entries)
+        if twice := [name for name in twice if not _same_bytes(folder, tensors[name], entries[name])]:
             raise FirstTokenError(
-                f"{folder / tensors[twice[0]].shard} and {shard} both hold {twice[0]}, and which of the two counts is "
-                "not said; download the whole model again."
+                f"{folder / tensors[twice[0]].shard} and {shard} hold different {twice[0]}, and which of the two "
+                "counts is chance; take it out of one of them, or download the whole model again."
             )
         tensors |= entries
     if absent := sorted(name for name, shard in promised.items() if name not in tensors):
@@ -205,6 +206,21 @@ def open_checkpoint(folder: Path | str) -> Checkpoint:
         )
     # What the index leaves out is there all the same: transformers reads whole shards.
     return Checkpoint(folder, tensors)
+
+
+def _same_bytes(folder: Path, one: Entry, other: Entry) -> bool:
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    with (folder / one.shard).open("rb") as first, (folder / other.shard).open("rb") as second:
+        first.seek(one.start)
+        second.seek(other.start)
+        left = one.bytes
+        while left:
+            size = min(left, 1 << 24)
+            if first.read(size) != second.read(size):
+                return False
+            left -= size
+    return True
 
 
 def _main_file(folder: Path) -> str:

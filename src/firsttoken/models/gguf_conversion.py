@@ -7,6 +7,7 @@ beginning-of-sequence token where no key says whether there is one, merges, and 
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -19,7 +20,13 @@ import torch
 import transformers
 from tokenizers import pre_tokenizers
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+)
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import cache_folder, whole_folder
@@ -57,6 +64,8 @@ _WHOLE_WORDS_AND_BOS = frozenset(
 _BOS_ONLY = frozenset({"chameleon"})
 _BOS_BY_MODEL = {"llama": True, "bert": True, "t5": False, "rwkv": False}
 _SPACE = "tokenizer.ggml.add_space_prefix"
+# Architectures whose tokenizers once lost the file's way of cutting a text when they were kept, but for this one.
+_CUT_ANEW, _OWN_CUT = ("qwen", "starcoder", "gpt2", "mamba"), ("qwen2",)
 # Raised when a folder made before would now be made otherwise.
 RULES = "3"
 # Folders that a conversion works in, with the machine's name, as machines may share a cache, and the process's number.
@@ -77,12 +86,16 @@ def adds_bos(header: GgufHeader) -> bool | None:
 def rules(header: GgufHeader) -> str:
     """The rules by which a file is read: part of whose record it is, so files that a change of the rules leaves as
     they were keep theirs."""
-    told = header.keys.get(_SPACE)
+    told, architecture = header.keys.get(_SPACE), header.architecture
+    byte_level = header.keys.get("tokenizer.ggml.model") == "gpt2"
+    changed = RULES
     # What transformers' reader does whatever the key says.
-    unasked = not header.architecture.startswith("gemma")
-    if told is None or bool(told) == unasked or header.keys.get("tokenizer.ggml.model") == "gpt2":
-        return RULES
-    return f"{RULES}-{'space' if told else 'no-space'}"
+    unasked = not architecture.startswith("gemma")
+    if told is not None and bool(told) != unasked and not byte_level:
+        changed += "-space" if told else "-no-space"
+    if architecture.startswith(_CUT_ANEW) and header.keys.get("tokenizer.ggml.pre") not in _OWN_CUT:
+        changed += "-as-cut"
+    return changed
 
 
 def dequantised_folder(name: str, file: Path, fingerprint: str, header: GgufHeader) -> Path:
@@ -143,7 +156,7 @@ def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
             tokenizer.backend_tokenizer.model.ignore_merges = True
         if (told_of_space := header.keys.get(_SPACE)) is not None and not byte_level:
             _put_space_first(name, tokenizer, bool(told_of_space))
-        tokenizer.save_pretrained(target)
+        _save_as_it_is(name, tokenizer, target)
         both: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **told)
     loaded, info = both
     refuse_incomplete(name, info["missing_keys"], info["mismatched_keys"])
@@ -160,6 +173,33 @@ def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
     plain.tie_weights()
     with no_progress_bar():
         plain.save_pretrained(target)
+
+
+def _save_as_it_is(name: str, tokenizer: Any, target: Path) -> None:
+    """Save a tokenizer so that it is the same when it is read back: some classes then put their own way of cutting a
+    text in place of the file's.
+
+    Raises:
+        FirstTokenError: it is another when it is read.
+    """
+    tokenizer.save_pretrained(target)
+    if _same_tokens(tokenizer, AutoTokenizer.from_pretrained(target)):
+        return
+    settings = target / "tokenizer_config.json"
+    plain = json.loads(settings.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    settings.write_text(json.dumps(plain), encoding="utf-8")
+    if not _same_tokens(tokenizer, PreTrainedTokenizerFast.from_pretrained(target)):
+        raise FirstTokenError(
+            f"{name}: its tokenizer cannot be kept as the file describes it; use the original safetensors instead."
+        )
+
+
+def _same_tokens(made: Any, kept: Any) -> bool:
+    one, other = (json.loads(each.backend_tokenizer.to_str()) for each in (made, kept))
+    # Some models' own tokenizers compose characters, of which their files say nothing.
+    composed = one["normalizer"] is None and other["normalizer"] == {"type": "NFC"}
+    asked = ("pre_tokenizer", "model", "post_processor", "added_tokens", *(() if composed else ("normalizer",)))
+    return all(one[part] == other[part] for part in asked)
 
 
 def _put_space_first(name: str, tokenizer: Any, wanted: bool) -> None:

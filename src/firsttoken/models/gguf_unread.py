@@ -51,6 +51,14 @@ _CONFIGURED = {
 # What norms add under the root: keys, and names in configurations.
 _EPSILON_KEYS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
 _EPSILON_FIELDS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon")
+_OTHER_NUMBERS = (
+    "attention.scale",
+    "attention.max_alibi_bias",
+    "rope.freq_base",
+    "rope.freq_base_swa",
+    "rope.dimension_count",
+    "rope.scaling.attn_factor",
+)
 _WITH_ALIBI = ("bloom", "falcon")
 
 
@@ -119,6 +127,11 @@ def refuse_unread_keys(name: str, header: GgufHeader, config: PreTrainedConfig) 
         )
 
     keys = {key.removeprefix(f"{architecture}."): value for key, value in header.keys.items()}
+    for key in (*_NEUTRAL, *_CONFIGURED, *_EPSILON_KEYS, *_OTHER_NUMBERS):
+        if key in keys and not isinstance(keys[key], int | float):
+            raise FirstTokenError(
+                f"{name}: the file says {architecture}.{key} = {keys[key]!r}, which is no number; download it again."
+            )
     _refuse_other_epsilon(name, keys, text, refuse)
     for key, neutral in _NEUTRAL.items():
         if key in keys and keys[key] not in neutral:
@@ -149,9 +162,9 @@ def _refuse_other_epsilon(name: str, keys: dict[str, Any], text: PreTrainedConfi
             f"{name}: the file does not say what its norms add under the root ({_EPSILON_KEYS[0]}), and llama.cpp "
             "does not load it either; convert the model again."
         )
-    for key in told:
-        if used and not any(math.isclose(keys[key], value, rel_tol=1e-4) for value in used):
-            refuse(key, keys[key], used[0])
+    # A file may name both; its architecture computes with one.
+    if used and not any(math.isclose(keys[key], value, rel_tol=1e-4) for key in told for value in used):
+        refuse(told[0], keys[told[0]], used[0])
 
 
 def refuse_more_tokens_than_embeddings(name: str, header: GgufHeader) -> None:

@@ -99,8 +99,7 @@ class LanguageModel:
         # Which tokens and weights a GGUF file means depends on the rules by which it is read, too.
         rules = {"conversion": gguf_conversion.rules(self._header)} if self.gguf else {}
         # The same files with the code that came with them compute something else than without.
-        own_code = self.trust_remote_code and getattr(self.config, "auto_map", None)
-        rules |= {"code": "its own"} if own_code else {}
+        rules |= {"code": "its own"} if self._own_code() else {}
         told = checked.told() if isinstance(checked, Weights) else {"checked": False}
         return {name: getattr(self, name) for name in fields} | rules | {"weights": told}
 
@@ -113,10 +112,12 @@ class LanguageModel:
         """
         if getattr(self.config, "quantization_config", None):
             # The names in a quantised file are those of its method; what is missing shows when it is loaded.
-            return Weights()
+            with explain_loading(self.name):
+                return Weights(positions=positions_of(meta_model(self.config, self._code())))
         with explain_loading(self.name):
             checkpoint = open_checkpoint(self.local_folder())
-            refuse_too_many_layers(self.name, self.config, len(checkpoint.tensors))
+            if not self._own_code():  # which may use one layer many times
+                refuse_too_many_layers(self.name, self.config, len(checkpoint.tensors))
             empty = meta_model(self.config, self._code())
             compared = check_weights(self.name, checkpoint, empty)
             if self.gguf is None:
@@ -127,7 +128,16 @@ class LanguageModel:
 
     @cached_property
     def _header(self) -> GgufHeader:
-        return read_gguf_header(Path(self.path, self.gguf or ""))
+        with explain_loading(self.name):
+            return read_gguf_header(Path(self.path, self.gguf or ""))
+
+    def _own_code(self) -> bool:
+        """Whether the model, or its tokenizer, runs with code that came with it."""
+        if not self._code():
+            return False
+        return bool(getattr(self.config, "auto_map", None)) or not type(self.tokenizer).__module__.startswith(
+            ("transformers.", "tokenizers.")
+        )
 
     def _code(self) -> bool:
         return self.trust_remote_code and not self.gguf
@@ -253,7 +263,7 @@ def load(
     name: str | os.PathLike[str],
     *,
     dtype: str = "auto",
-    device: str = "auto",
+    device: str | torch.device = "auto",
     device_map: str | None = None,
     trust_remote_code: bool = False,
 ) -> LanguageModel:
@@ -268,11 +278,15 @@ def load(
     Raises:
         FirstTokenError: unknown, gated, unreachable or broken model, or a device that is not there.
     """
-    name = os.fspath(name)
+    if not isinstance(name, str | os.PathLike) or not isinstance(named := os.fspath(name), str):
+        raise FirstTokenError(f"A model has a name, a text; {name!r} is none.")
+    name = named
+    if not isinstance(trust_remote_code, bool):
+        raise FirstTokenError(f"trust_remote_code must be true or false, not {trust_remote_code!r}.")
     device = _device(device)
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise FirstTokenError(f"dtype must be auto, {', '.join(DTYPES)}, not {dtype!r}.")
     settings: dict[str, Any] = dict(
         dtype=dtype, device=device, device_map=device_map, trust_remote_code=trust_remote_code
@@ -314,8 +328,10 @@ def _path(name: str) -> Path:
     return typed_path(name)
 
 
-def load_all(names: str, **settings: Any) -> list[LanguageModel]:
+def load_all(names: str | os.PathLike[str], **settings: Any) -> list[LanguageModel]:
     """Several models from one string, separated by commas: what a chapter's parameter `model` holds."""
+    if not isinstance(names, str):
+        return [load(names, **settings)]
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     if len(wanted) > 1 and _path(names).exists():
         wanted = [names]  # a path with a comma in it
@@ -324,7 +340,10 @@ def load_all(names: str, **settings: Any) -> list[LanguageModel]:
     return [load(name, **settings) for name in wanted]
 
 
-def _device(device: str) -> str:
+def _device(device: str | torch.device) -> str:
+    if not isinstance(device, str | torch.device):
+        raise FirstTokenError(f"device must be auto, cpu, cuda or mps, not {device!r}.")
+    device = str(device)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         return next(name for name, present in there.items() if present)
@@ -334,6 +353,10 @@ def _device(device: str) -> str:
     if not there[kind]:
         hint = " (the installed torch is a CPU build)" if kind == "cuda" and torch.version.cuda is None else ""
         raise FirstTokenError(f"This machine has no usable {kind} device{hint}; use device='auto' or 'cpu'.")
+    number = device.partition(":")[2]
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if ":" in device and (not number.isdecimal() or int(number) >= count):
+        raise FirstTokenError(f"There is no device {device!r}: this machine has {count} of them, from {kind}:0 on.")
     return device
 
 

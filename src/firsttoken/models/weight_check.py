@@ -283,7 +283,7 @@ def _same_numbers(checkpoint: Checkpoint, one: str, other: str) -> bool:
     return first.shape == second.shape and torch.equal(first.to(common), second.to(common))
 
 
-_POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|positions?_embed|position_embeddings?)$")
+_POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|pos(itions?)?_emb(ed(dings?)?)?)$")
 _OF_OTHER_INPUT = re.compile(r"vision|visual|image|audio|speech")
 # Types with a table of computed vectors, or one in parts, and what their configurations call its length.
 _TABLES = {

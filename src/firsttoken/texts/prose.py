@@ -6,12 +6,14 @@ them is measured again, because records carry `texts_hash` (`measures.measuremen
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from itertools import islice
+from pathlib import Path
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import shorten, typed_path
@@ -78,7 +80,7 @@ def long_text() -> str:
     return "\n\n".join(topics[name] for name in sorted(topics))
 
 
-def texts_from(source: str, *, limit: int = 170) -> list[str]:
+def texts_from(source: str | os.PathLike[str], *, limit: int = 170) -> list[str]:
     """Texts by one name.
 
     Args:
@@ -90,13 +92,16 @@ def texts_from(source: str, *, limit: int = 170) -> list[str]:
     Raises:
         FirstTokenError: nothing there, or the optional package `datasets` is missing.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise FirstTokenError(f"{source!r} names no texts; give `passages`, a file, a folder or a data set.")
+    source = str(source)
     if not source.strip():
         raise FirstTokenError("No text was named; give `passages`, a file, a folder of .txt files or a data set.")
     if source == "passages":
         texts = [passage.text for passage in passages()]
     elif source == "languages":
         texts = [passage.text for passage in passages(None) if passage.language != "en"]
-    elif (path := typed_path(source)).is_dir():
+    elif (path := _path(source)).is_dir():
         inside = [file for file in path.rglob("*") if file.suffix.lower() in (".txt", ".md")]
         # Copies that editors and notebooks keep are hidden, and no further texts.
         files = sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts))
@@ -124,11 +129,22 @@ def exactly(source: str, count: int) -> list[str]:
     return texts
 
 
+def _path(source: str) -> Path:
+    try:
+        return typed_path(source)
+    except FirstTokenError as error:
+        raise _no_texts(source) from error
+
+
+def _no_texts(source: str) -> FirstTokenError:
+    return FirstTokenError(
+        f"There are no texts {shorten(source)!r}; use 'passages', 'languages', a file, a folder or a data set id "
+        "org/name."
+    )
+
+
 def _from_hub(source: str, limit: int) -> list[str]:
     if not hub.is_id(source):
-        raise FirstTokenError(
-            f"There are no texts {shorten(source)!r}; use 'passages', 'languages', a file, a folder or a data set id "
-            "org/name."
-        )
+        raise _no_texts(source)
     _, texts = hub.stream(source)
     return list(islice((text for text in texts if len(text) > 1000), limit))

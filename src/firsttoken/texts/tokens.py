@@ -87,13 +87,15 @@ def _known(lm: LanguageModel, ids: torch.Tensor) -> torch.Tensor:
 
 def _tokens(lm: LanguageModel, text: str, length: int) -> list[int]:
     # Sixteen characters a token is more than any tokenizer reaches on prose; encoding all of a long document to
-    # use its first tokens would be slow. A row of dashes may be one token.
+    # use its first tokens would be slow. A row of dashes may be one token, or end in other tokens where it is cut.
     characters = 16 * length + 64
-    while True:
-        ids: list[int] = lm.tokenizer(text[:characters], add_special_tokens=False).input_ids
-        if len(ids) >= length or characters >= len(text):
-            return ids
-        characters *= 4
+    ids: list[int] = lm.tokenizer(text[:characters], add_special_tokens=False).input_ids
+    while characters < len(text):
+        characters *= 2
+        shorter, ids = ids, lm.tokenizer(text[:characters], add_special_tokens=False).input_ids
+        if len(shorter) >= length and shorter[:length] == ids[:length]:
+            break
+    return ids
 
 
 def windows(lm: LanguageModel, text: str, length: int, count: int, bos: BosPolicy = "auto") -> torch.Tensor:

@@ -45,7 +45,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str], coun
         "sink_rate_0.3": at[0.3],
         "by_layer": {name: counted.values["by_layer"][name] for name in ("mass", "sink_rate_0.3")},
         **_by_passage(counted, parameters),
-        **size(lm.config),
+        **size(lm.config, lm.trust_remote_code),
     }
 
 
@@ -66,9 +66,9 @@ def _by_passage(counted: Record, parameters: Parameters) -> JSON:
     return parts
 
 
-def size(config: PreTrainedConfig) -> JSON:
+def size(config: PreTrainedConfig, trust_remote_code: bool = False) -> JSON:
     """What "large" means for a model, from its configuration alone."""
-    shape, text = cost.shape_of(config), config.get_text_config()
+    shape, text = cost.shape_of(config, trust_remote_code=trust_remote_code), config.get_text_config()
     return {
         "parameters": shape.bytes // shape.itemsize,
         "parameters_in_layers": shape.layers_bytes // shape.itemsize,
