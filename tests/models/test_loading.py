@@ -333,7 +333,7 @@ def test_a_folder_with_the_name_of_a_model_of_the_book_has_to_be_meant(
 ) -> None:
     tiny_model("llama").save_pretrained(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FirstTokenError, match=rf"is a folder here: give \./{re.escape(name)} for the folder"):
+    with pytest.raises(FirstTokenError, match=rf"and a folder here: give \./{re.escape(name)} for the folder"):
         models.load(name)
     assert models.load(f"./{name}").source == "folder"
 
