@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.out_of_memory import is_out_of_memory
@@ -61,7 +62,7 @@ def _explain(names: set[str], text: str, error: Exception) -> str:
     if "safetensors" in text.lower() and ("no file named" in text or "does not appear to have" in text):
         return "this model has no safetensors weights; pickled weights are not loaded, convert them first."
     if isinstance(error, FileNotFoundError) and error.filename:
-        return f"{error.filename} is not there any more; put it back, and run it again."
+        return f"{Path(error.filename).name} is not there any more; put it back, and run it again."
     if isinstance(error, KeyError):
         return f"its files say nothing of {error.args[0]!r}, which is needed; download them again."
     first = next((line.strip().rstrip(".:") for line in str(error).splitlines() if line.strip()), type(error).__name__)
