@@ -43,7 +43,10 @@ def test_a_record_made_with_a_models_own_code_says_so() -> None:
     own = record.provenance["model"] | {"code": "its own"}
     shown = page.provenance("sink_rates", {}, [replace(record, provenance=record.provenance | {"model": own})])
     assert "its own, which came with it" in shown.text
-    assert "which came with it" not in page.provenance("sink_rates", {}, [record]).text
+    aside = record.provenance["model"] | {"code_left_aside": "true"}
+    shown = page.provenance("sink_rates", {}, [replace(record, provenance=record.provenance | {"model": aside})])
+    assert "the code that came with it was not run" in shown.text
+    assert "came with it" not in page.provenance("sink_rates", {}, [record]).text
 
 
 def test_committed_records_answer_for_the_rules_that_gguf_files_are_read_by_now(

@@ -246,6 +246,9 @@ def test_a_record_made_with_a_models_own_code_is_not_that_of_the_model_without(t
             measure=lambda trusted=trusted: measured.append(trusted) or {"trusted": trusted},
         )  # fmt: skip
     assert measured[:2] == [False, True], "neither answers for the other"
+    assert "code" not in models.load(folder).provenance()
+    assert models.load(folder).provenance()["code_left_aside"] == "true"
+    assert "code_left_aside" not in models.load(folder, trust_remote_code=True).provenance()
 
 
 def test_an_adapter_beside_weights_is_refused(tmp_path: Path) -> None:

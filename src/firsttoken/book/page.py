@@ -134,7 +134,7 @@ def _origin(record: Record) -> list[tuple[str, str]]:
         "model": shown(model.get("name", record.model)),
         "fingerprint": model.get("fingerprint"),
         "quantisation": model.get("quantisation") or "none",
-        "code of the model": "its own, which came with it" if model.get("code") else None,
+        "code of the model": _code(model),
         "precision": model.get("dtype"),
         "device": model.get("device"),
         "machine": origin.get("machine"),
@@ -153,6 +153,12 @@ def _origin(record: Record) -> list[tuple[str, str]]:
         "extent": "a first look: fewer and shorter texts" if origin.get(QUICK) else None,
     }
     return [(name, _text(value)) for name, value in facts.items() if value is not None]
+
+
+def _code(model: Mapping[str, Any]) -> str | None:
+    if model.get("code"):
+        return "its own, which came with it"
+    return "transformers' own; the code that came with it was not run" if model.get("code_left_aside") else None
 
 
 def _bos(native: bool | None) -> str | None:

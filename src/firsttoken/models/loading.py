@@ -99,7 +99,10 @@ class LanguageModel:
         # Which tokens and weights a GGUF file means depends on the rules by which it is read, too.
         rules = {"conversion": gguf_conversion.rules(self._header)} if self.gguf else {}
         # The same files with the code that came with them compute something else than without.
-        rules |= {"code": "its own"} if self._own_code() else {}
+        if self._own_code():
+            rules["code"] = "its own"
+        elif not self.gguf and getattr(self.config, "auto_map", None):
+            rules["code_left_aside"] = "true"
         told = checked.told() if isinstance(checked, Weights) else {"checked": False}
         return {name: getattr(self, name) for name in fields} | rules | {"weights": told}
 
