@@ -201,7 +201,7 @@ def test_the_measured_texts_are_none_of_the_pilots_or_of_the_first_version() -> 
     [{"passages": 1}, {"edits_per_text": 0}, {"length": 9}, {"skip_passages": -1}, {"calibration_passages": 0}],
 )
 def test_parameters_that_make_no_sense(wrong: dict[str, int]) -> None:
-    with pytest.raises(FirstTokenError, match=next(iter(wrong)).replace("skip_passages", "skipped")):
+    with pytest.raises(FirstTokenError, match=next(iter(wrong))):
         Parameters(**wrong)  # type: ignore[arg-type]
 
 

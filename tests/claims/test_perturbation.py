@@ -256,7 +256,8 @@ def test_record_of_a_real_model(lm: LanguageModel) -> None:
         ({"edit": "greatest"}, "is written 'old -> new'"),
         ({"edits": 1}, "edits must be at least 2, not 1"),
         ({"shown": 0}, "shown must be at least 2, not 0"),
-        ({"text_tokens": -4}, "text_tokens must be at least 2, not -4"),
+        ({"text_tokens": 1}, "text_tokens must be at least 2, not 1"),
+        ({"text_tokens": -4}, "text_tokens must be from 0 to 10000000, not -4"),
     ],
 )
 def test_bad_parameters(asked: dict[str, Any], message: str) -> None:

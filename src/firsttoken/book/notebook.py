@@ -71,7 +71,9 @@ class Notebook:
         for name, value in switches.items():
             if not isinstance(value, bool):
                 raise FirstTokenError(f"{name} must be true or false, not {value!r}.")
-        asked_of = {field.name for one in claims.measurements(self.chapter) for field in fields(one.parameters)}
+        # A notebook of another folder may have any name.
+        measurements = claims.measurements(self.chapter) if self.chapter in claims.names() else ()
+        asked_of = {field.name for one in measurements for field in fields(one.parameters)}
         for name in sorted(asked_of.union(_LOADING, _SWITCHES, ("model",)) & set(self.names) - set(self.asked)):
             raise FirstTokenError(
                 f"The parameter {name} must be a text, a number, true or false of Python's own, not "
