@@ -155,7 +155,7 @@ def figure(
         panels: draw on so many axes, given as an array; in place of `nrows`, `ncols` and `figsize`.
         cells: of each heat map (`imshow`) in the order of drawing, what is shown where the reader points. Such a
             figure stays in one piece.
-        wide: a single column that needs more than a telephone has, such as one with a tick for each token of a text.
+        wide: a single column that needs more than a telephone has, such as the picture of the README.
         **subplots: passed to `plt.subplots`, for example `nrows`, `figsize`, `sharex`.
     """
     alt = _required(alt)

@@ -188,12 +188,8 @@ def _first(out: object, change: Callable[[torch.Tensor], torch.Tensor]) -> objec
 
 @pytest.mark.parametrize("vocabulary", [1, 2, 5, 7, 8])
 def test_a_small_vocabulary_has_enough_tokens_for_a_check(vocabulary: int) -> None:
-    assert (
-        check.examine(
-            random_model(AutoConfig.for_model("llama", **{**COMMON, "vocab_size": vocabulary})), "small"
-        ).attention
-        is not None
-    )
+    model = random_model(AutoConfig.for_model("llama", **{**COMMON, "vocab_size": vocabulary}))
+    assert check.examine(model, "small").attention is not None
 
 
 @pytest.mark.parametrize("positions", [4, 12, 23])

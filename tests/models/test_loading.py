@@ -364,7 +364,6 @@ def test_code_of_the_tokenizer_alone_is_code_too(tmp_path: Path) -> None:
     Tokenizer(WordLevel({"a": 0, "b": 1}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
     told = {"auto_map": {"AutoTokenizer": [None, "mytok.Mine"]}, "tokenizer_class": "Mine"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
-    (tmp_path / "mytok.py").write_text("from transformers import PreTrainedTokenizerFast as Mine\n")
     (tmp_path / "mytok.py").write_text(
         "from transformers import PreTrainedTokenizerFast\nclass Mine(PreTrainedTokenizerFast):\n    pass\n"
     )

@@ -67,9 +67,8 @@ class Notebook:
 
     def _refuse_other_types(self) -> None:
         """A value that is no plain one would be passed over, and the default measured in its place."""
-        switches = {name: self.asked[name] for name in _SWITCHES if name in self.asked}
-        for name, value in switches.items():
-            if not isinstance(value, bool):
+        for name in _SWITCHES:
+            if not isinstance(value := self.asked.get(name, False), bool):
                 raise FirstTokenError(f"{name} must be true or false, not {value!r}.")
         # A notebook of another folder may have any name.
         measurements = claims.measurements(self.chapter) if self.chapter in claims.names() else ()

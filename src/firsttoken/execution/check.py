@@ -153,7 +153,7 @@ def _of_configuration(lm: LanguageModel, small: PreTrainedModel | None, of_copy:
 
 def _sees_attention(model: PreTrainedModel) -> bool:
     with torch.inference_mode(), probe(model) as p:
-        _logits(model, _ids(model, min(4, positions_of(model) or 4), 1), type(model).__name__)
+        _logits(model, _ids(model, 4, 1), type(model).__name__)
     return bool(p.layers)
 
 
@@ -167,11 +167,10 @@ def examine(model: PreTrainedModel, name: str, tokens: int = TOKENS, rows: int =
     Raises:
         FirstTokenError: it cannot be probed, or differs; the sentence says by how much.
     """
-    positions = positions_of(model)
-    tokens = tokens if positions is None else min(tokens, positions)
+    ids = _ids(model, tokens, rows)
+    tokens = ids.shape[1]
     if tokens < 2:
         raise FirstTokenError(f"{name} reads {tokens} tokens at most, and a sink shows in texts of several.")
-    ids = _ids(model, tokens, rows)
     allowed, allowed_attention = TOLERANCE.get(model.dtype, TOLERANCE[torch.float32])
     with torch.inference_mode():
         plain = _logits(model, ids, name)
@@ -221,7 +220,10 @@ def _refusal(name: str, what: str) -> FirstTokenError:
 
 
 def _ids(model: PreTrainedModel, tokens: int, rows: int) -> Tensor:
-    """Random tokens, (row, token), none of them special as far as numbers can tell."""
+    """Random tokens, (row, token), as many as were asked for or as the model has positions for; none of them special
+    as far as numbers can tell."""
+    positions = positions_of(model)
+    tokens = tokens if positions is None else min(tokens, positions)
     embedding: Any = model.get_input_embeddings()
     vocabulary = int(embedding.weight.shape[0])
     low, high = 3, min(vocabulary - 4, 30_000)

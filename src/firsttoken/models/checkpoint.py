@@ -193,10 +193,10 @@ def open_checkpoint(folder: Path | str) -> Checkpoint:
     tensors: dict[str, Entry] = {}
     for shard in shards:
         entries = _header(folder / shard)
-        twice = sorted(tensors.keys() & entries)
-        if twice := [name for name in twice if not _same_bytes(folder, tensors[name], entries[name])]:
+        both = sorted(tensors.keys() & entries)
+        if differ := [name for name in both if not _same_bytes(folder, tensors[name], entries[name])]:
             raise FirstTokenError(
-                f"{folder / tensors[twice[0]].shard} and {shard} hold different {twice[0]}, and which of the two "
+                f"{folder / tensors[differ[0]].shard} and {shard} hold different {differ[0]}, and which of the two "
                 "counts is chance; take it out of one of them, or download the whole model again."
             )
         tensors |= entries

@@ -78,20 +78,23 @@ def adds_bos(header: GgufHeader) -> bool | None:
     """Whether llama.cpp puts a BOS token first; None where transformers' own rule for the tokenizer holds."""
     if (said := header.keys.get("tokenizer.ggml.add_bos_token")) is not None:
         return bool(said)
-    if header.keys.get("tokenizer.ggml.model") == "gpt2":
+    if _byte_level(header):
         return header.keys.get("tokenizer.ggml.pre") in _WHOLE_WORDS_AND_BOS | _BOS_ONLY
     return _BOS_BY_MODEL.get(str(header.keys.get("tokenizer.ggml.model")))
+
+
+def _byte_level(header: GgufHeader) -> bool:
+    return header.keys.get("tokenizer.ggml.model") == "gpt2"
 
 
 def rules(header: GgufHeader) -> str:
     """The rules by which a file is read: part of whose record it is, so files that a change of the rules leaves as
     they were keep theirs."""
     told, architecture = header.keys.get(_SPACE), header.architecture
-    byte_level = header.keys.get("tokenizer.ggml.model") == "gpt2"
     changed = RULES
     # What transformers' reader does whatever the key says.
     unasked = not architecture.startswith("gemma")
-    if told is not None and bool(told) != unasked and not byte_level:
+    if told is not None and bool(told) != unasked and not _byte_level(header):
         changed += "-space" if told else "-no-space"
     if architecture.startswith(_CUT_ANEW) and header.keys.get("tokenizer.ggml.pre") not in _OWN_CUT:
         changed += "-as-cut"
@@ -139,8 +142,7 @@ def _sweep(cache: Path) -> None:
 def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
     told: dict[str, Any] = {"gguf_file": "model.gguf"}
     prepends = adds_bos(header)
-    byte_level = header.keys.get("tokenizer.ggml.model") == "gpt2"
-    split = split_of(header.keys.get("tokenizer.ggml.pre"), name) if byte_level else None
+    split = split_of(header.keys.get("tokenizer.ggml.pre"), name) if _byte_level(header) else None
     # The reader keeps this setting where the file has no key for it.
     bos: dict[str, Any] = {} if prepends is None else {"add_bos_token": prepends}
     refuse_more_tokens_than_embeddings(name, header)
@@ -154,7 +156,7 @@ def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
             tokenizer.backend_tokenizer.pre_tokenizer = split
         if header.keys.get("tokenizer.ggml.pre") in _WHOLE_WORDS_AND_BOS:
             tokenizer.backend_tokenizer.model.ignore_merges = True
-        if (told_of_space := header.keys.get(_SPACE)) is not None and not byte_level:
+        if (told_of_space := header.keys.get(_SPACE)) is not None and not _byte_level(header):
             _put_space_first(name, tokenizer, bool(told_of_space))
         _save_as_it_is(name, tokenizer, target)
         both: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **told)
@@ -212,8 +214,6 @@ def _put_space_first(name: str, tokenizer: Any, wanted: bool) -> None:
     backend = tokenizer.backend_tokenizer
     if isinstance(backend.pre_tokenizer, pre_tokenizers.Metaspace):
         backend.pre_tokenizer.prepend_scheme = "first" if wanted else "never"
-        # From this the saved tokenizer is made again.
-        tokenizer.add_prefix_space = tokenizer.init_kwargs["add_prefix_space"] = wanted
     text = backend.normalizer.normalize_str("a") if backend.normalizer else "a"
     pieces = backend.pre_tokenizer.pre_tokenize_str(text) if backend.pre_tokenizer else [(text, None)]
     if pieces[0][0].startswith(("\u2581", " ")) != wanted:

@@ -52,10 +52,10 @@ class Parameters:
 
     def __post_init__(self) -> None:
         in_range(self)
-        if self.skip_passages < 0 or self.passages < 2 or self.calibration_passages < 1 or self.edits_per_text < 1:
+        if self.passages < 2 or self.calibration_passages < 1 or self.edits_per_text < 1:
             raise FirstTokenError(
-                "A dose needs at least two passages, one calibration passage and one edit for each text, and no "
-                "negative number of skipped ones; raise passages, calibration_passages or edits_per_text."
+                "A dose needs at least two passages, one calibration passage and one edit for each text; raise "
+                "passages, calibration_passages or edits_per_text."
             )
         if self.length < self.edits_per_text + 8:
             raise FirstTokenError(
