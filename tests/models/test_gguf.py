@@ -13,10 +13,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 import torch
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType, GGUFWriter, RopeScalingType, quants
+from gguf import (
+    GGML_QUANT_SIZES,
+    GGMLQuantizationType,
+    GGUFReader,
+    GGUFValueType,
+    GGUFWriter,
+    RopeScalingType,
+    quants,
+)
 from transformers import PreTrainedModel
 
 from firsttoken import models
@@ -25,6 +34,7 @@ from firsttoken.files import cache_folder
 from firsttoken.models import gguf_conversion
 from firsttoken.models.gguf_conversion import adds_bos
 from firsttoken.models.gguf_header import GgufHeader, read_gguf_header
+from firsttoken.models.gguf_reading import PlainReader, parsed_once
 from small_gguf import small_llama, tensors_of, write_gguf
 
 IDS = torch.arange(3, 43)[None]
@@ -41,6 +51,30 @@ def test_the_header_is_what_was_written(tmp_path: Path) -> None:
         there = np.frombuffer(raw[tensor.start : tensor.start + tensor.bytes], np.float32)
         np.testing.assert_array_equal(there, expected[name].ravel())
     assert (header.architecture, header.kinds, header.keys["tokenizer.ggml.pre"]) == ("llama", "F32", "llama-bpe")
+
+
+def test_a_file_is_read_through_plain_arrays_as_the_package_reads_it(tmp_path: Path) -> None:
+    model = small_llama()
+    file = write_gguf(tmp_path / "m.gguf", model, tensors_of(model))
+    theirs, ours = GGUFReader(file), PlainReader(file)
+    assert not isinstance(ours.tensors[0].data, np.memmap)
+    assert list(ours.fields) == list(theirs.fields)
+    for name, field in theirs.fields.items():
+        same = ours.fields[name]
+        assert (same.offset, same.data, same.types) == (field.offset, field.data, field.types), name
+        assert all(np.array_equal(one, other) for one, other in zip(same.parts, field.parts, strict=True)), name
+    for one, other in zip(ours.tensors, theirs.tensors, strict=True):
+        assert (one.name, one.tensor_type, one.data_offset) == (other.name, other.tensor_type, other.data_offset)
+        assert np.array_equal(one.data, other.data)
+
+
+def test_a_file_is_parsed_once(tmp_path: Path) -> None:
+    model = small_llama()
+    file = write_gguf(tmp_path / "m.gguf", model, tensors_of(model))
+    with parsed_once():
+        assert gguf.GGUFReader(file) is gguf.GGUFReader(str(file))
+        assert gguf.GGUFReader(file, "c").data.flags.writeable
+    assert gguf.GGUFReader is GGUFReader
 
 
 def test_rotary_factors_are_used_and_bos_follows_llama_cpp(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from firsttoken.files import cache_folder, whole_folder
 from firsttoken.models.anatomy import head_size
 from firsttoken.models.fingerprints import file_sha256
 from firsttoken.models.gguf_header import GgufHeader
+from firsttoken.models.gguf_reading import PlainReader, parsed_once
 from firsttoken.models.gguf_split import split_of
 from firsttoken.models.gguf_unread import (
     harmless,
@@ -146,7 +147,7 @@ def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
     # The reader keeps this setting where the file has no key for it.
     bos: dict[str, Any] = {} if prepends is None else {"add_bos_token": prepends}
     refuse_more_tokens_than_embeddings(name, header)
-    with no_progress_bar():
+    with no_progress_bar(), parsed_once():
         config = AutoConfig.from_pretrained(source, **told)
         refuse_too_many_layers(name, config, len(header.tensors))
         refuse_unread_keys(name, header, config)
@@ -243,9 +244,7 @@ def _factors(header: GgufHeader, file: Path) -> dict[str, Tensor]:
     wanted = [name for name in header.tensors if "rope_freqs" in name or "rope_factors" in name]
     if not wanted:
         return {}
-    from gguf import GGUFReader
-
-    tensors = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
+    tensors = {tensor.name: tensor for tensor in PlainReader(file).tensors}
     factors: dict[str, Tensor] = {}
     for name in wanted:
         values = torch.tensor(tensors[name].data).float().flatten()
