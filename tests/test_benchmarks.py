@@ -12,12 +12,12 @@ import pytest
 from firsttoken.files import ROOT
 
 
-def test_streaming_two_gigabytes_reads_each_byte_once_and_holds_two_layers(tmp_path: Path) -> None:
-    command = [sys.executable, "benchmarks/streaming.py", "--size", "2", "--repeats", "1", "--folder", str(tmp_path)]
+def test_streaming_a_gigabyte_reads_each_byte_once_and_holds_two_layers(tmp_path: Path) -> None:
+    command = [sys.executable, "benchmarks/streaming.py", "--size", "1", "--repeats", "1", "--folder", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     values = json.loads(done.stdout[done.stdout.index("\n{\n") :])
-    assert values["checkpoint_bytes"] == pytest.approx(2e9, rel=0.1)
+    assert values["checkpoint_bytes"] == pytest.approx(1e9, rel=0.1)
     assert 1.0 <= values["bytes_ratio"] <= 1.02
     assert values["memory_ratio"] <= 1.3
     assert values["memory_ratio"] > 0.5, "the peak was not measured"

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
+from book_survey import DESKTOP, SCREENS, Readings, Survey, survey_of
 from firsttoken.book import build, chapters
 from firsttoken.files import ROOT
 
@@ -109,17 +110,35 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
+def _window(browser: Browser, address: str, width: int, **options: object) -> Watched:
+    context = browser.new_context(viewport={"width": width, "height": 900}, **options)  # type: ignore[arg-type]
+    watched = Watched(context.new_page(), address)
+    watched.watch()
+    return watched
+
+
+@pytest.fixture(scope="session")
+def survey(browser: Browser, base: str, pages: list[str]) -> Survey:
+    """What every page shows on a screen of `book_survey.SCREENS`: opened at the first question, read by all tests."""
+
+    @functools.cache
+    def on(screen: str) -> Readings:
+        window = _window(browser, base, **SCREENS[screen])
+        read = survey_of(screen, window, pages)
+        window.page.context.close()
+        return read
+
+    return on
+
+
 @pytest.fixture
 def visit(browser: Browser, base: str) -> Iterator[Callable[..., Watched]]:
     """Open a new browser window, `visit(width=390, color_scheme="dark")`; it must see nothing wrong by the end."""
     opened: list[Watched] = []
 
-    def new(width: int = 1280, address: str = base, **options: object) -> Watched:
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)  # type: ignore[arg-type]
-        watched = Watched(context.new_page(), address)
-        watched.watch()
-        opened.append(watched)
-        return watched
+    def new(width: int = DESKTOP, address: str = base, **options: object) -> Watched:
+        opened.append(_window(browser, address, width, **options))
+        return opened[-1]
 
     yield new
     for watched in opened:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, TimeoutError
 
+from book_survey import Survey
 from firsttoken.book import first_paint, lean, styles
 from firsttoken.errors import FirstTokenError
 
@@ -126,16 +127,13 @@ def test_sheets_become_one_for_the_page_and_one_for_what_scripts_add(tmp_path: P
     assert f'href="../{first}"' in head, "as the page sees it"
 
 
-def asked(browser: Browser, address: str, line: dict[str, Any]) -> tuple[int, float, float]:
-    """Bytes that arrive for a page, seconds to the first paint and until everything is there, on a line if any."""
+def asked(browser: Browser, address: str, line: dict[str, Any]) -> tuple[float, float]:
+    """Seconds to the first paint of a page and until everything is there, on a line."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     devtools = context.new_cdp_session(page)
-    sizes: list[float] = []
-    devtools.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
     devtools.send("Network.enable")
-    if line:
-        devtools.send("Network.emulateNetworkConditions", line)
+    devtools.send("Network.emulateNetworkConditions", line)
     try:
         page.goto(address, wait_until="load")
         page.wait_for_load_state("networkidle")
@@ -146,11 +144,12 @@ def asked(browser: Browser, address: str, line: dict[str, Any]) -> tuple[int, fl
         )
     finally:
         context.close()
-    return int(sum(sizes)), paint / 1000, complete / 1000
+    return paint / 1000, complete / 1000
 
 
-def test_every_page_is_light(browser: Browser, base: str, pages: list[str]) -> None:
-    sizes = {path: asked(browser, base + path, {})[0] for path in pages}
+def test_every_page_is_light(survey: Survey) -> None:
+    sizes = {path: read["bytes"] for path, read in survey("desktop").items()}
+    assert min(sizes.values()) > 10_000, "what a page asks for was counted"
     assert not {path: size for path, size in sizes.items() if size > BUDGET}
 
 
@@ -172,7 +171,7 @@ def test_pages_are_there_soon_on_a_slow_line(browser: Browser, base: str, html: 
         paint, complete = 0.0, 0.0
         for _ in range(3):
             try:
-                _, paint, complete = asked(browser, base + path, LINE)
+                paint, complete = asked(browser, base + path, LINE)
             except TimeoutError:
                 continue
             if 0 < paint <= PAINT and complete <= COMPLETE:

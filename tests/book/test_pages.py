@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import axe_playwright_python
 import nbformat
 import pandas as pd
 import plotly.graph_objects as go
@@ -18,6 +17,7 @@ import pytest
 from bs4 import BeautifulSoup
 from playwright.sync_api import Locator, Page
 
+from book_survey import DESKTOP, PHONE, RULES, SCREENS, TABLET, Survey, faults
 from firsttoken import plots
 from firsttoken.book import build, chapters
 from firsttoken.book.repository import repository
@@ -28,7 +28,6 @@ from firsttoken.records.frame import COLUMNS
 from firsttoken.records.schema import FORMER_CLAIMS
 
 Visit = Callable[..., Any]  # opens a window, see `visit` in conftest.py
-AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 
 
 def executed(root: Path) -> list[tuple[Path, str]]:
@@ -84,11 +83,9 @@ def test_chapter_buttons_lead_to_the_source_notebook(html: Path, root: Path) -> 
         assert not [link for link in links if "book/chapters" in link and "issues/new" not in link], links
 
 
-def test_pages_load_without_errors_or_other_servers(visit: Visit, pages: list[str]) -> None:
-    window = visit()
-    for path in pages:
-        window.open(path)
-        window.page.wait_for_timeout(300)
+@pytest.mark.parametrize("screen", SCREENS)
+def test_pages_load_without_errors_or_other_servers(survey: Survey, screen: str) -> None:
+    assert not [(path, line) for path, read in survey(screen).items() for line in read["wrong"]]
 
 
 def test_maths_is_drawn_without_a_script(visit: Visit, html: Path, pages: list[str]) -> None:
@@ -215,23 +212,16 @@ def test_every_heat_map_of_a_figure_answers(visit: Visit, html: Path, pages: lis
     assert asked > 8
 
 
-def test_every_figure_has_a_number_a_caption_and_a_name(visit: Visit, html: Path, pages: list[str]) -> None:
-    window, counted = visit(), 0
-    for path in [path for path in pages if 'class="drawn' in (html / path).read_text(encoding="utf-8")]:
-        page = window.open(path)
-        # A picture that stands in for a script is there and not seen.
-        figures = page.locator("figure.drawn:visible")
-        counted += figures.count()
-        for figure in figures.all():
-            assert figure.locator("[role=img]").get_attribute("aria-label"), path
-            caption = figure.locator("figcaption")
-            assert caption.inner_text().strip(), path
-            alt = figure.locator("[role=img]").get_attribute("aria-label") or ""
-            assert caption.inner_text().strip().rstrip(".") != alt.rstrip("."), path
-            before = caption.evaluate("e => getComputedStyle(e, '::before').content")
-            assert before.startswith('"Figure "'), path
-        ids = page.locator("[id]").evaluate_all("all => all.map((e) => e.id)")
-        assert len(ids) == len(set(ids)), path
+def test_every_figure_has_a_number_a_caption_and_a_name(survey: Survey) -> None:
+    counted = 0
+    for path, read in survey("desktop").items():
+        for figure in read["figures"]:
+            counted += 1
+            assert figure["name"], path
+            assert figure["caption"], path
+            assert figure["caption"].rstrip(".") != figure["name"].rstrip("."), path
+            assert figure["before"].startswith('"Figure "'), path
+        assert not read["repeated"], path
     assert counted > 40
 
 
@@ -262,56 +252,26 @@ def test_figures_take_the_ink_of_the_theme(visit: Visit, html: Path, pages: list
         assert seen[0] != seen[1], path
 
 
-SMALLEST = """() => [...document.querySelectorAll("figure.drawn svg")].filter(e => e.getBoundingClientRect().width)
-  .map(svg => Math.min(...[...svg.querySelectorAll("text, tspan")].map(
-    text => parseFloat(getComputedStyle(text).fontSize) * svg.getScreenCTM().a)))"""
-# What is wider than its box and cannot be scrolled there.
-CLIPPED = """() => [...document.querySelectorAll(
-    ".bd-article table, .bd-article pre, .bd-article math, .bd-article figure, .bd-article img")]
-  .filter(e => e.getBoundingClientRect().width)
-  .filter(e => {
-    for (let box = e; box && !box.matches("article"); box = box.parentElement)
-      if (["auto", "scroll"].includes(getComputedStyle(box).overflowX)) return false;
-    const article = e.closest("article").getBoundingClientRect();
-    return e.getBoundingClientRect().right > article.right + 1 || e.scrollWidth > e.clientWidth + 1 && e.clientWidth;
-  }).map(e => e.outerHTML.slice(0, 90))"""
-
-
-@pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_is_clipped_and_no_text_of_a_figure_is_too_small(visit: Visit, pages: list[str], width: int) -> None:
-    window, faults = visit(width=width), []
-    for path in pages:
-        page = window.open(path)
-        faults += [(path, "wider than the screen")] * page.evaluate(
-            "document.documentElement.scrollWidth > innerWidth"
-        )
-        faults += [(path, clipped) for clipped in page.evaluate(CLIPPED)]
-        faults += [(path, f"text of {size:.1f} px") for size in page.evaluate(SMALLEST) if size < 8.9]
+@pytest.mark.parametrize(("screen", "width"), [("desktop", DESKTOP), ("phone", PHONE)])
+def test_nothing_is_clipped_and_no_text_of_a_figure_is_too_small(survey: Survey, screen: str, width: int) -> None:
+    faults: list[tuple[str, str]] = []
+    for path, read in survey(screen).items():
+        faults += [(path, "wider than the screen")] * (read["width"] > width)
+        faults += [(path, clipped) for clipped in read["clipped"]]
+        faults += [(path, f"text of {size:.1f} px") for size in read["smallest"] if size < 8.9]
     assert not faults
 
 
-# Figures that are wider than their box, and whether what one sees of them without scrolling is a whole panel.
-SCROLLED = """() => [...document.querySelectorAll("figure.drawn .figure-scroll")]
-  .filter(e => e.getBoundingClientRect().width && e.scrollWidth > e.clientWidth + 1)
-  .map(e => e.querySelector("[role=img]").ariaLabel)"""
+def test_a_page_fits_a_tablet(survey: Survey) -> None:
+    wide = {path: read["width of a tablet"] for path, read in survey("phone").items()}
+    assert not {path: width for path, width in wide.items() if width > TABLET}
 
 
-def test_no_figure_is_wider_than_its_column(visit: Visit, pages: list[str]) -> None:
-    window, wide = visit(width=1280), {}
-    for path in pages:
-        if scrolled := window.open(path).evaluate(SCROLLED):
-            wide[path] = scrolled
-    assert not wide
-
-
-def test_no_figure_is_wider_than_a_telephone(visit: Visit, html: Path, pages: list[str]) -> None:
-    window, wide, counted = visit(width=390), set(), 0
-    for path in [path for path in pages if path.startswith("book/chapters/")]:
-        page = window.open(path)
-        counted += page.locator("figure.drawn").count()
-        wide |= {path.rpartition("/")[2]} if page.evaluate(SCROLLED) else set()
-    assert counted > 40
-    assert wide == set()
+@pytest.mark.parametrize("screen", ["desktop", "phone"])
+def test_no_figure_is_wider_than_its_column(survey: Survey, screen: str) -> None:
+    read = survey(screen)
+    assert sum(len(of_page["smallest"]) for of_page in read.values()) > 40
+    assert not {path: of_page["scrolled"] for path, of_page in read.items() if of_page["scrolled"]}
 
 
 def test_records_can_be_downloaded_as_json_and_csv(html: Path, root: Path) -> None:
@@ -371,9 +331,7 @@ def test_the_page_at_a_former_address_can_be_read_by_everyone(visit: Visit, html
         hurry.decompose()
     page = visit().page
     page.set_content(str(soup))
-    page.add_script_tag(path=str(AXE))
-    faults = page.evaluate("axe.run({ preload: false })")["violations"]
-    assert not faults, [fault["id"] for fault in faults]
+    assert not faults(page, [])
     link = page.get_by_role("link", name=FORMER_CLAIMS[former].replace("_", " "))
     assert link.get_attribute("href") == f"{FORMER_CLAIMS[former]}.html"
 
@@ -383,57 +341,24 @@ def test_a_number_without_a_record_is_not_measured_yet(visit: Visit) -> None:
     assert page.locator(".result.not-run").all_inner_texts() == ["not run"]
 
 
-@pytest.mark.parametrize(("theme", "rules"), [("light", []), ("dark", ["color-contrast", "link-in-text-block"])])
-def test_accessibility(visit: Visit, pages: list[str], theme: str, rules: list[str]) -> None:
-    """Every rule in one theme; in the other those that colours can break, since nothing else differs."""
-    window = visit(color_scheme=theme)
-    options = {"preload": False, **({"runOnly": rules} if rules else {})}
-    faults = []
-    for path in pages:
-        page = window.open(path)
-        page.wait_for_timeout(1000)
-        page.add_script_tag(path=str(AXE))
-        # Preloading resolves the imports of style sheets against the page and asks for files that do not exist.
-        audit = page.evaluate("(options) => axe.run(options)", options)
-        faults += [
-            (path, fault["id"], node["html"][:160], node["failureSummary"][:200])
-            for fault in audit["violations"]
-            for node in fault["nodes"][:2]
-        ]
-    assert not faults, "\n".join(map(str, faults))
+@pytest.mark.parametrize("screen", RULES)
+def test_accessibility(survey: Survey, screen: str) -> None:
+    wrong = [(path, *fault) for path, read in survey(screen).items() for fault in read["faults"]]
+    assert not wrong, "\n".join(map(str, wrong))
 
 
-@pytest.mark.parametrize("width", [390, 820])
-def test_no_page_scrolls_sideways(visit: Visit, pages: list[str], width: int) -> None:
-    window = visit(width=width)
-    wide = []
-    for path in pages:
-        page = window.open(path)
-        page.wait_for_timeout(500)
-        if (got := page.evaluate("document.documentElement.scrollWidth")) > width:
-            wide.append((path, got))
-    assert not wide
+def test_the_audit_finds_what_is_not_accessible(visit: Visit) -> None:
+    page = visit(color_scheme="dark").open("book/intro.html")
+    page.evaluate("document.querySelector('article p').style.color = '#333'")
+    assert {fault[0] for fault in faults(page, RULES["dark"])} == {"color-contrast"}
 
 
-def test_nothing_is_drawn_with_a_font_that_is_not_there(visit: Visit, pages: list[str]) -> None:
-    """The theme's icons are letters of a private alphabet; without its font they are empty boxes."""
-    window = visit()
-    private = """() => [...document.querySelectorAll("body *")].flatMap((e) => ["::before", "::after"].filter((side) =>
-      /[\\ue000-\\uf8ff]/.test(getComputedStyle(e, side).content) && getComputedStyle(e, side).display !== "none")
-      .map((side) => `${e.tagName}.${e.className}${side}`))"""
-    boxes = []
-    for path in pages:
-        page = window.open(path)
-        boxes += [(path, box) for box in page.evaluate(private)]
-    assert not boxes
+def test_nothing_is_drawn_with_a_font_that_is_not_there(survey: Survey) -> None:
+    assert not {path: read["boxes"] for path, read in survey("desktop").items() if read["boxes"]}
 
 
-def test_the_left_end_of_a_formula_can_be_seen(visit: Visit, pages: list[str]) -> None:
-    """What overflows to the left of a box cannot be scrolled to."""
-    window = visit(width=390)
-    lost = """() => [...document.querySelectorAll("div.math > math")].filter((e) =>
-      e.getBoundingClientRect().left < e.parentElement.getBoundingClientRect().left - 1).length"""
-    assert [(path, n) for path in pages if (n := window.open(path).evaluate(lost))] == []
+def test_the_left_end_of_a_formula_can_be_seen(survey: Survey) -> None:
+    assert not {path: read["lost"] for path, read in survey("phone").items() if read["lost"]}
 
 
 def test_code_is_closed_and_opens_by_keyboard(visit: Visit, root: Path) -> None:

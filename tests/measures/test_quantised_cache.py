@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from pathlib import Path
+from types import SimpleNamespace
 
-import optimum.quanto
 import pytest
 import torch
 from optimum.quanto import MaxOptimizer, qint2, qint4, quantize_weight
+from optimum.quanto.library.extensions.extension import get_extension
 from torch import Tensor
 from transformers import DynamicCache, QuantizedCache
 
@@ -21,13 +20,16 @@ PREFIX, LENGTH = 64, 96
 GROUP = 64  # numbers that share a scale; one key of smollm2-135m has as many
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_stale_lock() -> None:
-    """The library compiles its kernels at their first use, and a run that was killed meanwhile leaves a lock behind,
-    for which every later one would wait for ever."""
-    lock = Path(optimum.quanto.__file__).parent / "library" / "extensions" / "cpp" / "build" / "lock"
-    if lock.exists() and time.time() - lock.stat().st_mtime > 300:
-        lock.unlink(missing_ok=True)
+def unpack(packed: Tensor, bits: int) -> Tensor:
+    """The numbers of so many bits that bytes hold, as the library's kernel takes them apart: lowest bits first."""
+    return torch.cat([(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)])
+
+
+@pytest.fixture(autouse=True)
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would compile that kernel at its first use, for minutes, and a run that was killed meanwhile would
+    leave a lock behind for which every later one waits."""
+    monkeypatch.setattr(get_extension("quanto_cpp"), "_lib", SimpleNamespace(unpack=unpack))
 
 
 @pytest.fixture
