@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 import firsttoken
 from firsttoken.files import ROOT
@@ -138,3 +139,33 @@ def test_help_is_there_at_once_and_plan_draws_nothing(call: Call) -> None:
     at_plan = call("python", "-c", watch.format("cli.main(['plan', 'smollm2-135m'])"), base=False).stdout.split()
     assert "torch" in at_plan
     assert not {"matplotlib", "plotly", "nbformat"} & set(at_plan)
+
+
+@pytest.fixture
+def smoke(environment: Path, tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess]:
+    """Run the script of a step of the workflow `smoke`, in the base install and without what installs it."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "smoke.yml").read_text(encoding="utf-8"))
+    scripts = {step.get("name"): step.get("run", "") for step in workflow["jobs"]["smoke"]["steps"]}
+    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FIRSTTOKEN_RESULTS")}
+    path = f"{environment / 'bin'}:{os.environ['PATH']}"
+    variables |= {"RUNNER_TEMP": str(tmp_path), "PATH": path, "BASE_ONLY": "1"}
+
+    def run(step: str, **more: str) -> subprocess.CompletedProcess:
+        lines = [line for line in scripts[step].splitlines() if not line.startswith("pip install")]
+        return subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", "\n".join(lines)],
+            cwd=ROOT, env=variables | more, capture_output=True, text=True,
+        )  # fmt: skip
+
+    return run
+
+
+def test_the_smoke_workflow_passes(smoke: Callable[..., subprocess.CompletedProcess]) -> None:
+    done = smoke("From an empty folder")
+    assert done.returncode == 0, done.stderr
+    assert "clone the project" in done.stdout
+    assert "sink_rate_0.3" in done.stdout
+    assert firsttoken.__version__ in done.stdout
+    done = smoke("The probe against eager attention", PYTEST_ADDOPTS="--collect-only")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_attention_probe" in done.stdout
