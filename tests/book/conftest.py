@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, Page, Route, sync_playwright
 from book_survey import DESKTOP, SCREENS, Readings, Survey, survey_of
 from firsttoken.book import build, chapters
 from firsttoken.files import ROOT
+from firsttoken.records.schema import FORMER_CLAIMS
 
 # Chromium's own services would ask for things in the background.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -124,7 +125,8 @@ def survey(browser: Browser, base: str, pages: list[str]) -> Survey:
     @functools.cache
     def on(screen: str) -> Readings:
         window = _window(browser, base, **SCREENS[screen])
-        read = survey_of(screen, window, pages)
+        # A page that only leads to another would be read twice.
+        read = survey_of(screen, window, [path for path in pages if Path(path).stem not in FORMER_CLAIMS])
         window.page.context.close()
         return read
 

@@ -41,10 +41,10 @@ def _reclaimable() -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
 
 
-def matmul_rate(bf16: bool, rounds: int = 5) -> float:
+def matmul_rate(bf16: bool, rounds: int = 8) -> float:
     """Operations a second of a large square matrix product on the device that trains: the best of a few rounds."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = 8192 if device == "cuda" else 2048
+    size = 8192 if device == "cuda" else 1024
     a, b = torch.randn(2, size, size, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
     best = float("inf")
     for _ in range(rounds):
