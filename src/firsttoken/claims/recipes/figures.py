@@ -157,14 +157,14 @@ def text_table(record: Record) -> Display:
                 (
                     NAMES[name],
                     str(seed),
+                    promise,
                     *end_cells(one),
                     f"{one['value_norm']:.2f}",
-                    promise,
                 )
             )
     columns = (
-        "recipe", "seed", *END_COLUMNS,
-        "value norm of the first", "promise",
+        "recipe", "seed", "promise", *END_COLUMNS,
+        "value norm of the first",
     )  # fmt: skip
     heads = record.values["heads"]
     return table(rows, columns, f"Models trained on text; one of {heads} heads is {1 / heads:.2%}")
