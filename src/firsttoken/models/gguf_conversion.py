@@ -33,7 +33,6 @@ from firsttoken.files import cache_folder, whole_folder
 from firsttoken.models.anatomy import head_size
 from firsttoken.models.fingerprints import file_sha256
 from firsttoken.models.gguf_header import GgufHeader
-from firsttoken.models.gguf_reading import PlainReader, parsed_once
 from firsttoken.models.gguf_split import split_of
 from firsttoken.models.gguf_unread import (
     harmless,
@@ -141,6 +140,8 @@ def _sweep(cache: Path) -> None:
 
 
 def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
+    from firsttoken.models.gguf_reading import parsed_once
+
     told: dict[str, Any] = {"gguf_file": "model.gguf"}
     prepends = adds_bos(header)
     split = split_of(header.keys.get("tokenizer.ggml.pre"), name) if _byte_level(header) else None
@@ -244,6 +245,8 @@ def _factors(header: GgufHeader, file: Path) -> dict[str, Tensor]:
     wanted = [name for name in header.tensors if "rope_freqs" in name or "rope_factors" in name]
     if not wanted:
         return {}
+    from firsttoken.models.gguf_reading import PlainReader
+
     tensors = {tensor.name: tensor for tensor in PlainReader(file).tensors}
     factors: dict[str, Tensor] = {}
     for name in wanted:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import cache_folder, whole_file
 from firsttoken.models.fingerprints import file_sha256
 from firsttoken.models.gguf_header import GgufHeader, read_gguf_header
-from firsttoken.models.gguf_reading import PlainReader
 from firsttoken.models.weight_check import some
+
+if TYPE_CHECKING:
+    from firsttoken.models.gguf_reading import PlainReader
 
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
 
@@ -68,6 +71,8 @@ def _check(parts: list[Path], headers: list[GgufHeader]) -> None:
 
 def _join(parts: list[Path], target: Path) -> None:
     """Write one file with the keys of the first part and the tensors of all, each as it is."""
+    from firsttoken.models.gguf_reading import PlainReader
+
     readers = [PlainReader(part) for part in parts]
     try:
         with whole_file(target) as partial:

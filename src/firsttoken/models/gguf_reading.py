@@ -1,4 +1,5 @@
-"""The package gguf's reader of files, for whoever reads a file several times.
+"""The package gguf's reader of files, for whoever reads a file several times. Imported where a file is read, since
+training needs no such package.
 
 >>> with parsed_once():
 ...     AutoConfig.from_pretrained(folder, gguf_file="model.gguf")      # transformers parses the file here
@@ -25,13 +26,8 @@ class PlainReader(gguf.GGUFReader):
     several times as long for one of its class of mapped files.
     """
 
-    @property
-    def data(self) -> Any:  # (byte,)
-        return self._data
-
-    @data.setter
-    def data(self, mapped: Any) -> None:
-        self._data = np.asarray(mapped)
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, np.asarray(value) if isinstance(value, np.memmap) else value)
 
 
 @contextmanager
