@@ -24,10 +24,9 @@ CLAIM = Claim(
         "their interval over questions, not by a bare share, was added on 2026-11-27, after the records"
     ),
     shows_not=(
-        "That long texts suffer as much: the number is for short ones, and beyond a few hundred tokens the cost is a "
-        "fraction of it, see the chapter. Why abilities go. Deleting BOS takes a resting place away and begins the "
-        "text as no training text began; the further arms separate these only in part. The tasks are small ones made "
-        "here, not the paper's."
+        "That long texts suffer as much: beyond a few hundred tokens the cost is a fraction of this. Why abilities go. "
+        "Deleting BOS takes a resting place away and begins the text as no training text began; the further arms "
+        "separate these only in part. The tasks are small ones made here, not the paper's."
     ),
     would_change=(
         "The paper's tasks on Gemma 7B, with an arm that keeps the beginning of the text and takes only the sink away."
