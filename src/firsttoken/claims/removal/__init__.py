@@ -24,8 +24,8 @@ CLAIM = Claim(
         "their interval over questions, not by a bare share, was added on 2026-11-27, after the records"
     ),
     shows_not=(
-        "That long texts suffer as much: beyond a few hundred tokens the cost is a fraction of this. Why abilities go. "
-        "Deleting BOS takes a resting place away and begins the text as no training text began; the further arms "
+        "That long texts suffer as much: beyond a few hundred tokens the cost is a fraction of this. Why abilities "
+        "go. Deleting BOS takes a resting place away and begins the text as no training text began; the further arms "
         "separate these only in part. The tasks are small ones made here, not the paper's."
     ),
     would_change=(
