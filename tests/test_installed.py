@@ -53,18 +53,21 @@ def _sources(folder: Path) -> Path:
     return folder
 
 
+def _variables() -> dict[str, str]:
+    """The variables of this process without those that lead to the checkout."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FIRSTTOKEN_RESULTS")}
+
+
 @pytest.fixture
 def call(environment: Path, tmp_path: Path) -> Call:
     """Call a program of that environment in an empty folder."""
     (tmp_path / "empty").mkdir()
 
     def run(program: str, *arguments: str, base: bool = True) -> subprocess.CompletedProcess:
-        left_out = ("PYTHONPATH", "FIRSTTOKEN_RESULTS")
-        variables = {name: value for name, value in os.environ.items() if name not in left_out}
         return subprocess.run(
             [str(environment / "bin" / program), *arguments],
             cwd=tmp_path / "empty",
-            env=variables | ({"BASE_ONLY": "1"} if base else {}),
+            env=_variables() | ({"BASE_ONLY": "1"} if base else {}),
             capture_output=True,
             text=True,
         )
@@ -146,9 +149,8 @@ def smoke(environment: Path, tmp_path: Path) -> Callable[[str], subprocess.Compl
     """Run the script of a step of the workflow `smoke`, in the base install and without what installs it."""
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "smoke.yml").read_text(encoding="utf-8"))
     scripts = {step.get("name"): step.get("run", "") for step in workflow["jobs"]["smoke"]["steps"]}
-    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FIRSTTOKEN_RESULTS")}
     path = f"{environment / 'bin'}:{os.environ['PATH']}"
-    variables |= {"RUNNER_TEMP": str(tmp_path), "PATH": path, "BASE_ONLY": "1"}
+    variables = _variables() | {"RUNNER_TEMP": str(tmp_path), "PATH": path, "BASE_ONLY": "1"}
 
     def run(step: str, **more: str) -> subprocess.CompletedProcess:
         lines = [line for line in scripts[step].splitlines() if not line.startswith("pip install")]

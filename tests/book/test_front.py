@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator
 
+from book_survey import DESKTOP, PHONE
 from firsttoken import claims
 from firsttoken.book import chapters
 from firsttoken.estimates import interval
@@ -16,7 +17,6 @@ from firsttoken.model_names import model_name
 from firsttoken.records import Record, all_records
 
 Visit = Callable[..., Any]  # opens a window, see `visit` in conftest.py
-PHONE, DESKTOP = 390, 1280
 
 
 def about_claims() -> list[str]:

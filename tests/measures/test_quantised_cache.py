@@ -7,8 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from optimum.quanto import MaxOptimizer, qint2, qint4, quantize_weight
-from optimum.quanto.library.extensions.extension import get_extension
+from optimum.quanto import MaxOptimizer, get_extension, qint2, qint4, quantize_weight
 from torch import Tensor
 from transformers import DynamicCache, QuantizedCache
 
