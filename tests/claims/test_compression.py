@@ -9,9 +9,10 @@ import torch
 
 from fake import fake_lm
 from firsttoken import records, statistics
+from firsttoken.claims.compression import figures
 from firsttoken.claims.compression.caches import CACHES
 from firsttoken.claims.compression.choices import CHOICES, choose
-from firsttoken.claims.compression.measure import Parameters
+from firsttoken.claims.compression.measure import MEASUREMENT, Parameters
 from firsttoken.claims.compression.treatments import coarsened, removed, scores_left, shortened
 from firsttoken.claims.compression.verdict import judge
 from firsttoken.errors import FirstTokenError
@@ -178,6 +179,50 @@ def test_a_part_needs_both_controls() -> None:
     one = record(-1, -1, -1, -1)
     one.values["deciding"]["remove"]["random, same layers"] |= {"low": -0.1, "high": 0.1}
     assert judge(one).status == "partly"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "status"),
+    [
+        ((-1, -1), "inconclusive"),
+        ((0, 0), "inconclusive"),
+        ((1, 1), "inconclusive"),
+        ((-1, 0), "partly"),
+        ((1, -1), "partly"),
+    ],
+)
+def test_fewer_parts_decide_only_what_the_others_could_not_change(numbers: tuple[float, float], status: str) -> None:
+    """Whatever the two parts that are missing would be, a verdict that is given would be the same."""
+    removing, exact = numbers
+    part = record(removing, 0, 0, exact)
+    for name in ("shorten", "coarsen"):
+        del part.values["deciding"][name]
+    verdict = judge(part)
+    assert verdict.status == status
+    possible = {
+        judge(record(removing, shorten, coarse, exact)).status for shorten in (-1, 0, 1) for coarse in (-1, 0, 1)
+    }
+    assert (possible == {status}) == (status != "inconclusive")
+    assert ("Not measured: shortening and coarsening." in verdict.sentence) == (status == "inconclusive")
+
+
+def test_removal_only_is_the_same_with_less() -> None:
+    """On a tiny model: every number that both have is the same, and figures and tables are drawn of both together."""
+    lm = fake_lm(tiny_model("llama"))
+    small: dict[str, Any] = {"windows": 2, "length": 24, "window": 8, "draws": 2}
+    whole = MEASUREMENT.run(lm, Parameters(**small), MEASUREMENT.passages(Parameters()))
+    part = MEASUREMENT.run(lm, Parameters(**small, removal_only=True), MEASUREMENT.passages(Parameters()))
+    assert part["heads"] == [one for one in whole["heads"] if one["treatment"] == "remove"]
+    assert len(whole["heads"]) == 3 * len(part["heads"])
+    assert set(whole["deciding"]) - set(part["deciding"]) == {"shorten", "coarsen"}
+    assert all(part["deciding"][name] == whole["deciding"][name] for name in part["deciding"])
+    assert {key: part[key] for key in part if key not in ("heads", "deciding")} == {
+        key: whole[key] for key in whole if key not in ("heads", "deciding")
+    }
+    both = [Record("compression", name, {}, values, {}) for name, values in (("whole", whole), ("part", part))]
+    for draw in (figures.heads, figures.deciding, figures.work, figures.cache, figures.cache_table):
+        assert draw(both)
+    assert figures.heads(both).html.count("not run") == 2, "a panel says what was not measured"
 
 
 def test_bad_input() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,24 @@ def test_what_is_of_another_schema_stays() -> None:
         {},
     ):
         assert schema.to_present(other) == other
+
+
+@pytest.mark.parametrize("kind", schema.ADDED, ids="--".join)
+def test_a_parameter_that_came_later_has_the_value_of_earlier_records(kind: tuple[str, str], tmp_path: Path) -> None:
+    """Its default, under which nothing else is measured than before; a record that says it keeps what it says."""
+    claim, variant = kind
+    measurement = next(one for one in claims.measurements(claim) if one.variant == variant)
+    defaults = {field.name: field.default for field in fields(measurement.parameters)}
+    added = schema.ADDED[kind]
+    assert added == {name: defaults[name] for name in added}
+    earlier = old_record(claim, variant, {"seed": 0}) | {"schema": schema.SCHEMA}
+    assert schema.to_present(earlier)["parameters"] == {"seed": 0, **added}
+    asked = {**added, next(iter(added)): "as asked"}
+    assert schema.to_present(earlier | {"parameters": asked})["parameters"] == asked
+    path = put(tmp_path, earlier)
+    assert store.read(path).parameters == {"seed": 0, **added}
+    assert schema.rewrite(tmp_path) == [path]
+    assert schema.rewrite(tmp_path) == []
 
 
 def test_a_record_that_lacks_a_parameter_can_be_read() -> None:

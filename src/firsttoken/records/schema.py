@@ -4,6 +4,7 @@ Schema 1 (until November 2026) to 2: parameters that stood under another paramet
 called `text_source` where it names texts and `texts_hash` where it is their hash, lengths that do not count the BOS
 token are called `text_tokens`, and the claim `where` is called `sink_position`. No measured value changes.
 Schema 2 to 3: the verdict "not measured" of what was measured and could not decide is called "inconclusive".
+A parameter that a measurement got later has, in records that lack it, the value that says what they did (`ADDED`).
 
     python -m firsttoken.records results        # rewrites the records below a folder
 """
@@ -19,6 +20,7 @@ from firsttoken.files import write_atomically
 
 SCHEMA = 3
 FORMER_CLAIMS = {"where": "sink_position"}
+ADDED: Mapping[tuple[str, str], JSON] = {("compression", ""): {"removal_only": False}}  # by claim and variant
 # Their `length` did not count the BOS token.
 _TEXT_TOKENS = frozenset({"perturbation", "smoothing", "jacobian", "theory", "robustness"})
 
@@ -42,12 +44,17 @@ def to_present(record: JSON) -> JSON:
     """The content of a record's file in today's schema; a record of today's, of no known schema or with
     fields of another kind as it is."""
     kinds = {"claim": str, "variant": str, "parameters": dict, "provenance": dict}
-    if record.get("schema") not in (1, 2) or any(
+    if record.get("schema") not in (1, 2, SCHEMA) or any(
         not isinstance(record.get(field, kind()), kind) for field, kind in kinds.items()
     ):
         return record
     if record["schema"] == 1:
         record = _to_second(record)
+    added = ADDED.get((record.get("claim", ""), record.get("variant", "")), {})
+    if added and "parameters" in record:
+        record = {**record, "parameters": {**added, **record["parameters"]}}
+    if record["schema"] == SCHEMA:
+        return record
     verdict = record.get("verdict")
     if isinstance(verdict, dict) and verdict.get("status") == "not measured":
         verdict = {**verdict, "status": "inconclusive"}

@@ -19,9 +19,13 @@ CLAIM = Claim(
         "shortening or coarsening the fifth of the heads most at rest must surely cost less than the same to random "
         "heads and to random heads of their layers; at two bits, a cache with the first token exact must surely cost "
         "less than one with another exact. Reproduced where all four hold; not reproduced where one is surely the "
-        "other way and none holds; inconclusive where none is sure; else partly."
+        "other way and none holds; inconclusive where none is sure; else partly. Where fewer parts were measured, the "
+        "verdict is the one that the others could not change, else inconclusive."
     ),
-    fixed="2026-11-28, before the measurement",
+    fixed=(
+        "2026-11-28, before the measurement; the last sentence on 2026-11-29, before a model was measured in fewer "
+        "parts"
+    ),
     shows_not=(
         "Time or memory of any kernel: work and bytes are counted, rounding is simulated. Loss on one document stands "
         "in for tasks, and nothing is trained again after a change, which would win back a part of every loss."

@@ -12,6 +12,7 @@ from firsttoken.estimates import interval
 from firsttoken.model_names import called, names_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, reach, table
 from firsttoken.records import Record
+from firsttoken.records.numbers import NOT_RUN
 
 LOOK = {
     "most at rest": (CATEGORIES[0], "o", "-"),
@@ -20,6 +21,11 @@ LOOK = {
     "random, same layers": (NEUTRAL, "v", ":"),
 }
 WHAT = {"remove": "removed", "shorten": "first token and a window", "coarsen": "output matrix at two bits"}
+
+
+def _measured(record: Record) -> list[str]:
+    """The things that heads lost."""
+    return [name for name in PARTS if name in record.values["deciding"]]
 
 
 def _of(record: Record, treatment: str, choice: str) -> list[dict[str, Any]]:
@@ -36,6 +42,11 @@ def heads(records: Sequence[Record]) -> Display:
     def draw(axes: Any) -> None:
         for row, record in zip(axes, records, strict=True):
             for ax, (treatment, what) in zip(row, WHAT.items(), strict=True):
+                ax.set_title(f"{called(record)}\n{what}", fontsize=9)
+                if treatment not in _measured(record):
+                    ax.text(0.5, 0.5, NOT_RUN, transform=ax.transAxes, ha="center", va="center")
+                    ax.set(xticks=[], yticks=[], frame_on=False)
+                    continue
                 for choice, (color, marker, style) in LOOK.items():
                     points = _of(record, treatment, choice)
                     x = [one["share"] for one in points]
@@ -45,7 +56,6 @@ def heads(records: Sequence[Record]) -> Display:
                     )  # fmt: skip
                 ax.set_yscale("symlog", linthresh=0.1)
                 ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
-                ax.set_title(f"{called(record)}\n{what}", fontsize=9)
                 ax.set_xscale("log", base=2)
                 ax.set_xticks(x, [f"{share:.0%}" for share in x])
                 ax.minorticks_off()
@@ -76,12 +86,12 @@ def deciding(records: Sequence[Record]) -> Display:
     rows = []
     for record in records:
         values = record.values["deciding"]
-        for name, word in PARTS.items():
+        for name in _measured(record):
             both = values[name]
             rows.append(
                 (
                     called(record),
-                    word,
+                    PARTS[name],
                     interval(both["random"], "+.3f"),
                     interval(both["random, same layers"], "+.3f"),
                 )

@@ -47,6 +47,7 @@ class Parameters:
     length: int = 256
     window: int = 32  # tokens that a shortened head reads beside the first, and newest tokens of a bounded cache
     draws: int = 8  # random choices of heads where the verdict falls; elsewhere two at most
+    removal_only: bool = False  # remove heads, and neither shorten nor coarsen them; less than half the work
     bos: BosPolicy = "auto"
     seed: int = 0
     batch_tokens: int = 2048
@@ -92,7 +93,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
             other: against(of_heads[name, DECIDING, "most at rest"][0] - of_heads[name, DECIDING, other][0])
             for other in RANDOM
         }
-        for name in TREATMENTS
+        for name in treatments(parameters)
     }
     least = min(BITS)
     exact = of_cache[Cache(bits=least, exact="first")] - of_cache[Cache(bits=least, exact="another")]
@@ -126,6 +127,11 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     }
 
 
+def treatments(parameters: Parameters) -> tuple[Treatment, ...]:
+    """What heads lose, one thing after the other."""
+    return ("remove",) if parameters.removal_only else TREATMENTS
+
+
 def losses(lm: LanguageModel, ids: Tensor, parameters: Parameters, hook: Hook | None = None) -> Tensor:
     """Mean loss of each text, (text,), float64."""
     return mean_losses(lm, ids, torch.arange(FIRST_QUERY, ids.shape[1] - 1, STRIDE), parameters.batch_tokens, hook)
@@ -139,7 +145,7 @@ def heads_losses(
 ) -> dict[tuple[Treatment, float, Choice], tuple[Tensor, float]]:
     """Mean loss of each text, (draw, text), and the share of scores left, for every treatment, share and choice; a
     choice that is not random has one draw."""
-    asked = [(name, share, choice) for name in TREATMENTS for share in SHARES for choice in CHOICES]
+    asked = [(name, share, choice) for name in treatments(parameters) for share in SHARES for choice in CHOICES]
     of_heads: dict[tuple[Treatment, float, Choice], tuple[Tensor, float]] = {}
     for name, share, choice in tracked(asked):
         most = parameters.draws if share == DECIDING else min(2, parameters.draws)

@@ -22,7 +22,8 @@ def judge(record: Record) -> Verdict:
     """Three things that heads lose, and one token that a cache keeps exact; see the card's rule."""
     values = record.values
     states, told = [], []
-    for name, word in PARTS.items():
+    parts = {name: word for name, word in PARTS.items() if name in values["deciding"]}
+    for name, word in parts.items():
         both = values["deciding"][name]
         states.append(state([both["random"], both["random, same layers"]]))
         told.append(
@@ -36,8 +37,11 @@ def judge(record: Record) -> Verdict:
         f"nats against one with another token exact ({states[-1]})"
     )
     sentence = f"At {values['deciding']['share']:.0%} of the heads: " + "; ".join(told) + "."
-    if all(one == "holds" for one in states):
-        return Verdict("reproduced", sentence)
-    if "holds" in states:
+    holds = [one == "holds" for one in states]
+    if any(holds) and not all(holds):
         return Verdict("partly", sentence)
+    if left_out := [word for name, word in PARTS.items() if name not in parts]:
+        return Verdict("inconclusive", f"{sentence} Not measured: {' and '.join(left_out)}.")
+    if all(holds):
+        return Verdict("reproduced", sentence)
     return Verdict("not reproduced" if "reversed" in states else "inconclusive", sentence)
