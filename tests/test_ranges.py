@@ -176,7 +176,7 @@ def test_of_every_option(
 
     monkeypatch.setattr(models, "load_all", reached)
     monkeypatch.setattr("firsttoken.book.cluster.launch", reached)
-    monkeypatch.setattr("firsttoken.pretraining.queue.train.find", reached)
+    monkeypatch.setattr("firsttoken.pretraining.queue.find", reached)
     values = [*(SENSELESS if kind is float else (-1, HUGE)), *([] if option.strip("-") in MAY_BE_NONE else [0])]
     for value in values:
         assert cli.main([command, *OTHERS[command], f"{option}={value}"]) == 2, (option, value)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
@@ -15,6 +14,9 @@ from firsttoken.model_names import called, names_of, short_name
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Estimates, Panels, band, figure, model_color, whole_numbers
 from firsttoken.records import Record
 from firsttoken.records.frame import COLUMNS, table_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ARM_COLORS = {"with_bos": CATEGORIES[0], "without_bos": CATEGORIES[1]}
 

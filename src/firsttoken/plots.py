@@ -19,11 +19,10 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import plotly.graph_objects as go
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -35,6 +34,9 @@ from matplotlib.transforms import Bbox
 from firsttoken.errors import FirstTokenError
 from firsttoken.figure_data import as_csv
 from firsttoken.inline_svg import GRID, INK, TEXT, Box, Key, Part, inline
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 # All are at least 3:1 against both page backgrounds and apart for the common forms of colour blindness (tested).
 # A model has one of the first through the whole book; what is no model has one of the second, and a marker or a dash.

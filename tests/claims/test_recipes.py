@@ -311,13 +311,13 @@ def test_runs_on_text_differ_from_plain_training_in_one_thing(monkeypatch: pytes
         for recipe, change in on_text.CHANGES.items():
             assert on_text.training(recipe, seed).told() == {**plain, **change}
 
-    monkeypatch.setattr(run_records.pretrain, "find", lambda training: None)
+    monkeypatch.setattr(run_records, "find", lambda training: None)
     assert on_text.measure() is None
 
     def only_plain(training: Training) -> Record | None:
         return Record("pretraining", training.slug, {}, {}, {}) if training in runs[::4] else None
 
-    monkeypatch.setattr(run_records.pretrain, "find", only_plain)
+    monkeypatch.setattr(run_records, "find", only_plain)
     assert on_text.measure() is None, "plain training alone is no recipe"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, TrainingArguments
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.pretraining import checkpoint_probe, design_outcomes, designs, train
@@ -62,7 +62,7 @@ def test_attention_is_what_a_loop_gives(design: str, ids: Tensor) -> None:
         layer.register_forward_pre_hook(lambda _, __, named: inputs.append(named["hidden_states"]), with_kwargs=True)
         layer.o_proj.register_forward_pre_hook(lambda _, args: outputs.append(args[0]))
     patch = pytest.MonkeyPatch()
-    patch.setitem(designs.AttentionInterface._global_mapping, designs.NAME, attend)
+    patch.setitem(AttentionInterface._global_mapping, designs.NAME, attend)
     with patch.context(), torch.no_grad():
         model(ids)
     patch.undo()

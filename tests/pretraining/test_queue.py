@@ -11,7 +11,7 @@ import pytest
 from firsttoken import cli
 from firsttoken.book import chapters
 from firsttoken.errors import FirstTokenError
-from firsttoken.pretraining import only_trainer, queue, train, whole_runs
+from firsttoken.pretraining import only_trainer, queue, run_spec, train, whole_runs
 from firsttoken.pretraining.corpora import open_corpus
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training
@@ -32,7 +32,7 @@ def test_short_calls_do_what_a_long_one_does(store: Path) -> None:
     assert sum("halted" in line for line in said) == len(RUNS)
     assert queue.run(RUNS, minutes=5, say=said.append) == []
     assert {f"{run.slug}: done" for run in RUNS} <= set(said)
-    assert all(train.find(run) is not None for run in RUNS)
+    assert all(run_spec.find(run) is not None for run in RUNS)
     said.clear()
     assert queue.run(RUNS, minutes=5, say=said.append) == []
     assert said == []

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from firsttoken import models, records
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT
-from firsttoken.pretraining import budgets, train
+from firsttoken.pretraining import budgets, run_spec, train
 from firsttoken.pretraining.corpora import BOS, open_corpus
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training, from_command_line
@@ -77,7 +77,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def read() -> records.Record:
-    record = train.find(TRAINING)
+    record = run_spec.find(TRAINING)
     assert record is not None
     return record
 
@@ -107,7 +107,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(uninterrupted: records.Record
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert pretrain_steps(folder) >= 10, "the run was over, or never began, before it could be killed"
-    assert train.find(TRAINING) is None
+    assert run_spec.find(TRAINING) is None
     # As if the kill had come while a checkpoint was written.
     (folder / "checkpoint-39").mkdir()
     (folder / "checkpoint-39" / "trainer_state.json").write_text("{")
@@ -157,7 +157,7 @@ def test_a_record_answers_the_same_question_only(
     other = replace(TRAINING, learning_rate=1e-3)
     assert other.slug != TRAINING.slug
     assert other.provenance()["fingerprint"] != TRAINING.provenance()["fingerprint"]
-    assert train.find(other) is None
+    assert run_spec.find(other) is None
 
 
 @pytest.mark.parametrize("name", list(budgets.BUDGETS))

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.execution.choose import choose
@@ -30,6 +29,9 @@ from firsttoken.probe import Probe, probe
 from firsttoken.probe import interventions as change
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.implementation import attention_configs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TOKENS = 24
 FEW_TOKENS = 8  # of a model whose copy was run on more

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import DTYPES
 from firsttoken.models.anatomy import head_size
 from firsttoken.models.machine import Machine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def shape_of(config: PreTrainedConfig, dtype: str = "bfloat16", trust_remote_cod
     Raises:
         FirstTokenError: the configuration belongs to no stack of layers.
     """
+    from transformers import AutoModelForCausalLM
+
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     text = config.get_text_config()

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import init_empty_weights
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-from transformers.initialization import no_init_weights
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import DTYPES, LanguageModel
 from firsttoken.models.checkpoint import Checkpoint
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 def empty_model(lm: LanguageModel, device: torch.device) -> PreTrainedModel:
     """The model with weights that take no memory, but with real buffers (rotary frequencies, causal masks)."""
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
     with no_init_weights(), init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(
             lm.config, dtype=DTYPES[lm.dtype], trust_remote_code=lm.trust_remote_code
@@ -38,6 +41,8 @@ def weight_groups(
     model: PreTrainedModel, checkpoint: Checkpoint, prefix: str, conversions: list[Any]
 ) -> dict[str, list[str]]:
     """Checkpoint keys by when they are needed: `outside` the layers, the layers "0", "1" ..., the untied `head`."""
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
     renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
     names = {module: name for name, module in model.named_modules()}

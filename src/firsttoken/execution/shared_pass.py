@@ -15,10 +15,9 @@ import copy
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
-from transformers import PreTrainedModel
 
 from firsttoken.execution.choose import choose_for_one_process
 from firsttoken.execution.empty_model import free
@@ -26,6 +25,9 @@ from firsttoken.execution.streaming import StreamedModel
 from firsttoken.models import LanguageModel
 from firsttoken.models.anatomy import find_layers
 from firsttoken.progress import Progress, tracked
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")

@@ -19,14 +19,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import convert_and_load_state_dict_in_model
-from transformers.modeling_utils import LoadStateDictConfig
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.execution.dry_run import LayerInput, dry_run, instead, share
@@ -37,6 +33,9 @@ from firsttoken.models.anatomy import find_layers
 from firsttoken.models.checkpoint import Checkpoint, open_checkpoint
 from firsttoken.models.finite_weights import refuse_weights_without_number
 from firsttoken.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Observe = Callable[[int, Tensor], Tensor | None]
 Reduce = Callable[[Tensor], Tensor]
@@ -64,6 +63,9 @@ class StreamedModel:
     """
 
     def __init__(self, lm: LanguageModel) -> None:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.modeling_utils import LoadStateDictConfig
+
         if getattr(lm.config, "quantization_config", None):
             raise FirstTokenError(
                 f"{lm.name} is quantised; only plain safetensors can be streamed. Use execution='resident' with "
@@ -280,6 +282,8 @@ class StreamedModel:
 
     def _load(self, group: str) -> set[str]:
         """Put a group's weights in place; the names of the model's parameters that are not in it are returned."""
+        from transformers.core_model_loading import convert_and_load_state_dict_in_model
+
         empty = {name for name, one in self.model.named_parameters() if one.is_meta}
         lazy = {key: self.checkpoint.lazy(key) for key in self._groups.get(group, ())}
         with self.checkpoint.readers_joined():

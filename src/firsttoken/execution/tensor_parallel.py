@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.distributed import DistributedConfig
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models import DTYPES, LanguageModel
 from firsttoken.models.anatomy import key_value_heads
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @lru_cache(maxsize=1)
@@ -28,6 +29,9 @@ def sharded_model(lm: LanguageModel) -> PreTrainedModel:
     Raises:
         FirstTokenError: transformers has no plan for it, or its heads do not divide among the processes.
     """
+    from transformers import AutoModelForCausalLM
+    from transformers.distributed import DistributedConfig
+
     _check_heads(lm, int(os.environ.get("WORLD_SIZE", "1")))
     config = DistributedConfig(tp_plan="auto")
     model: Any = AutoModelForCausalLM.from_pretrained(

@@ -22,17 +22,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.anatomy import rotations
 from firsttoken.probe.attention import AttentionCall, plain_scores
 from firsttoken.probe.interventions import Hook, explicit_mask, without
 from firsttoken.probe.rotary import rotary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Kept = Literal["none", "sinks", "random", "heavy"]
 Positions = Literal["original", "cache"]

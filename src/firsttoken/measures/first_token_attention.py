@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from firsttoken.execution.check import answers_for_prefixes
 from firsttoken.execution.choose import choose
@@ -19,6 +19,9 @@ from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.forward import in_batches, run_decoder
 from firsttoken.progress import tracked
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def alphas(lm: LanguageModel, ids: Tensor, batch_tokens: int = 4096, execution: str = "auto") -> Tensor:

@@ -14,17 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.models.anatomy import find_layers, shared_by
+from firsttoken.models.anatomy import find_layers, keeps_in_out, shared_by
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import Hook
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Grouping = Literal["token", "channel"]
 Scope = Literal["token", "tensor"]
@@ -89,13 +90,13 @@ def rounded_cache(bits: int, grouping: Grouping, exact: Sequence[int] = ()) -> H
     return hook
 
 
-def linear_layers(model: PreTrainedModel) -> list[nn.Linear | Conv1D]:
+def linear_layers(model: PreTrainedModel) -> list[Any]:
     """The matrices inside the decoder's layers; embeddings and the output layer are left out, as is usual."""
     return [
         module
         for layer in find_layers(model)[1]
         for module in layer.modules()
-        if isinstance(module, nn.Linear | Conv1D)
+        if isinstance(module, nn.Linear) or keeps_in_out(module)
     ]
 
 
@@ -130,8 +131,7 @@ def rounded_weights(model: PreTrainedModel, bits: int) -> Iterator[None]:
     with restored(layers) as before:
         with torch.no_grad():
             for module, weight in zip(layers, before, strict=True):
-                # Conv1D keeps (in, out), Linear (out, in).
-                module.weight.copy_(round_to_bits(weight, bits, 0 if isinstance(module, Conv1D) else 1))
+                module.weight.copy_(round_to_bits(weight, bits, 0 if keeps_in_out(module) else 1))
         yield
 
 

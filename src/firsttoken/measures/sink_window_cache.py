@@ -7,16 +7,18 @@ text it was trained on.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.anatomy import layer_kinds, rotations
 from firsttoken.probe.rotary import Rotary, rotary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class SinkWindowLayer(DynamicLayer):

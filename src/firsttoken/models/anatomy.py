@@ -7,14 +7,15 @@ normalisation: Gemma 2 and 3, OLMo 2 and GLM 4 normalise what attention adds, th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from firsttoken.errors import FirstTokenError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _OUTPUT_NAMES = ("o_proj", "out_proj", "dense", "c_proj", "wo")
 
@@ -72,6 +73,13 @@ def _post_norm(layer: nn.Module) -> nn.Module | None:
     return None
 
 
+def keeps_in_out(module: nn.Module) -> bool:
+    """Whether a matrix is kept as (in, out), which GPT-2's `Conv1D` does and `Linear` does not."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, Conv1D)
+
+
 def output_weight(block: Block, heads: int) -> Tensor:
     """The output projection cut by head, W_O: (head, value_dim, width), in its own dtype.
 
@@ -84,7 +92,7 @@ def output_weight(block: Block, heads: int) -> Tensor:
             f"The output projection of layer {block.index} is stored in a quantised form, so it cannot be cut by "
             "head; load the model without quantisation."
         )
-    rows = weight if isinstance(block.output, Conv1D) else weight.T  # (head * value_dim, width)
+    rows = weight if keeps_in_out(block.output) else weight.T  # (head * value_dim, width)
     return rows.reshape(heads, -1, rows.shape[1])
 
 
@@ -116,6 +124,8 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
     """The stack that gives the last hidden states, without the output head. Some classes call their head `decoder`,
     which transformers then takes for it; some have none of their own.
     """
+    from transformers import PreTrainedModel
+
     try:
         decoder: nn.Module | None = model.get_decoder()
     except (AttributeError, NotImplementedError):

@@ -13,20 +13,13 @@ import platform
 import re
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
 from tokenizers import pre_tokenizers
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedTokenizerFast,
-)
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import cache_folder, whole_folder
@@ -44,6 +37,9 @@ from firsttoken.models.quiet import no_progress_bar
 from firsttoken.models.rope_factors import rope_parameters
 from firsttoken.models.weight_check import meta_model, refuse_incomplete, refuse_too_many_layers
 from firsttoken.processes import is_running
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 # What llama.cpp does where the file has no key: byte-level vocabularies with these splits get a BOS token, and words
 # that are in the vocabulary are taken whole (`llama_vocab::impl::load` in src/llama-vocab.cpp).
@@ -113,7 +109,7 @@ def dequantised_folder(name: str, file: Path, fingerprint: str, header: GgufHead
         FirstTokenError: the file is damaged, a part of a model, lacks parameters, or was replaced since its sha256
             was taken. Nothing stays in the cache.
     """
-    made_by = f"{rules(header)}-transformers-{transformers.__version__}"
+    made_by = f"{rules(header)}-transformers-{version('transformers')}"
     folder = cache_folder() / f"{fingerprint[:16]}-float32-{made_by}"
     if (folder / "config.json").exists():
         return folder
@@ -140,6 +136,8 @@ def _sweep(cache: Path) -> None:
 
 
 def _convert(name: str, source: Path, header: GgufHeader, target: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
     from firsttoken.models.gguf_reading import parsed_once
 
     told: dict[str, Any] = {"gguf_file": "model.gguf"}
@@ -186,6 +184,8 @@ def _save_as_it_is(name: str, tokenizer: Any, target: Path) -> None:
     Raises:
         FirstTokenError: it is another when it is read.
     """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
     tokenizer.save_pretrained(target)
     if _same_tokens(tokenizer, AutoTokenizer.from_pretrained(target)):
         return

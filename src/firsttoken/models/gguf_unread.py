@@ -11,14 +11,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
-
-from transformers import PreTrainedConfig, PreTrainedModel
+from typing import TYPE_CHECKING, Any
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.anatomy import head_size
 from firsttoken.models.gguf_header import GgufHeader
 from firsttoken.models.weight_check import some
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 # Computed from keys, heads of classifiers, predictors of further tokens, and encoders of images and sound: nothing
 # that a text goes through on its way to the next token.

@@ -16,12 +16,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
-from transformers.utils.hub import cached_file, extract_commit_hash
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import local_results, own_slug, slug, typed_path
@@ -44,6 +42,9 @@ from firsttoken.models.weight_check import (
     refuse_incomplete,
     refuse_too_many_layers,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 # Types that transformers lists among causal language models, and what they are.
 _OF_OTHER_PURPOSE = {
@@ -160,6 +161,8 @@ class LanguageModel:
 
     @cached_property
     def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
         with explain_loading(self.name):
             tokenizer = AutoTokenizer.from_pretrained(_weights_folder(self), **_remote(self))
         self.refuse_replaced()
@@ -168,6 +171,8 @@ class LanguageModel:
     @cached_property
     def config(self) -> PreTrainedConfig:
         """The model's configuration, without its weights."""
+        from transformers import AutoConfig
+
         with explain_loading(self.name):
             config = AutoConfig.from_pretrained(_weights_folder(self), **_remote(self))
         self.refuse_replaced()
@@ -189,6 +194,8 @@ class LanguageModel:
     @cached_property
     def model(self) -> PreTrainedModel:
         """The model in evaluation mode on its device."""
+        from transformers import AutoModelForCausalLM
+
         place: dict[str, Any] = {"device_map": self.device_map or {"": self.device}}
         remedy = "give a smaller dtype (bfloat16), device_map='auto', or a smaller model"
         quiet = no_progress_bar() if self.gguf else nullcontext()
@@ -397,6 +404,8 @@ def _folder(name: str, path: Path, settings: dict[str, Any]) -> LanguageModel:
 
 
 def _hub(name: str, settings: dict[str, Any]) -> LanguageModel:
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
     repository, _, revision = name.partition("@")
     with explain_loading(name):
         config_file = cached_file(repository, "config.json", revision=revision or None)

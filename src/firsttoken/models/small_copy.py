@@ -8,10 +8,12 @@ tokens, which are narrowed with the rest.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 VOCABULARY = 97
 LARGEST = 5_000_000  # parameters; a copy with more is not made
@@ -63,6 +65,8 @@ def small_copy(config: PreTrainedConfig, trust_remote_code: bool = False, **chan
     Args:
         changes: entries of the text model's configuration that shrinking cannot guess.
     """
+    from transformers import AutoModelForCausalLM
+
     try:
         small = small_config(config, **changes)
         with torch.device("meta"):
@@ -77,6 +81,8 @@ def small_copy(config: PreTrainedConfig, trust_remote_code: bool = False, **chan
 
 def random_model(config: PreTrainedConfig, trust_remote_code: bool = False) -> PreTrainedModel:
     """A random model with weights large enough for uneven attention; the generator's state stays what it is."""
+    from transformers import AutoModelForCausalLM
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(

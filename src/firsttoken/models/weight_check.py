@@ -12,23 +12,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import (
-    WeightConverter,
-    WeightRenaming,
-    convert_and_load_state_dict_in_model,
-    rename_source_key,
-)
-from transformers.initialization import no_init_weights
-from transformers.modeling_utils import LoadStateDictConfig
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.checkpoint import DTYPES, Checkpoint
 from firsttoken.models.quiet import no_progress_bar
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 # Modules that a training script puts around a model or its layers, whose names stay in what it saves.
 _ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -83,6 +76,10 @@ def check_weights(name: str, checkpoint: Checkpoint, model: PreTrainedModel) -> 
         FirstTokenError: parameters are missing, come twice or have another shape, or embeddings and output head are
             tied by the configuration and differ in the file.
     """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import convert_and_load_state_dict_in_model
+    from transformers.modeling_utils import LoadStateDictConfig
+
     _refuse_large_buffers(name, checkpoint, model)
     state = model.state_dict()
     wrappers = wrappers_in(checkpoint.tensors, state)
@@ -108,6 +105,9 @@ def check_weights(name: str, checkpoint: Checkpoint, model: PreTrainedModel) -> 
 
 def meta_model(config: PreTrainedConfig, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model of a configuration with shapes only."""
+    from transformers import AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
     with torch.device("meta"), no_init_weights():
         return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
@@ -203,6 +203,8 @@ def _targets(
 ) -> Iterator[tuple[str, str, str | None]]:
     """Each of a file's names, the name in the model that it is loaded under, and what of a converter takes it, if one
     does."""
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
     renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
     places = dict(state)
@@ -255,6 +257,8 @@ def _refuse_untied(
     state: Mapping[str, Any],
 ) -> None:
     """A configuration that ties two parameters of which the file holds two different ones contradicts its file."""
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
     renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
     pairs = model.get_expanded_tied_weights_keys(all_submodels=True)
     both = [(target, source) for target, source in pairs.items() if target in in_file and source in in_file]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
-
-from transformers import LlamaConfig
+from typing import TYPE_CHECKING, Literal
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.pretraining.corpora import BOS, EOS, GENERATED, NOTES, CorpusSpec
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Budget:
 
     def config(self, longest: int) -> LlamaConfig:
         """A LLaMa-style architecture with tied embeddings."""
+        from transformers import LlamaConfig
+
         return LlamaConfig(
             vocab_size=self.corpus.vocabulary,
             hidden_size=self.width,

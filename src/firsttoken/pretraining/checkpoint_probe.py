@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from firsttoken import statistics
 from firsttoken.errors import FirstTokenError
@@ -26,6 +25,9 @@ from firsttoken.pretraining.corpora import BOS, Corpus
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.forward import in_batches, run_decoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Arm = Literal["BOS+text", "text"]
 ARMS: tuple[Arm, ...] = ("BOS+text", "text")

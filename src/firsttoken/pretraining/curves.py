@@ -12,7 +12,7 @@ from firsttoken.measures.sinks import even_share
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure
 from firsttoken.pretraining.checkpoint_probe import Arm
 from firsttoken.pretraining.run_records import own_arm
-from firsttoken.pretraining.train import SHORT
+from firsttoken.pretraining.run_spec import SHORT
 from firsttoken.records import Record
 
 BOS_WORDS = {"never": "no BOS", "documents": "BOS before each document", "fixed": "BOS fixed at the start"}

@@ -6,10 +6,10 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
 from firsttoken import statistics
 from firsttoken.estimates import JSON
@@ -20,6 +20,9 @@ from firsttoken.pretraining.designs import build, watched
 from firsttoken.pretraining.run_spec import bf16_pays
 from firsttoken.probe.forward import in_batches
 from firsttoken.probe.residual_stream import residual_stream
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 EDITS = 4  # of each text, one token each
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.head_norms import first_over_others
 from firsttoken.pretraining.smallest import ATTENTIONS, Attention, weights
 from firsttoken.probe.forward import run_decoder
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 NAME = "firsttoken_design"  # of the attention function
 
@@ -48,10 +50,6 @@ def attend(
     return mixed, attention
 
 
-AttentionInterface.register(NAME, attend)
-AttentionMaskInterface.register(NAME, lambda *_, **__: None)
-
-
 def build(config: LlamaConfig, design: str) -> LlamaForCausalLM:
     """A model with random weights and this design of attention; but for what the design adds, the same weights as
     another design has for the same random seed.
@@ -59,6 +57,10 @@ def build(config: LlamaConfig, design: str) -> LlamaForCausalLM:
     The gate is a sigmoid for each element of what a head adds, computed from what the layer reads (arXiv 2505.06708);
     it begins at a half. A sink logit, one a head, begins at 0.
     """
+    from transformers import AttentionInterface, AttentionMaskInterface, LlamaForCausalLM
+
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, lambda *_, **__: None)
     config._attn_implementation = NAME
     model = LlamaForCausalLM(config)
     for layer in attention_layers(model):

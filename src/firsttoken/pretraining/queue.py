@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.pretraining import train
-from firsttoken.pretraining.run_spec import Training
+from firsttoken.pretraining.run_spec import Training, find
 from firsttoken.pretraining.whole_runs import LONGEST, PASSED_OVER, train_in_child
 
 
@@ -38,7 +37,7 @@ def run(
     if not 0 < minutes <= LONGEST or at_once < 1:
         raise FirstTokenError(f"Give more than 0 minutes, at most {LONGEST}, and at least one run at once.")
     deadline = time.monotonic() + 60 * minutes
-    waiting = [training for training in trainings if train.find(training) is None]
+    waiting = [training for training in trainings if find(training) is None]
     running: dict[Training, Any] = {}
     failed: list[str] = []
     # Not a fork: torch's threads would be in an unknown state in it.
@@ -71,7 +70,7 @@ def run(
             say(f"{training.slug}: halted, goes on from its last checkpoint the next time")
     if failed:
         raise FirstTokenError(f"{len(failed)} of the runs failed, see the lines above: {', '.join(failed)}.")
-    return [training for training in trainings if train.find(training) is None]
+    return [training for training in trainings if find(training) is None]
 
 
 def _train(training: Training) -> None:

@@ -11,11 +11,10 @@ from firsttoken import records
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures.sinks import even_share
-from firsttoken.pretraining import train as pretrain
 from firsttoken.pretraining.budgets import BUDGETS, budget
 from firsttoken.pretraining.checkpoint_probe import Arm
 from firsttoken.pretraining.packing import BosInTraining
-from firsttoken.pretraining.run_spec import Training
+from firsttoken.pretraining.run_spec import CLAIM, SHORT, Training, find
 from firsttoken.progress import duration
 from firsttoken.records import Record, Verdict
 from firsttoken.records.numbers import NOT_RUN
@@ -60,13 +59,15 @@ def runs_of(trainings: Sequence[Training], train: bool, fresh: bool = False) -> 
 
     A run that fails leaves the others; what is finished has its record.
     """
+    if train:
+        from firsttoken.pretraining.train import measure
     trained: dict[Training, Record] = {}
     failures = []
     for number, training in enumerate(trainings, 1):
         try:
             if train:
                 print(f"{number} of {len(trainings)}: {training.slug}", flush=True)
-            record = pretrain.measure(training, fresh) if train else pretrain.find(training)
+            record = measure(training, fresh) if train else find(training)
         except FirstTokenError as error:
             failures.append(f"{training.slug}: {error}")
             continue
@@ -116,7 +117,7 @@ def shown(claim: str, only: str = "") -> list[Record]:
 def behind(chapter: Iterable[Record]) -> list[Record]:
     """The records of the single runs that chapter records name in their `runs`."""
     names = {name for record in chapter for name in record.values["runs"]}
-    stored = (records.find(pretrain.CLAIM, name) for name in sorted(names))
+    stored = (records.find(CLAIM, name) for name in sorted(names))
     return [record for record in stored if record is not None]
 
 
@@ -137,10 +138,10 @@ def end_of(run: Record, length: int) -> JSON:
     first token over the mean of the others; `missing`, nats that leaving BOS out costs; `row_sum`, `spread_over_own`
     and `largest_activation`, see `design_outcomes`. `loss`, in nats, at the length of the training.
     """
-    short, own = (run.values["final"][str(tokens)] for tokens in (pretrain.SHORT, length))
+    short, own = (run.values["final"][str(tokens)] for tokens in (SHORT, length))
     beside = run.values["design"]
     return {
-        "excess": short["BOS+text"]["mass"]["value"] - even_share(pretrain.SHORT),
+        "excess": short["BOS+text"]["mass"]["value"] - even_share(SHORT),
         "sink_rate": short["BOS+text"]["sink_rate_0.3"]["value"],
         "value_norm": short["BOS+text"]["value_norm_ratio"]["value"],
         "missing": short["missing_bos"]["loss"]["value"],
@@ -214,7 +215,7 @@ def settings(trainings: Iterable[Training]) -> JSON:
 def cost_rows(tflops: float) -> list[tuple[str, ...]]:
     """What one run of each budget costs, predicted for a device that sustains so many 10^12 operations a second,
     beside what the fastest run here has reached: a rate is over the whole time of a run, waiting included."""
-    every = records.all_records(pretrain.CLAIM)
+    every = records.all_records(CLAIM)
     rows: list[tuple[str, ...]] = []
     for name, of_budget in BUDGETS.items():
         operations = of_budget.tokens * of_budget.flops_per_token(of_budget.length)

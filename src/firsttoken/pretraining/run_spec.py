@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import torch
 
-from firsttoken import files
+from firsttoken import files, records
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.parameters import from_text
@@ -18,6 +18,10 @@ from firsttoken.pretraining import designs
 from firsttoken.pretraining.budgets import Budget, budget
 from firsttoken.pretraining.packing import Packing
 from firsttoken.ranges import LARGEST_SEED, MOST, between
+from firsttoken.records import Record
+
+CLAIM = "pretraining"  # the folder of the records of runs
+SHORT = 64  # tokens of a text in the curves, as in the paper's sink rates
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,11 @@ class Training:
             "dtype": "bfloat16 products, float32 weights" if bf16_pays() else "float32",
             "device": device,
         }
+
+
+def find(training: Training) -> Record | None:
+    """The record of a training if there is one, whatever text it was trained on."""
+    return records.find(CLAIM, training.slug)
 
 
 def fingerprint(told: Any) -> str:

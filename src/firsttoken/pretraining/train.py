@@ -36,13 +36,11 @@ from firsttoken.pretraining.budgets import Budget
 from firsttoken.pretraining.corpora import Corpus, open_corpus
 from firsttoken.pretraining.only_trainer import only_trainer, remove_checkpoints
 from firsttoken.pretraining.packing import Windows, collate
-from firsttoken.pretraining.run_spec import Training, bf16_pays, fingerprint
+from firsttoken.pretraining.run_spec import CLAIM, SHORT, Training, bf16_pays, fingerprint
 from firsttoken.progress import duration
 from firsttoken.records import Record
 
-CLAIM = "pretraining"
 VERSION = 1
-SHORT = 64  # tokens of a text in the curves, as in the paper's sink rates
 LOGS = 200  # losses in a curve, about
 EVERY = 60  # seconds between lines that say how far a run is
 _WHOLE = "whole"  # the file that a checkpoint has when all its other files are there
@@ -313,8 +311,3 @@ def measure(training: Training, fresh: bool = False, reference: bool | None = No
         record = records.reuse_or_measure(CLAIM, measure=run, fresh=fresh, **question)
     remove_checkpoints(folder, training.slug)
     return record
-
-
-def find(training: Training) -> Record | None:
-    """The record of a training if there is one, whatever text it was trained on."""
-    return records.find(CLAIM, training.slug)

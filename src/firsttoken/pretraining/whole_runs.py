@@ -16,7 +16,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.pretraining import train
 from firsttoken.pretraining.corpora import Corpus, open_corpus
 from firsttoken.pretraining.only_trainer import AlreadyTraining
-from firsttoken.pretraining.run_spec import Training
+from firsttoken.pretraining.run_spec import CLAIM, Training, find
 from firsttoken.processes import end_with_parent
 from firsttoken.progress import duration
 from firsttoken.records.provenance import machine
@@ -33,7 +33,7 @@ def expected_seconds(training: Training) -> float | None:
     if there are none, or if they cannot be read."""
     here = machine()["machine"]
     try:
-        earlier = records.all_records(train.CLAIM)
+        earlier = records.all_records(CLAIM)
     except FirstTokenError:
         return None
     rates = [
@@ -85,12 +85,12 @@ def run(
     # Not a fork: a process that has begun to use a card cannot be forked.
     context = multiprocessing.get_context("spawn")
     for training in trainings:
-        if train.find(training) is not None:
+        if find(training) is not None:
             continue
         if why := spared(training):
             say(f"{training.slug}: not trained: {why}")
             continue
-        if (first := before(training)) is not None and train.find(first) is None:
+        if (first := before(training)) is not None and find(first) is None:
             say(f"{training.slug}: waits for {first.slug}")
             continue
         corpus = open_corpus(training.settings().corpus)  # now, so that the time left is that for training
@@ -120,7 +120,7 @@ def run(
         if process.exitcode:
             raise FirstTokenError(f"{training.slug} failed, see the lines above; what was done before has its record.")
         say(f"{training.slug}: done")
-    return [training for training in trainings if train.find(training) is None and not spared(training)]
+    return [training for training in trainings if find(training) is None and not spared(training)]
 
 
 def train_in_child(training: Training) -> None:

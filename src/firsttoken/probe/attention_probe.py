@@ -19,17 +19,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.integrations.sdpa_attention import create_position_bias_mask, repeat_kv
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.probe.attention import AttentionCall, additive, attend, log_sum_exp, plain_scores, scores
 from firsttoken.probe.implementation import attention_function
 from firsttoken.probe.passes import Held, Passes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Arguments of transformers' attention functions that the probe uses, or that only say what the mask already does.
 UNDERSTOOD = {
@@ -280,6 +281,8 @@ def _as_call(
     held: Held | None,
 ) -> AttentionCall:
     """The arguments of transformers' attention interface in one form."""
+    from transformers.integrations.sdpa_attention import create_position_bias_mask, repeat_kv
+
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     queries = query.shape[2]

@@ -5,13 +5,15 @@ Logits over the vocabulary are often the largest tensor of a pass, and no statis
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.anatomy import decoder_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def run_decoder(model: PreTrainedModel, ids: Tensor, **options: Any) -> Tensor:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import sdpa_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _numbers = itertools.count()
 
@@ -50,6 +51,9 @@ def known_name(model: PreTrainedModel) -> str:
 @contextmanager
 def attention_function(model: PreTrainedModel, function: Callable[..., Any]) -> Iterator[None]:
     """Inside the block, all attention of `model` that goes through transformers' interface is `function`'s."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
     configs = attention_configs(model)
     before = [(config, config._attn_implementation_internal) for config in configs]
     name = _Name(known_name(model))

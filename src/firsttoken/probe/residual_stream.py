@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.autograd.forward_ad as forward_mode
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.anatomy import find_layers
 from firsttoken.probe.forward import run_decoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def _of_output(output: Any) -> Tensor:

@@ -8,18 +8,20 @@ configuration, so keys of one token at two positions are compared, in a small co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.anatomy import rotate_half, rotation_length, rotations
 from firsttoken.models.small_copy import small_copy
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.attention_probe import probe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PLACES = (0, 5)  # of the token whose keys are compared
 TOLERANCE = 1e-4

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from firsttoken.measures.rounding import restored, round_to_bits
-from firsttoken.models.anatomy import attention_blocks, output_weight
+from firsttoken.models.anatomy import attention_blocks, keeps_in_out, output_weight
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import Hook, explicit_mask, without
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Treatment = Literal["remove", "shorten", "coarsen"]
 Chosen = Mapping[int, Sequence[int]]  # layer -> heads
@@ -77,6 +78,5 @@ def coarsened(model: PreTrainedModel, chosen: Chosen, bits: int) -> Iterator[Non
 
 def _put(output: nn.Module, rows: Tensor) -> None:
     """Rows (head * value_dim, width) into an output projection."""
-    # Conv1D keeps (in, out), Linear (out, in).
     weight: Any = output.weight
-    weight.copy_(rows if isinstance(output, Conv1D) else rows.T)
+    weight.copy_(rows if keeps_in_out(output) else rows.T)

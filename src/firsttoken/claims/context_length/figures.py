@@ -10,7 +10,7 @@ from firsttoken.claims.context_length.measure import BOS_CHOICES
 from firsttoken.estimates import interval
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, table
 from firsttoken.pretraining.curves import BOS_WORDS
-from firsttoken.pretraining.train import SHORT
+from firsttoken.pretraining.run_spec import SHORT
 from firsttoken.records import Record, paper_numbers
 from firsttoken.records.numbers import NOT_RUN
 

@@ -14,8 +14,7 @@ from firsttoken.measures.sinks import even_share
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import LossOn, Packing
-from firsttoken.pretraining.run_spec import Training
-from firsttoken.pretraining.train import SHORT
+from firsttoken.pretraining.run_spec import SHORT, Training
 from firsttoken.records import Record
 
 CLAIM = "context_length"

@@ -15,8 +15,7 @@ from firsttoken.estimates import JSON
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import BosInTraining, Packing
-from firsttoken.pretraining.run_spec import Training
-from firsttoken.pretraining.train import SHORT
+from firsttoken.pretraining.run_spec import SHORT, Training
 from firsttoken.records import Record
 
 CLAIM = "context_length"

@@ -10,12 +10,10 @@ from __future__ import annotations
 from firsttoken.claims.context_length.grid import LOSSES, SEEDS, grid
 from firsttoken.claims.context_length.verdict import LEAST_OF_GATE, judge
 from firsttoken.estimates import JSON
-from firsttoken.pretraining import run_records
-from firsttoken.pretraining import train as pretrain
+from firsttoken.pretraining import run_records, run_spec
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import LossOn, Packing
-from firsttoken.pretraining.run_spec import Training
-from firsttoken.pretraining.train import SHORT
+from firsttoken.pretraining.run_spec import SHORT, Training
 from firsttoken.records import Record
 
 CLAIM = "context_length"
@@ -46,7 +44,7 @@ def before(training: Training) -> Training | None:
 
 def spared(training: Training) -> str:
     """Why a run need not be trained: a clause, for those behind a gate that was not passed."""
-    record = pretrain.find(gate()) if before(training) else None
+    record = run_spec.find(gate()) if before(training) else None
     if record is None or (rate := entry(record, gate().packing.length)["rate"]) >= LEAST_OF_GATE:
         return ""
     return (

@@ -22,7 +22,6 @@ from firsttoken.estimates import JSON
 from firsttoken.measures import task_scores
 from firsttoken.measures.cache_masks import Kept, Policy, Positions, evicting
 from firsttoken.measures.measurement import Measurement
-from firsttoken.measures.sink_window_cache import cache_bytes, sink_window_cache
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.models.anatomy import config_value, full_layers, layer_kinds
 from firsttoken.probe import probe
@@ -244,6 +243,8 @@ def run_stream(lm: LanguageModel, parameters: Stream, passages: Sequence[str]) -
 
 def one_stream(lm: LanguageModel, parameters: Stream, passages: Sequence[str], sinks: int) -> JSON:
     """A stream with so many first tokens in the cache; see `run_stream`."""
+    from firsttoken.measures.sink_window_cache import cache_bytes, sink_window_cache
+
     prompt = texts.encode(lm, passages, PROMPT, parameters.bos).to(lm.model.device)
     cache = sink_window_cache(lm.model, parameters.window, sinks)
     generator = torch.Generator().manual_seed(parameters.seed)

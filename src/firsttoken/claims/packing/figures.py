@@ -14,7 +14,7 @@ from firsttoken.estimates import JSON, interval
 from firsttoken.plots import NEUTRAL, Display, figure, name_rows, reach, table
 from firsttoken.pretraining.checkpoint_probe import Arm
 from firsttoken.pretraining.curves import ARM_COLORS, BOS_WORDS, MASKING_WORDS
-from firsttoken.pretraining.train import CLAIM
+from firsttoken.pretraining.run_spec import CLAIM
 from firsttoken.records import Record, paper_numbers
 from firsttoken.records.numbers import NOT_RUN
 

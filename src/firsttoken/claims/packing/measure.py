@@ -10,8 +10,7 @@ from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.checkpoint_probe import ARMS
 from firsttoken.pretraining.packing import Packing
-from firsttoken.pretraining.run_spec import Training
-from firsttoken.pretraining.train import SHORT
+from firsttoken.pretraining.run_spec import SHORT, Training
 from firsttoken.records import Record
 
 CLAIM = "packing"

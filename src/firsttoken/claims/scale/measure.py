@@ -7,8 +7,7 @@ Size is several things at once (depth, width, heads, training), so the record of
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from transformers import LlamaConfig, PreTrainedConfig
+from typing import TYPE_CHECKING
 
 from firsttoken import texts
 from firsttoken.claims.scale.verdict import judge
@@ -20,6 +19,9 @@ from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
 from firsttoken.records import Record
 from firsttoken.records.paper_numbers import PAPER_EPSILON
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 # Configurations as published on the hub; the planner needs no weights and no network for them.
 PAPER_SHAPES = {
@@ -80,6 +82,8 @@ def size(config: PreTrainedConfig, trust_remote_code: bool = False) -> JSON:
 
 def paper_config(model: str) -> PreTrainedConfig:
     """The configuration of one of the paper's models, without a look at the hub."""
+    from transformers import LlamaConfig
+
     layers, width, inner, heads = PAPER_SHAPES[model]
     return LlamaConfig(
         vocab_size=128256,

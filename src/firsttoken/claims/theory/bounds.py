@@ -32,11 +32,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.path_sums import mean_map
@@ -44,6 +43,9 @@ from firsttoken.models.anatomy import decoder_of, find_layers
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, plain_scores
 from firsttoken.probe.forward import run_decoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Layers built as in the formula above. Others add multipliers, parallel branches or other norms.
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
