@@ -28,9 +28,13 @@ CLAIM = Claim(
     ),
     shows_not=(
         "Time or memory of any kernel: work and bytes are counted, rounding is simulated. Loss on one document stands "
-        "in for tasks, and nothing is trained again after a change, which would win back a part of every loss."
+        "in for tasks, and nothing is trained again after a change, which would win back a part of every loss. One model of each kind cannot say "
+        "what makes them differ."
     ),
-    would_change="A model in which heads at rest surely cost less than others of their layers, at the same share.",
+    would_change=(
+        "Models of one family and several sizes, and their checkpoints in training: they would say what makes heads at "
+        "rest dispensable in one model and not in another."
+    ),
     alternative=(
         "Heads at rest stand in some layers more than in others, and layers differ in what they cost: heads of the "
         "same layers are the comparison."
