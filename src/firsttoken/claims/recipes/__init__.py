@@ -29,7 +29,9 @@ CLAIM = Claim(
         "What a recipe does to a language model of useful size: this is one head on a toy task, and small models of a "
         "generated language, one strength each."
     ),
-    would_change="All seeds of the recipes on text, or strengths at which another promise is kept.",
+    would_change=(
+        "Strengths at which another promise is kept on text, and seeds enough to tell whether the spread follows the sink."
+    ),
     alternative=(
         "A recipe may move the sink by making the task easier or harder: what was learnt, and when, stands beside "
         "each."
