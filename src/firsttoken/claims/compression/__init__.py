@@ -28,12 +28,12 @@ CLAIM = Claim(
     ),
     shows_not=(
         "Time or memory of any kernel: work and bytes are counted, rounding is simulated. Loss on one document stands "
-        "in for tasks, and nothing is trained again after a change, which would win back a part of every loss. One model of each kind cannot say "
-        "what makes them differ."
+        "in for tasks, and nothing is trained again after a change, which would win back a part of every loss. One "
+        "model of each kind cannot say what makes them differ."
     ),
     would_change=(
-        "Models of one family and several sizes, and their checkpoints in training: they would say what makes heads at "
-        "rest dispensable in one model and not in another."
+        "Models of one family and several sizes, and their checkpoints in training: they would say what makes heads "
+        "at rest dispensable in one model and not in another."
     ),
     alternative=(
         "Heads at rest stand in some layers more than in others, and layers differ in what they cost: heads of the "

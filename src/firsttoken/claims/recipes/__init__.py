@@ -30,7 +30,8 @@ CLAIM = Claim(
         "generated language, one strength each."
     ),
     would_change=(
-        "Strengths at which another promise is kept on text, and seeds enough to tell whether the spread follows the sink."
+        "Strengths at which another promise is kept on text, and seeds enough to tell whether the spread follows the "
+        "sink."
     ),
     alternative=(
         "A recipe may move the sink by making the task easier or harder: what was learnt, and when, stands beside "
