@@ -1,4 +1,4 @@
-"""A chapter that finds its records does not load what only measuring needs: it starts in a third of the time."""
+"""A chapter that finds its records does not load what only measuring needs, and takes most of the start of a process."""
 
 from __future__ import annotations
 
