@@ -1,4 +1,4 @@
-"""A chapter that finds its records does not load what only measuring needs, and takes most of the start of a process."""
+"""A chapter that finds its records does not load what only measuring needs: most of what a process begins with."""
 
 from __future__ import annotations
 
