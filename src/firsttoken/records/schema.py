@@ -41,8 +41,8 @@ _VARIANTS: Mapping[tuple[str, str], Callable[[JSON], JSON]] = {
 
 
 def to_present(record: JSON) -> JSON:
-    """The content of a record's file in today's schema; a record of today's, of no known schema or with
-    fields of another kind as it is."""
+    """The content of a record's file in today's schema, with the parameters that came later; a record of no
+    known schema or with fields of another kind as it is."""
     kinds = {"claim": str, "variant": str, "parameters": dict, "provenance": dict}
     if record.get("schema") not in (1, 2, SCHEMA) or any(
         not isinstance(record.get(field, kind()), kind) for field, kind in kinds.items()

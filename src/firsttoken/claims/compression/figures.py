@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from firsttoken.claims.compression.verdict import PARTS
+from firsttoken.claims.compression.verdict import measured
 from firsttoken.estimates import interval
 from firsttoken.model_names import called, names_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, reach, table
@@ -21,11 +21,6 @@ LOOK = {
     "random, same layers": (NEUTRAL, "v", ":"),
 }
 WHAT = {"remove": "removed", "shorten": "first token and a window", "coarsen": "output matrix at two bits"}
-
-
-def _measured(record: Record) -> list[str]:
-    """The things that heads lost."""
-    return [name for name in PARTS if name in record.values["deciding"]]
 
 
 def _of(record: Record, treatment: str, choice: str) -> list[dict[str, Any]]:
@@ -43,7 +38,7 @@ def heads(records: Sequence[Record]) -> Display:
         for row, record in zip(axes, records, strict=True):
             for ax, (treatment, what) in zip(row, WHAT.items(), strict=True):
                 ax.set_title(f"{called(record)}\n{what}", fontsize=9)
-                if treatment not in _measured(record):
+                if treatment not in measured(record):
                     ax.text(0.5, 0.5, NOT_RUN, transform=ax.transAxes, ha="center", va="center")
                     ax.set(xticks=[], yticks=[], frame_on=False)
                     continue
@@ -86,12 +81,12 @@ def deciding(records: Sequence[Record]) -> Display:
     rows = []
     for record in records:
         values = record.values["deciding"]
-        for name in _measured(record):
+        for name, word in measured(record).items():
             both = values[name]
             rows.append(
                 (
                     called(record),
-                    PARTS[name],
+                    word,
                     interval(both["random"], "+.3f"),
                     interval(both["random, same layers"], "+.3f"),
                 )

@@ -18,11 +18,16 @@ def state(differences: list[Mapping[str, Any]]) -> str:
     return "reversed" if any(difference["low"] > 0 for difference in differences) else "open"
 
 
+def measured(record: Record) -> dict[str, str]:
+    """The things that heads lost in a record, with their words."""
+    return {name: word for name, word in PARTS.items() if name in record.values["deciding"]}
+
+
 def judge(record: Record) -> Verdict:
     """Three things that heads lose, and one token that a cache keeps exact; see the card's rule."""
     values = record.values
     states, told = [], []
-    parts = {name: word for name, word in PARTS.items() if name in values["deciding"]}
+    parts = measured(record)
     for name, word in parts.items():
         both = values["deciding"][name]
         states.append(state([both["random"], both["random, same layers"]]))
