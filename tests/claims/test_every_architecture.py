@@ -12,6 +12,7 @@ import pytest
 from transformers import AutoConfig
 
 from firsttoken import claims, models, statistics
+from firsttoken.claims.compression import tasks as compression_tasks
 from firsttoken.claims.kv_cache import measure as kv_cache
 from firsttoken.claims.phenomenon import figures as phenomenon_figures
 from firsttoken.claims.sink_rates import figures as sink_rates_figures
@@ -44,7 +45,7 @@ KINDS: dict[str, Tiny] = {
 SMALL: dict[str, Any] = dict(
     passages=6, norm_passages=3, length=64, text_tokens=32, edits=6, edits_per_text=1, calibration_passages=3,
     candidates=2, tested=1, windows=2, window=32, needle_length=256, repeats=16, bounded=2, maps=1, longest=128,
-    draws=2, stream=40, batch_tokens=1024,
+    draws=2, stream=40, batch_tokens=1024, long_windows=2, long_length=64, task_draws=2,
 )  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
     "no_op": {"passages": 8, "trigger": ","},
@@ -141,6 +142,7 @@ def test_measures_or_refuses(
     kind: str, tokenizer: Any, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kv_cache, "MARK", 20)
+    monkeypatch.setattr(compression_tasks, "SHARES", (0.2,))
     lm = model_of(kind, tokenizer)
     layers = set(range(4)) if kind != "layers without attention" else {1, 3}
     refused: dict[tuple[str, str, str], str] = {}

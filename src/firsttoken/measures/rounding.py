@@ -1,4 +1,4 @@
-"""Rounding to a few bits, simulated: of the key-value cache, of activations and of weights, with tokens left exact.
+"""Rounding to a few bits, simulated: of the key-value cache, of attention, activations and weights, with tokens exact.
 
 Nothing here is fast or small. Numbers are rounded to what a b-bit code could hold and turned back at once, so that the
 model computes in its own precision with the *error* of quantisation. A test holds this equal to a cache that is
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -21,14 +22,15 @@ from torch import Tensor, nn
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.anatomy import find_layers, keeps_in_out, shared_by
-from firsttoken.probe.attention import AttentionCall
-from firsttoken.probe.interventions import Hook
+from firsttoken.probe.attention import AttentionCall, additive, log_sum_exp, plain_scores
+from firsttoken.probe.interventions import Hook, explicit_mask, in_every_layer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Grouping = Literal["token", "channel"]
 Scope = Literal["token", "tensor"]
+Exact = Literal["none", "first", "another", "largest"]  # the attention probabilities that are not rounded
 
 
 def round_to_bits(x: Tensor, bits: int, dim: int | tuple[int, ...]) -> Tensor:
@@ -88,6 +90,36 @@ def rounded_cache(bits: int, grouping: Grouping, exact: Sequence[int] = ()) -> H
         return replace(call, key=key, value=value)
 
     return hook
+
+
+def round_attention(call: AttentionCall, bits: int, exact: Exact = "none", key: int = 0) -> AttentionCall:
+    """Attention from probabilities that are rounded to 2^bits levels between 0 and the largest of each row.
+
+    The exact ones stay and set no scale. As in a kernel that adds up what it holds, the rounded row is divided by its
+    own sum.
+
+    Args:
+        exact: the first token's probability, that of `key`, or the largest of each row.
+    """
+    logits = plain_scores(call)
+    total = log_sum_exp(logits, call.sink_logits)[..., None]
+    weights = (logits - total).exp().nan_to_num(0.0)  # (batch, head, query, key)
+    places = call.key_positions()
+    kept = torch.zeros_like(weights, dtype=torch.bool)
+    if exact == "largest":
+        kept.scatter_(-1, weights.argmax(-1, keepdim=True), True)
+    elif exact != "none":
+        kept |= places == (0 if exact == "first" else key)
+    step = weights.masked_fill(kept, 0.0).amax(-1, keepdim=True) / (2**bits - 1)
+    # A row whose only weight is exact has no width and needs none.
+    rounded = torch.where(kept, weights, (weights / step.clamp_min(1e-30)).round() * step)
+    change = (rounded.log() - (logits - total)).masked_fill(rounded == 0, -torch.inf)
+    return replace(call, mask=additive(explicit_mask(call)) + change, causal=False)
+
+
+def rounded_attention(bits: int, exact: Exact = "none", key: int = 0) -> Hook:
+    """A hook under which every layer attends with rounded probabilities; see `round_attention`."""
+    return in_every_layer(partial(round_attention, bits=bits, exact=exact, key=key))
 
 
 def linear_layers(model: PreTrainedModel) -> list[Any]:

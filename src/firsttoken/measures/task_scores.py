@@ -22,6 +22,8 @@ from firsttoken.execution.shared_pass import together
 from firsttoken.measures.ablations import Arm, Means, inputs, intervened
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
+from firsttoken.probe import probe
+from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import logits_at
 from firsttoken.texts.task_items import CHOICES, CLOZE, PLACES, WORDS
 
@@ -61,16 +63,37 @@ def score(
     lm: LanguageModel, task: Task, arm: Arm = "intact", means: Means | None = None, batch_tokens: int = 1024
 ) -> Tensor:
     """Which questions a model answers under an arm: (question,), bool, in the order of the task."""
+
+    def read(ids: Tensor, positions: Tensor) -> Tensor:
+        given, moved = inputs(lm, ids, arm)
+        with intervened(lm, arm, means):
+            return logits_at(lm, given, positions + moved)
+
+    return _answered(task, read, batch_tokens)
+
+
+def score_under(lm: LanguageModel, task: Task, hook: Hook | None, batch_tokens: int = 1024) -> Tensor:
+    """Which questions a model answers with every attention call changed by `hook`: (question,), bool."""
+
+    def read(ids: Tensor, positions: Tensor) -> Tensor:
+        with probe(lm.model, hook=hook):
+            return logits_at(lm, ids, positions)
+
+    return _answered(task, read, batch_tokens)
+
+
+def _answered(task: Task, read: Callable[[Tensor, Tensor], Tensor], batch_tokens: int) -> Tensor:
+    """Which questions are answered, (question,), bool, where `read` gives the logits (text, position, vocabulary) of
+    texts (text, token) at positions (position,)."""
     answers: list[bool] = []
     for group in _batches(task.items, batch_tokens):
         width = max(len(item.ids) for item in group)
         # Attention is causal, so what fills a shorter row on the right changes nothing before it.
         ids = torch.tensor([(*item.ids, *item.ids[-1:] * (width - len(item.ids))) for item in group])
         positions = sorted({question.position for item in group for question in item.questions})
-        given, moved = inputs(lm, ids, arm)
         remedy = f"lower batch_tokens (now {batch_tokens}) or the length of the retrieval task"
-        with torch.inference_mode(), intervened(lm, arm, means), explain_out_of_memory(remedy):
-            logits = logits_at(lm, given, torch.tensor(positions) + moved)
+        with torch.inference_mode(), explain_out_of_memory(remedy):
+            logits = read(ids, torch.tensor(positions))
         for row, item in zip(logits, group, strict=True):
             for question in item.questions:
                 answers.append(is_right(question, row[positions.index(question.position)]))

@@ -41,5 +41,12 @@ CLAIM = Claim(
     ),
     leads_here="If a head at rest does nothing, it could be removed, shortened or stored coarsely.",
     keywords=("pruning", "sparsity", "quantization", "GQA", "head-importance", "efficiency"),
-    quick={"windows": 4, "length": 128, "draws": 2},
+    quick={
+        "windows": 4,
+        "length": 128,
+        "draws": 2,
+        "long_windows": 2,
+        "long_length": 192,
+        "task_draws": 2,
+    },
 )

@@ -41,7 +41,7 @@ class Cache:
 
     def hook(self, lm: LanguageModel, window: int) -> Hook:
         """The cache as a change to every layer; `another` token is the one at half the window."""
-        kept = {"none": [], "first": [0], "another": [window // 2]}[self.exact]
+        kept = {"none": [], "first": [0], "another": [another(window)]}[self.exact]
         rounded = rounded_cache(self.bits, "token", kept)
         if not self.bounded:
             return rounded
@@ -56,6 +56,11 @@ class Cache:
         held = min(length, window + 1) if self.bounded else length
         whole = int(self.exact != "none")
         return float(numbers * ((held - whole) * self.bits + whole * WHOLE) / 8 / length)
+
+
+def another(window: int) -> int:
+    """The token that is exact in place of the first, as a control."""
+    return window // 2
 
 
 CACHES = (

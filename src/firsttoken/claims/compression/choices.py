@@ -8,9 +8,25 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from firsttoken import texts
+from firsttoken.measures.first_token_attention import alphas
+from firsttoken.models import BosPolicy, LanguageModel
+
 Choice = Literal["most at rest", "least at rest", "random", "random, same layers"]
 CHOICES: tuple[Choice, ...] = ("most at rest", "least at rest", "random", "random, same layers")
 RANDOM: tuple[Choice, ...] = ("random", "random, same layers")
+CALIBRATION = 24  # passages that tell which heads rest, none of them measured
+
+
+def calibration() -> list[str]:
+    """The passages that tell which heads rest."""
+    return [passage.text for passage in texts.passages()[-CALIBRATION:]]
+
+
+def rest(lm: LanguageModel, bos: BosPolicy, batch_tokens: int) -> Tensor:
+    """Attention of every head to the first token, (layer, head), on passages that are not measured."""
+    ids = texts.encode(lm, calibration(), 64, bos)
+    return alphas(lm, ids, batch_tokens, "resident").mean(0)
 
 
 def choose(mass: Tensor, share: float, choice: Choice, layers: Sequence[int], seed: int = 0) -> dict[int, list[int]]:

@@ -116,6 +116,46 @@ def work(records: Sequence[Record]) -> Display:
     return table(rows, columns, "Heads most at rest that read only the first token and a window")
 
 
+def heads_table(records: Sequence[Record]) -> Display:
+    """Every share and choice in numbers."""
+    rows = []
+    for record in records:
+        for name in measured(record):
+            for choice in LOOK:
+                points = _of(record, name, choice)
+                costs = (interval(one["increase"], "+.2f") for one in points)
+                rows.append((called(record), WHAT[name], choice, *costs, str(points[0]["increase"]["n"])))
+    shares = (f"{one['share']:.0%}" for one in _of(records[0], "remove", "random"))
+    columns = ("model", "what heads lose", "which heads", *shares, "texts")
+    return table(rows, columns, "Increase of the loss (nats) by the share of heads [95 % interval]")
+
+
+def tasks(records: Sequence[Record]) -> Display:
+    """Questions that a model answers without some of its heads."""
+    rows = []
+    for record in records:
+        values = record.values
+        asked = sum(task["questions"] for task in values["tasks"].values())
+        rows.append((called(record), "none", "", interval(values["intact"]["right"], ".0%"), "", str(asked)))
+        against = {
+            one["share"]: one for one in values["rest_minus_random"] if one["choice"] == "random"
+        }  # the other control is in the record
+        for one in values["heads"]:
+            rest = one["choice"] == "most at rest"
+            rows.append(
+                (
+                    called(record),
+                    f"{one['share']:.0%}",
+                    one["choice"],
+                    interval(one["right"], ".0%"),
+                    interval(against[one["share"]], "+.2f") if rest else "",
+                    str(asked),
+                )
+            )
+    columns = ("model", "heads removed", "which", "right answers", "less those with random ones", "questions")
+    return table(rows, columns, "Right answers without some heads [95 % interval]")
+
+
 def cache(records: Sequence[Record]) -> Display:
     """Every cache policy: bytes a token against the increase of the loss."""
 

@@ -16,17 +16,18 @@ from torch import Tensor
 
 from firsttoken import statistics, texts
 from firsttoken.claims.compression.caches import BITS, CACHES, Cache
-from firsttoken.claims.compression.choices import CHOICES, RANDOM, Choice, choose
+from firsttoken.claims.compression.choices import CHOICES, RANDOM, Choice, choose, rest
+from firsttoken.claims.compression.losses import losses
+from firsttoken.claims.compression.probabilities import MEASUREMENT as PROBABILITIES
+from firsttoken.claims.compression.skipping import MEASUREMENT as SKIPPING
+from firsttoken.claims.compression.tasks import MEASUREMENT as TASKS
 from firsttoken.claims.compression.treatments import Chosen, Treatment, coarsened, removed, scores_left, shortened
 from firsttoken.claims.compression.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.check import layer_numbers
-from firsttoken.measures.first_token_attention import alphas
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.probe.interventions import Hook
-from firsttoken.probe.losses import mean_losses
 from firsttoken.progress import tracked
 from firsttoken.ranges import at_least, in_range
 
@@ -34,9 +35,6 @@ SHARES = (0.05, 0.1, 0.2, 0.4)  # of all heads
 DECIDING = 0.2
 TREATMENTS: tuple[Treatment, ...] = ("remove", "shorten", "coarsen")
 COARSE = 2  # bits of an output matrix
-STRIDE = 4  # the loss is taken at every fourth query
-FIRST_QUERY = 8
-CALIBRATION = 24  # passages that tell which heads rest, none of them measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +60,6 @@ class Parameters:
             )
 
 
-def rest(lm: LanguageModel, bos: BosPolicy, batch_tokens: int) -> Tensor:
-    """Attention of every head to the first token, (layer, head), on passages that are not measured."""
-    passages = [passage.text for passage in texts.passages()[-CALIBRATION:]]
-    ids = texts.encode(lm, passages, 64, bos)
-    return alphas(lm, ids, batch_tokens, "resident").mean(0)
-
-
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
     """`heads` (one entry for each treatment, share and choice: loss increase, share of scores left), `cache` (one for
     each policy: loss increase, bytes a token), `deciding` (the differences that the rule asks for, those to random
@@ -78,9 +69,11 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     ids = texts.windows(lm, passages[0], parameters.length, parameters.windows, parameters.bos)
     mass = rest(lm, parameters.bos, parameters.batch_tokens)
     numbers = layer_numbers(lm, len(mass))
-    plain = losses(lm, ids, parameters)
+    plain = losses(lm, ids, parameters.batch_tokens)
     of_heads = heads_losses(lm, ids, mass, numbers, parameters)
-    of_cache = {cache: losses(lm, ids, parameters, cache.hook(lm, parameters.window)) for cache in tracked(CACHES)}
+    of_cache = {
+        cache: losses(lm, ids, parameters.batch_tokens, cache.hook(lm, parameters.window)) for cache in tracked(CACHES)
+    }
 
     def estimate(loss: Tensor) -> JSON:
         return asdict(statistics.bootstrap(loss, seed=parameters.seed))
@@ -132,11 +125,6 @@ def treatments(parameters: Parameters) -> tuple[Treatment, ...]:
     return ("remove",) if parameters.removal_only else TREATMENTS
 
 
-def losses(lm: LanguageModel, ids: Tensor, parameters: Parameters, hook: Hook | None = None) -> Tensor:
-    """Mean loss of each text, (text,), float64."""
-    return mean_losses(lm, ids, torch.arange(FIRST_QUERY, ids.shape[1] - 1, STRIDE), parameters.batch_tokens, hook)
-
-
 # -- heads --------------------------------------------------------------------------------------------------
 
 
@@ -163,7 +151,7 @@ def treated(lm: LanguageModel, ids: Tensor, name: Treatment, chosen: Chosen, par
     """Mean loss of each text, (text,), where the chosen heads lose what the treatment takes."""
     hook = {"remove": removed(chosen), "shorten": shortened(chosen, parameters.window), "coarsen": None}[name]
     with coarsened(lm.model, chosen, COARSE) if name == "coarsen" else nullcontext():
-        return losses(lm, ids, parameters, hook)
+        return losses(lm, ids, parameters.batch_tokens, hook)
 
 
 MEASUREMENT = Measurement(
@@ -173,4 +161,4 @@ MEASUREMENT = Measurement(
     run=run,
     judge=judge,
 )
-MEASUREMENTS = (MEASUREMENT,)
+MEASUREMENTS = (MEASUREMENT, SKIPPING, PROBABILITIES, TASKS)
