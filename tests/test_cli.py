@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from firsttoken import claims, cli, parameters
 from firsttoken.book import build, chapters
 from firsttoken.errors import FirstTokenError
+from firsttoken.files import ROOT
+from firsttoken.pretraining.budgets import BUDGETS
 from firsttoken.records.schema import FORMER_CLAIMS
 from own_code import with_own_code
 
@@ -130,3 +133,30 @@ def test_plan_runs_a_models_own_code_where_it_is_trusted(tmp_path: Path, capsys:
     assert cli.main(["plan", folder]) == 2
     assert "set trust_remote_code" in capsys.readouterr().err
     assert cli.main(["plan", folder, "--trust-remote-code"]) == 0
+
+
+def test_every_module_that_a_command_names_can_be_run() -> None:
+    named: dict[str, set[str]] = {}
+    written = [
+        ROOT / "README.md",
+        ROOT / "Makefile",
+        *(ROOT / "book").glob("*.md"),
+        *(ROOT / "notebooks").glob("*.ipynb"),
+    ]
+    for path in [*written, *(ROOT / "src").rglob("*.py"), *(ROOT / ".github").rglob("*.yml")]:
+        for module in re.findall(r"-m (firsttoken(?:\.\w+)*)", path.read_text(encoding="utf-8")):
+            named.setdefault(module, set()).add(str(path.relative_to(ROOT)))
+    assert {"firsttoken.cli", "firsttoken.torchrun"} <= set(named)
+    for module, places in named.items():
+        source = ROOT / "src" / Path(*module.split("."))
+        file = source / "__main__.py" if source.is_dir() else source.with_suffix(".py")
+        assert file.is_file(), f"{module} does not exist; see {places}"
+        runs = file.name == "__main__.py" or 'if __name__ == "__main__":' in file.read_text(encoding="utf-8")
+        assert runs, f"{module} does nothing when it is run; see {places}"
+
+
+def test_pretrain_names_every_budget(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["pretrain", "--help"])
+    words = re.findall(r"[\w-]+", capsys.readouterr().out)
+    assert set(BUDGETS) <= set(words)

@@ -160,7 +160,7 @@ def command_chapters(args: argparse.Namespace) -> None:
 
 
 def command_models(args: argparse.Namespace) -> None:
-    """List the bundled models."""
+    """List the bundled models and the optional ones."""
     from firsttoken.model_names import NAMES
     from firsttoken.models import family
     from firsttoken.models.bundled import BUNDLED
@@ -288,7 +288,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--trust-remote-code", action="store_true", help="run Python code that came with the model")
 
     lab = add("pretrain", command_pretrain)
-    lab.add_argument("budget", metavar="BUDGET", help="smoke, cpu, lab, gpu or paper")
+    lab.add_argument("budget", metavar="BUDGET", help="smoke, cpu, lab, lab-notes, lab-gpu, gpu or paper")
     lab.add_argument("--fresh", action="store_true", help="train again even if there is a record")
     add_parameters(lab)
 

@@ -37,7 +37,7 @@ def choose(lm: LanguageModel, execution: str) -> Way:
     if execution == "tensor_parallel" and processes == 1:
         raise FirstTokenError(
             "execution='tensor_parallel' needs several processes: "
-            "torchrun --nproc-per-node 8 -m firsttoken.execution.tensor_parallel MODEL."
+            "torchrun --nproc-per-node 8 -m firsttoken.torchrun MODEL."
         )
     if execution in WAYS:
         return WAYS[execution]
