@@ -10,6 +10,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 
+from firsttoken.measures.bos_arms import ADDED, bos_was_added, called_with_arms
 from firsttoken.model_names import called, names_of, short_name
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Estimates, Panels, band, figure, model_color, whole_numbers
 from firsttoken.records import Record
@@ -69,7 +70,7 @@ def by_arm(
         panels = np.atleast_1d(axes)
         for ax, record in zip(panels, records, strict=True):
             draw_arms(ax, *pick(record), labels)
-            ax.set(title=called(record), xlabel=xlabel)
+            ax.set(title=called_with_arms(record, "\n"), xlabel=xlabel)
             if adjust:
                 adjust(ax, record)
         panels[0].set_ylabel(ylabel)
@@ -94,6 +95,8 @@ def ratio_by_layer(records: Sequence[Record], key: str, alt: str, ylabel: str, c
         ax.set(xlabel="after layer", ylabel=ylabel)
         ax.legend(frameon=False)
 
+    if added := names_of(filter(bos_was_added, records)):
+        caption += f" {ADDED}: {added}."
     return figure(draw, f"{alt}, for {names_of(records)}", caption, figsize=(7, 3.6))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from firsttoken import claims
 from firsttoken.book.addresses import shown
 from firsttoken.claims.base import SIGNS
-from firsttoken.measures.measurement import BOS_IS_NATIVE
+from firsttoken.measures.bos_arms import BOS_IS_NATIVE
 from firsttoken.model_names import model_name
 from firsttoken.plots import Display, table
 from firsttoken.records import Record, Status

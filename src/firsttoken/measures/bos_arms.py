@@ -8,9 +8,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from firsttoken.model_names import called
+from firsttoken.records import Record
+
 Arm = Literal["with_bos", "without_bos"]
 ARMS: tuple[Arm, ...] = ("with_bos", "without_bos")
 LABELS: dict[Arm, str] = {"with_bos": "with BOS", "without_bos": "without BOS"}
+BOS_IS_NATIVE = "bos_native"  # in the provenance: whether the tokenizer puts something first by itself
+ADDED = "BOS added, not native"
+
+
+def bos_was_added(record: Record) -> bool:
+    """Whether the arm with BOS is of a tokenizer that puts nothing first by itself; False where that is not known."""
+    return record.provenance.get(BOS_IS_NATIVE) is False
+
+
+def called_with_arms(record: Record, before: str = " ") -> str:
+    """What figures and tables that compare the arms call a model: its name, and whether its BOS was added.
+
+    Args:
+        before: what stands between the two, such as a new line in a title.
+    """
+    return f"{called(record)}{before}({ADDED})" if bos_was_added(record) else called(record)
 
 
 def sink_survives(mass: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from firsttoken import texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.check import checked
+from firsttoken.measures.bos_arms import BOS_IS_NATIVE
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.progress import measuring
 from firsttoken.ranges import in_range
@@ -35,9 +36,6 @@ P = TypeVar("P")
 def as_it_is(lm: LanguageModel, parameters: P) -> P:
     """The parameters, which no model limits."""
     return parameters
-
-
-BOS_IS_NATIVE = "bos_native"  # in the provenance: whether the tokenizer puts something first by itself
 
 
 def about(lm: LanguageModel, parameters: P, passages: Sequence[str]) -> JSON:

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from firsttoken.measures.bos_arms import ARMS, LABELS
+from firsttoken.measures.bos_arms import ARMS, LABELS, called_with_arms
 from firsttoken.model_names import called
 from firsttoken.panels import at_the_end, by_arm, ratio_by_layer
 from firsttoken.plots import Display, table, whole_numbers
@@ -94,6 +94,7 @@ def errors(records: Sequence[Record]) -> Display:
     for record in records:
         for arm in ARMS:
             values = record.values
-            rows.append((called(record), LABELS[arm], values["pairs"], f"{values[f'monte_carlo_error_{arm}']:.0%}"))
+            error = f"{values[f'monte_carlo_error_{arm}']:.0%}"
+            rows.append((called_with_arms(record), LABELS[arm], values["pairs"], error))
     columns = ("model", "arm", "pairs of tokens", "median relative error of one pair and layer")
     return table(rows, columns, "Error from the choice of directions")

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from firsttoken.estimates import interval
-from firsttoken.measures.bos_arms import ARMS, LABELS
+from firsttoken.measures.bos_arms import ARMS, LABELS, called_with_arms
 from firsttoken.model_names import called
 from firsttoken.panels import by_arm, ratio_by_layer
 from firsttoken.plots import COLORMAP, NARROW, Cells, Display, figure, table, whole_numbers
@@ -64,8 +64,8 @@ def heat_map(record: Record) -> Display:
     later = [relative[picture["position"] + 1 :, -1].mean() for relative in maps]
     ends = " and ".join(f"{mean:.2f} {LABELS[arm]}" for mean, arm in zip(later, arms, strict=True))
     caption = (
-        f"How far each token of {called(record)} moves after each layer when “{edited}” becomes “{other}”. After the "
-        f"last layer, later tokens lie {ends} of their norm away, on average."
+        f"How far each token of {called_with_arms(record)} moves after each layer when “{edited}” becomes “{other}”. "
+        f"After the last layer, later tokens lie {ends} of their norm away, on average."
     )
     # Tokens below each other, so that they can be read on a telephone too.
     return figure(draw, alt, caption, cells, ncols=len(arms), sharey=True, figsize=(NARROW, 8.6), squeeze=False)
@@ -91,7 +91,7 @@ def absolute_map(record: Record) -> Display:
                 norm=LogNorm(top / 1e4, top),
                 interpolation="nearest",
             )
-            ax.set(title=f"{called(record)}, {LABELS[arm]}", xlabel="after layer")
+            ax.set(title=called_with_arms(record, "\n") + f",\n{LABELS[arm]}", xlabel="after layer")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         np.atleast_1d(axes)[0].set_ylabel("token")
@@ -159,7 +159,7 @@ def groups(records: Sequence[Record]) -> Display:
                 if name in of_group:
                     rows.append(
                         (
-                            called(record),
+                            called_with_arms(record),
                             f"{group}: {name}",
                             of_group[name]["edits"],
                             interval(of_group[name]),

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from firsttoken.claims.smoothing.measure import heads_growth
 from firsttoken.estimates import interval
 from firsttoken.measures.attention_maps import unpack
-from firsttoken.measures.bos_arms import ARMS, LABELS, Arm
+from firsttoken.measures.bos_arms import ARMS, LABELS, Arm, called_with_arms
 from firsttoken.model_names import called, names_of
 from firsttoken.panels import ARM_COLORS, at_the_end, by_arm, draw_arms
 from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, Panels, figure, numbering, table, whole_numbers
@@ -35,7 +35,7 @@ def by_layer(records: Sequence[Record]) -> Display:
             for ax, name in zip(row, ("effective_tokens", "effective_tokens_rest"), strict=True):
                 of_arm = {arm: record.values["by_layer"][arm][name] for arm in ARMS}
                 draw_arms(ax, record.layer_numbers(len(of_arm["with_bos"])), of_arm, LABELS)
-                ax.set_title(f"{called(record)}:\n{MEASURES[name]}")
+                ax.set_title(called_with_arms(record, "\n") + f":\n{MEASURES[name]}")
                 ax.set(xlabel="layer", ylim=0)
                 whole_numbers(ax)
             row[0].set_ylabel("effective number of tokens")
@@ -66,7 +66,7 @@ def ratios(records: Sequence[Record]) -> Display:
         for name, label in MEASURES.items():
             with_bos, without = (f"{record.values[f'{name}_{arm}']['value']:.2f}" for arm in ARMS)
             e = record.values[f"{name}_ratio"]
-            rows.append((called(record), label, with_bos, without, interval(e)))
+            rows.append((called_with_arms(record), label, with_bos, without, interval(e)))
     columns = ("model", "measure", "with BOS", "without BOS", "ratio [95 % interval]")
     return table(rows, columns, "Effective number of tokens, mean over queries, heads and layers")
 
@@ -154,7 +154,7 @@ def maps(record: Record) -> Display:
                 ax.set_title(f"layer {head['layer']}, head {head['head']},\n{LABELS[arm]}")
                 ax.set(xlabel="position of the key", ylabel="position of the query")
         grid[0, 0].figure.colorbar(image, ax=grid, label="attention (logarithmic)", **_BELOW)
-        grid[0, 0].figure.suptitle(called(record))
+        grid[0, 0].figure.suptitle(called_with_arms(record))
 
     alt = (
         f"Attention maps of the heads of {called(record)} that change most when BOS is left out, with BOS and without"
@@ -177,7 +177,7 @@ def spectrum(records: Sequence[Record]) -> Display:
             for arm in ARMS:
                 values = record.values["shown"][arm]["spectrum"]
                 ax.plot(range(1, len(values) + 1), np.maximum(values, 1e-4), color=ARM_COLORS[arm], label=LABELS[arm])
-            ax.set(title=called(record), xlabel="singular value, largest first", yscale="log")
+            ax.set(title=called_with_arms(record, "\n"), xlabel="singular value, largest first", yscale="log")
         np.atleast_1d(axes)[0].set_ylabel("share of the largest,\nmean over heads")
         np.atleast_1d(axes)[0].legend(frameon=False)
 

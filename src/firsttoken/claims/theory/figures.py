@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from firsttoken.claims.theory.linear_model import Sweep
 from firsttoken.estimates import interval
-from firsttoken.measures.bos_arms import ARMS, LABELS
+from firsttoken.measures.bos_arms import ARMS, LABELS, called_with_arms
 from firsttoken.model_names import called
 from firsttoken.panels import at_the_end, by_arm, draw_arms
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, power, table, whole_numbers
@@ -72,7 +72,7 @@ def bounds(records: Sequence[Record]) -> Display:
                 ("log10_gain", "measured Jacobian", NEUTRAL),
             ):
                 band(ax, layers, of[name], color=color, label=label)
-            ax.set(title=f"{called(record)}, with BOS", xlabel="after layer")
+            ax.set(title=called_with_arms(record, "\n") + ",\nwith BOS", xlabel="after layer")
             whole_numbers(ax)
         panels[0].set_ylabel("log10 of the norm,\nmean over later pairs")
         panels[0].legend(frameon=False)
@@ -111,7 +111,7 @@ def correlations(records: Sequence[Record]) -> Display:
             continue
         for arm in ARMS:
             for name, e in record.values["bound"][arm]["rank_correlation"].items():
-                rows.append((called(record), LABELS[arm], names[name], interval(e)))
+                rows.append((called_with_arms(record), LABELS[arm], names[name], interval(e)))
     columns = ("model", "arm", "predictor", "rank correlation with the measured Jacobian [95 % interval]")
     return table(rows, columns, "Does a path sum know which pairs of tokens depend most on each other?")
 
@@ -162,7 +162,7 @@ def collapse(record: Record) -> Display:
         for ax in axes.flat:
             ax.set_xlabel("after layer")
         axes[0, 0].legend(frameon=False)
-        axes[0, 0].figure.suptitle(called(record))
+        axes[0, 0].figure.suptitle(called_with_arms(record))
 
     alt = (
         f"Six panels along the layers of {called(record)}, with BOS and without: norm of the first token, attention "
