@@ -11,7 +11,7 @@ from docutils import nodes
 from firsttoken import claims
 from firsttoken.book.chapters import listed
 from firsttoken.claims.base import SIGNS, Claim
-from firsttoken.model_names import ModelName, model_name
+from firsttoken.model_names import ModelName, model_name, own_name
 from firsttoken.records import Record, all_records
 from firsttoken.records.numbers import NOT_RUN, estimate
 
@@ -23,7 +23,7 @@ def main_records(claim: Claim, model: str = "") -> list[Record]:
 
 def name_of(record: Record) -> ModelName:
     """What a record's model is called for readers."""
-    return model_name(record.model, record.provenance.get("model", {}).get("name", ""))
+    return model_name(record.model, own_name(record))
 
 
 def on_the_board() -> list[Claim]:

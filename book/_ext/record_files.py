@@ -14,6 +14,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+from firsttoken.book.addresses import published
 from firsttoken.records import all_records
 from firsttoken.records.frame import table_of
 from firsttoken.records.store import as_json
@@ -28,7 +29,7 @@ def write_files(app: Sphinx, error: Exception | None) -> None:
     for record in all_records():
         file = Path(app.outdir) / "_static" / "results" / record.claim / record.filename
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(as_json(record), encoding="utf-8")
+        file.write_text(as_json(published(record)), encoding="utf-8")
         table_of([record]).to_csv(file.with_suffix(".csv"), index=False)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from firsttoken.records import Record
 
@@ -71,6 +72,19 @@ def model_name(slug: str, own: str = "") -> ModelName:
     """
     known = {key.replace(".", "-"): known for key, known in NAMES.items()}  # a slug has no dots
     return known.get(slug) or ModelName(name=own or slug)
+
+
+def own_name(record: Record) -> str:
+    """The name that the measured model has by itself: the hub id, or the last part of the path of a file or folder.
+    Where it lay on the machine that measured it is in the record and on no page.
+    """
+    origin = record.provenance.get("model") or {}
+    name = origin.get("name") or record.model
+    lies_here = origin.get("source") in ("folder", "gguf") or name.startswith((".", "/", "~")) or name.count("/") > 1
+    if not lies_here:
+        return name
+    last = Path(name).name
+    return last if last.strip("~.") else record.model
 
 
 def called(record: Record) -> str:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import nbformat
 import pytest
 
-from firsttoken import models
+from firsttoken import claims, models, records
 from firsttoken.book import addresses, chapters, cluster
 from firsttoken.book.page import provenance, rerun_command
+from firsttoken.claims.scale.families import by_family
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT
+from firsttoken.model_names import own_name
+from firsttoken.pretraining.run_spec import Training
 from firsttoken.records import Record
 from small_book import notebook
 from tiny import tiny_model
@@ -98,6 +104,92 @@ def test_the_foot_of_a_page_names_a_file_without_its_folder() -> None:
     assert "/home/me" not in foot.html + foot.text
     assert "x.gguf" in foot.html
     assert rerun_command("sink_rates", {"model": "x.gguf"}).endswith("-p model x.gguf")
+
+
+# -- records --------------------------------------------------------------------------------------------------
+
+HOME = "/home/somebody/of/mine"
+SOURCES = {"model": f"{HOME}/x.gguf", "texts": f"{HOME}/texts.txt", "corpus": f"{HOME}/corpus"}
+# Parameters that are words, each checked against a list or read as a text; none of them can be a path.
+WORDS = {"execution", "text", "edit", "trigger", "bos"}
+
+
+def of_local_files(claim: str = "scale") -> Record:
+    """A record that names a model, texts and a corpus by their paths, wherever a record can."""
+    return Record(
+        claim=claim,
+        model="x",
+        parameters={
+            "text_source": SOURCES["texts"],
+            "corpus": {"source": SOURCES["corpus"]},
+            "text": "km/h, l/s, W/m",
+        },
+        values={"mass": {"value": 0.5, "low": 0.25, "high": 0.75, "n": 4}, "parameters": 1e6},
+        provenance={"model": {"name": SOURCES["model"], "source": "gguf", "fingerprint": "f"}, "texts_hash": "abc"},
+    )
+
+
+def extension(name: str) -> ModuleType:
+    """A Sphinx extension of the book."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / "_ext" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_files_of_records_publish_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a build writes for the records at hand."""
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "local"))
+    records.write(of_local_files())
+    app = SimpleNamespace(builder=SimpleNamespace(name="html"), outdir=str(tmp_path / "html"))
+    extension("record_files").write_files(app, None)
+    written = [file for file in (tmp_path / "html").rglob("*") if file.is_file()]
+    assert {"x.json", "x.csv"} <= {file.name for file in written if file.parent.name == "scale"}
+    assert [file for file in written if HOME in file.read_text(encoding="utf-8")] == []
+    mine = records.read(tmp_path / "html" / "_static" / "results" / "scale" / "x.json")
+    assert mine == addresses.published(of_local_files())
+    assert mine.provenance["model"] == {"name": "x.gguf", "source": "gguf", "fingerprint": "f"}
+    assert mine.parameters == {"text_source": "texts.txt", "corpus": {"source": "corpus"}, "text": "km/h, l/s, W/m"}
+
+
+def test_what_names_no_path_is_published_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
+    for record in records.all_records():
+        assert addresses.published(record) == record
+    hub = Record("scale", "org-x", {"text_source": "org/set:part"}, {}, {"model": {"name": "org/x", "source": "hub"}})
+    assert addresses.published(hub) == hub
+
+
+def test_every_parameter_of_a_measurement_is_a_path_or_a_word() -> None:
+    """A parameter that may be a path is one of those that `published` looks at."""
+    asked = [one.parameters for claim in claims.names() for one in claims.measurements(claim)]
+    texts_or_words = {field.name for kind in asked for field in dataclasses.fields(kind) if field.type == "str"}
+    assert texts_or_words - WORDS <= addresses.PATHS
+
+
+@pytest.mark.parametrize("source", ["gguf", "folder", None])
+@pytest.mark.parametrize("name", [f"{HOME}/x", "./x", "../x", "~/x", "~/a/b/x"])
+def test_a_model_is_called_by_the_last_part_of_its_path(name: str, source: str | None) -> None:
+    record = Record("scale", "x", {}, {"parameters": 1e6}, {"model": {"name": name, "source": source}})
+    assert own_name(record) == "x"
+    assert list(by_family([record])) == ["x"]
+    assert own_name(dataclasses.replace(record, provenance={"model": {"name": ".", "source": "folder"}})) == "x"
+
+
+def test_the_file_of_a_training_names_no_folder() -> None:
+    assert Training(source=SOURCES["corpus"]).slug.endswith("-corpus")
+    assert Training(source="org/set").slug.endswith("-org-set")
+
+
+def test_a_printed_line_names_no_folder_of_this_machine() -> None:
+    said = f"The record {records.local_store()}/scale/x.json and {ROOT}/src/y.py and {Path.home()}/z"
+    output = nbformat.v4.new_output("stream", text=said)
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=[output])])
+    page.metadata.papermill = nbformat.from_dict({"parameters": {}})
+    addresses.hide_folders(page, {})
+    assert page.cells[0].outputs[0].text == "The record results/local/scale/x.json and src/y.py and ~/z"
 
 
 def test_relative_paths_are_those_of_the_caller(home: Path) -> None:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import slug, typed_path
+from firsttoken.files import ROOT, slug, typed_path
+from firsttoken.model_names import own_name
 from firsttoken.models.bundled import BUNDLED
+from firsttoken.records import Record, local_store
 
 
 def is_local(model: str) -> bool:
@@ -41,6 +44,38 @@ def title(model: str) -> str:
     return ", ".join(address(name) if is_local(name) else name for name in map(str.strip, model.split(",")))
 
 
+# The parameters in a record, at any depth, that may be a path on the machine that measured it.
+PATHS = frozenset({"text_source", "source", "short"})
+
+
+def published(record: Record) -> Record:
+    """A record as the book gives it away: its model and its texts by the last part of a path.
+
+    All else stays as it is, fingerprint and hash of the texts included.
+    """
+    origin = record.provenance.get("model")
+    named = {"model": {**origin, "name": own_name(record)}} if origin and "name" in origin else {}
+    return replace(record, parameters=_without_folders(record.parameters), provenance={**record.provenance, **named})
+
+
+def _without_folders(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    shown_here: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if isinstance(value, Mapping):
+            value = _without_folders(value)
+        elif name in PATHS and isinstance(value, str):
+            value = _shown_texts(value)
+        shown_here[name] = value
+    return shown_here
+
+
+def _shown_texts(source: str) -> str:
+    """A source of texts: a file or folder, here or where it was read, by the last part of its path; a name or the id of
+    a data set stays."""
+    is_path = is_local(source) or _is_path(source) or source.lower().endswith((".txt", ".md"))
+    return _last_part(source) if is_path else source
+
+
 def refuse_shared_addresses(models: Iterable[str]) -> None:
     """Refuse two models whose pages and records would overwrite each other.
 
@@ -65,8 +100,11 @@ def asked(values: Mapping[str, Any]) -> str:
 
 def hide_folders(notebook: Any, values: Mapping[str, Any]) -> None:
     """Take the folders of the files that `values` names out of an executed notebook: out of the cell with its
-    parameters, its outputs and its metadata, which gets the hash `asked`. Cells of the chapter stay as they are."""
-    folders = _folders(values)
+    parameters, its outputs and its metadata, which gets the hash `asked`. Cells of the chapter stay as they are.
+
+    Lines that a chapter prints may name other files of this machine; of these the checkout's and the home folder go."""
+    here = {f"{local_store().resolve()}/": "results/local/", f"{ROOT}/": "", f"{Path.home()}/": "~/"}
+    folders = _folders(values) | here
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.source = _replaced(cell.source, folders)

@@ -9,10 +9,9 @@ from html import escape
 from typing import Any
 
 from firsttoken import claims
-from firsttoken.book.addresses import shown
 from firsttoken.claims.base import SIGNS
 from firsttoken.measures.bos_arms import BOS_IS_NATIVE
-from firsttoken.model_names import model_name
+from firsttoken.model_names import model_name, own_name
 from firsttoken.plots import Display, table
 from firsttoken.records import Record, Status
 from firsttoken.records.numbers import NOT_RUN
@@ -52,8 +51,8 @@ def verdict(record: Record | None) -> Display:
 def _name(record: Record) -> str:
     origin = record.provenance.get("model") or {}
     # Models that were trained here are many to a record, whose slug says by which budget.
-    own = "" if origin.get("source") == "pretrained" else origin.get("name", "")
-    return model_name(record.model, shown(own) if own else "").name
+    own = "" if origin.get("source") == "pretrained" else own_name(record)
+    return model_name(record.model, own).name
 
 
 def verdicts(chapter: str, records: Iterable[Record]) -> Display:
@@ -131,7 +130,7 @@ def _origin(record: Record) -> list[tuple[str, str]]:
     packages = ", ".join(f"{name} {version}" for name, version in origin.get("packages", {}).items())
     state = "unknown" if commit is None else commit[:12] + (" with uncommitted changes" if origin.get("dirty") else "")
     facts: dict[str, Any] = {
-        "model": shown(model.get("name", record.model)),
+        "model": own_name(record),
         "fingerprint": model.get("fingerprint"),
         "quantisation": model.get("quantisation") or "none",
         "code of the model": _code(model),

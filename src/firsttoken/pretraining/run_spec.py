@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
@@ -85,7 +86,8 @@ class Training:
             if value is not None
         ]
         parts += [f"least-{self.least}"] if self.least else []
-        parts += [self.source] if self.source else []
+        # A file name says which text it was, not where that lay.
+        parts += [Path(self.source).name if _is_path(self.source) else self.source] if self.source else []
         parts += [f"design-{self.design}"] if self.design else []
         name = "penalised" if self.first_penalty > 0 else "rewarded"
         parts += [f"{name}-{abs(self.first_penalty):g}"] if self.first_penalty else []
@@ -118,6 +120,10 @@ class Training:
             "dtype": "bfloat16 products, float32 weights" if bf16_pays() else "float32",
             "device": device,
         }
+
+
+def _is_path(source: str) -> bool:
+    return source.startswith((".", "/", "~")) or files.typed_path(source).exists()
 
 
 def find(training: Training) -> Record | None:

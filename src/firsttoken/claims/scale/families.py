@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from firsttoken.model_names import own_name
 from firsttoken.records import Record
 
 _SIZE = re.compile(r"[-_]\d+(\.\d+)?[mMbB](?=[-_.]|$)")
@@ -19,5 +20,5 @@ def by_family(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Records grouped by family, each from small to large."""
     groups: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.values["parameters"]):
-        groups.setdefault(family(record.provenance["model"]["name"]), []).append(record)
+        groups.setdefault(family(own_name(record)), []).append(record)
     return groups
