@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from tqdm import tqdm
 
 from firsttoken import progress
 from firsttoken.progress import measuring, tracked
@@ -86,6 +87,26 @@ def test_an_error_leaves_no_loop_behind(leave: Callable[[list[object]], None], s
     for _ in tracked(range(2)):
         pass
     assert shares == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize("delay", [0.0, 10.0])
+def test_no_thread_outlives_a_loop(delay: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does one begin while it runs: a process that forks meanwhile would inherit its locks."""
+    monkeypatch.setattr(progress, "DELAY", delay)
+    monkeypatch.setattr(tqdm, "monitor", None)  # that of somebody else's bar would do for this one
+    before, during = set(threading.enumerate()), set()
+    with measuring("no threads"):
+        for _ in tracked(range(2)):
+            during.update(threading.enumerate())
+            list(tracked(range(2)))
+    assert during | set(threading.enumerate()) <= before
+
+
+def test_bars_of_others_stay_as_they_were() -> None:
+    before = {name: tqdm.__dict__.get(name) for name in ("monitor_interval", "_lock")}
+    list(tracked(range(2)))
+    assert {name: tqdm.__dict__.get(name) for name in before} == before
+    assert tqdm.monitor_interval > 0
 
 
 def test_other_threads_show_nothing(shares: list[float]) -> None:

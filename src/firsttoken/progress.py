@@ -33,7 +33,7 @@ class _Work:
     name: str = ""
     bars: int = 0
     loops: list[_Loop] = field(default_factory=list)
-    bar: tqdm[None] | None = None
+    bar: _Bar | None = None
 
     @property
     def share(self) -> float:
@@ -95,11 +95,17 @@ def tracked(items: Collection[T]) -> Iterator[T]:
             _work.leave(_work.loops[: _work.loops.index(loop)])
 
 
-def _bar(name: str) -> tqdm[None]:
+class _Bar(tqdm):
+    """A bar without the thread that looks after stuck bars every ten seconds: it would outlive the loop."""
+
+    monitor_interval = 0
+
+
+def _bar(name: str) -> _Bar:
     # Its own lock is shared by processes and would outlive one that is ended from outside; here one thread draws.
-    tqdm.set_lock(threading.RLock())
+    _Bar.set_lock(threading.RLock())
     terminal = sys.stderr.isatty()
-    return tqdm(
+    return _Bar(
         desc=name or None,
         total=1.0,
         delay=DELAY,

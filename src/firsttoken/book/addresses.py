@@ -70,8 +70,8 @@ def _without_folders(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shown_texts(source: str) -> str:
-    """A source of texts: a file or folder, here or where it was read, by the last part of its path; a name or the id of
-    a data set stays."""
+    """A source of texts: a file or folder, here or where it was read, by the last part of its path; a name or the id
+    of a data set stays."""
     is_path = is_local(source) or _is_path(source) or source.lower().endswith((".txt", ".md"))
     return _last_part(source) if is_path else source
 
@@ -102,7 +102,7 @@ def hide_folders(notebook: Any, values: Mapping[str, Any]) -> None:
     """Take the folders of the files that `values` names out of an executed notebook: out of the cell with its
     parameters, its outputs and its metadata, which gets the hash `asked`. Cells of the chapter stay as they are.
 
-    Lines that a chapter prints may name other files of this machine; of these the checkout's and the home folder go."""
+    Lines that a chapter prints may name other files of this machine; the checkout's and the home folder go."""
     here = {f"{local_store().resolve()}/": "results/local/", f"{ROOT}/": "", f"{Path.home()}/": "~/"}
     folders = _folders(values) | here
     for cell in notebook.cells:
