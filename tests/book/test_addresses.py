@@ -150,6 +150,7 @@ def test_files_of_records_publish_no_folder(tmp_path: Path, monkeypatch: pytest.
     assert [file for file in written if HOME in file.read_text(encoding="utf-8")] == []
     mine = records.read(tmp_path / "html" / "_static" / "results" / "scale" / "x.json")
     assert mine == addresses.published(of_local_files())
+    assert mine.verdict == claims.verdict(of_local_files()) is not None, "judged, though its file is not"
     assert mine.provenance["model"] == {"name": "x.gguf", "source": "gguf", "fingerprint": "f"}
     assert mine.parameters == {"text_source": "texts.txt", "corpus": {"source": "corpus"}, "text": "km/h, l/s, W/m"}
 
@@ -158,7 +159,9 @@ def test_what_names_no_path_is_published_as_it_is(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
     for record in records.all_records():
         assert addresses.published(record) == record
-    hub = Record("scale", "org-x", {"text_source": "org/set:part"}, {}, {"model": {"name": "org/x", "source": "hub"}})
+    hub = Record(
+        "pretraining", "org-x", {"text_source": "org/set:part"}, {}, {"model": {"name": "org/x", "source": "hub"}}
+    )
     assert addresses.published(hub) == hub
 
 

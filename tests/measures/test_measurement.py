@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from firsttoken import records
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures import measurement
 from firsttoken.measures.measurement import Measurement
@@ -90,6 +91,23 @@ def test_a_measurement_from_another_has_it_made_first_and_once(store: Path) -> N
     MAIN.record(lm, Parameters(length=4))
     AFTER.record(lm, Parameters(length=4))
     assert lm.runs == ["main", "after"]
+
+
+def test_a_record_that_another_claim_had_made_gets_its_verdict_from_its_own(store: Path) -> None:
+    lm = Model()
+    # Another claim, which knows the numbers and not the rule.
+    other = replace(AFTER, claim="other", given=replace(MAIN, judge=None))
+    other.record(lm, Parameters(length=4))
+    path = store / "own" / "any" / "tiny.json"
+    unjudged = records.read(path)
+    assert unjudged.verdict is None
+    mine = replace(MAIN, fit=measurement.as_it_is)
+    judged = mine.record(lm, Parameters(length=4))
+    assert judged == replace(unjudged, verdict=Verdict("partly", "tiny 4")) == records.read(path)
+    assert lm.runs == ["main", "after"]
+    other.record(lm, Parameters(length=4), fresh=True)
+    assert records.read(path).verdict is None
+    assert MAIN.record(lm, Parameters(length=4)).verdict is not None, "also where a model may limit the parameters"
 
 
 def test_a_first_look_lies_apart_and_has_no_verdict(store: Path) -> None:

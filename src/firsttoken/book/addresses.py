@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from firsttoken import claims
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT, slug, typed_path
 from firsttoken.model_names import own_name
@@ -49,13 +50,19 @@ PATHS = frozenset({"text_source", "source", "short"})
 
 
 def published(record: Record) -> Record:
-    """A record as the book gives it away: its model and its texts by the last part of a path.
+    """A record as the book gives it away: its model and its texts by the last part of a path, and judged by today's
+    rule as on its page, which is more than the file of one that was measured for another claim says.
 
     All else stays as it is, fingerprint and hash of the texts included.
     """
     origin = record.provenance.get("model")
     named = {"model": {**origin, "name": own_name(record)}} if origin and "name" in origin else {}
-    return replace(record, parameters=_without_folders(record.parameters), provenance={**record.provenance, **named})
+    return replace(
+        record,
+        parameters=_without_folders(record.parameters),
+        provenance={**record.provenance, **named},
+        verdict=claims.verdict(record) or record.verdict,
+    )
 
 
 def _without_folders(parameters: Mapping[str, Any]) -> dict[str, Any]:

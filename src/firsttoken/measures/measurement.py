@@ -28,6 +28,7 @@ from firsttoken.records.store import (
     recorded,
     reusable,
     reuse_or_measure,
+    with_verdict,
 )
 
 P = TypeVar("P")
@@ -119,7 +120,7 @@ class Measurement(Generic[P]):
             of_texts = hash_of_texts(self.passages(parameters))
             asked = (self.claim, lm, recorded(parameters), of_texts, self.version, self.variant)
             if (old := reusable(*asked, reference=reference, store=store)) is not None:
-                return old
+                return with_verdict(old, None if quick else self.judge, store)
         fitted = self.fit(lm, parameters)
         passages = self.passages(fitted)
 

@@ -291,7 +291,7 @@ def reuse_or_measure(
         not fresh
         and (old := reusable(claim, model, parameters, texts_hash, version, variant, reference, store)) is not None
     ):
-        return old
+        return with_verdict(old, judge, store)
 
     place = (store or local_store()) / claim / filename(model.slug, variant)
     refuse_unwritable(place, "Records", "put it right, or give another folder in FIRSTTOKEN_RESULTS")
@@ -313,6 +313,18 @@ def reuse_or_measure(
     record = replace(record, verdict=judge(record) if judge else None)
     write(record, store)
     return record
+
+
+def with_verdict(old: Record, judge: Callable[[Record], Verdict | None] | None, store: Path | None) -> Record:
+    """A record as its own claim keeps it: one that was first measured for another claim has no verdict yet."""
+    if old.verdict is not None or judge is None:
+        return old
+    judged = replace(old, verdict=judge(old))
+    path = (store or local_store()) / old.claim / old.filename
+    # A committed record stays as it is.
+    if judged != old and path.exists() and read(path) == old:
+        write(judged, store)
+    return judged
 
 
 def _identity(provenance: Mapping[str, Any]) -> tuple[Any, ...]:
