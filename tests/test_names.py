@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from firsttoken.book import chapters
 from firsttoken.files import ROOT
 
 FOLDERS = ("src", "benchmarks", "book/_ext", "tests")
+MYSELF = Path(__file__).resolve()
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
@@ -56,7 +58,8 @@ NODE = "book/_ext/result_role.py"
 
 def wrong(names: set[str]) -> list[str]:
     """What is wrong with parameters that are declared together."""
-    both = ["both length and text_tokens"] if {"length", "text_tokens"} <= names else []
+    pairs = (("length", "text_tokens"), ("longest", "longest_text_tokens"))
+    both = [f"both {one} and {other}" for one, other in pairs if {one, other} <= names]
     return [*both, *(["texts"] if "texts" in names else [])]
 
 
@@ -121,6 +124,59 @@ def _classes(path: Path) -> Iterator[tuple[str, set[str]]]:
         if isinstance(node, ast.ClassDef) and node.name.endswith("Parameters"):
             fields = {ast.unparse(part.target) for part in node.body if isinstance(part, ast.AnnAssign)}
             yield f"{path.relative_to(ROOT)}:{node.lineno}", fields
+
+
+# -- lengths --------------------------------------------------------------------------------------------------
+
+WITHOUT_BOS = re.compile(r"\btext tokens\b|\bBOS not counted\b")
+WITH_BOS = re.compile(r"\bBOS included\b")
+
+
+def commented_fields(code: str) -> Iterator[tuple[str, str]]:
+    """The annotated names of classes, and of a cell of parameters, each with the comment on its line."""
+    lines = code.splitlines()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ClassDef | ast.Module):
+            for part in node.body:
+                if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
+                    end = (part.end_lineno or 1) - 1
+                    yield part.target.id, lines[end].encode()[part.end_col_offset or 0 :].decode()
+
+
+def misnamed(fields: Iterable[tuple[str, str]]) -> list[str]:
+    """Lengths whose comment says the opposite of their name."""
+    return [
+        name
+        for name, comment in fields
+        if (WITHOUT_BOS if not name.endswith("text_tokens") else WITH_BOS).search(comment)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong_name"),
+    [
+        ("longest: int = 4  # text tokens of each window", True),
+        ("longest: int = 4  # of each window, BOS not counted", True),
+        ("longest_text_tokens: int = 4  # of each window, BOS not counted", False),
+        ("longest: int = 4  # tokens of a text, BOS included", False),
+        ("text_tokens: int = 4  # tokens of a text, BOS included", True),
+    ],
+)
+def test_a_length_that_belies_its_name_is_seen(line: str, wrong_name: bool) -> None:
+    assert bool(misnamed(commented_fields(line))) == wrong_name
+    assert bool(misnamed(commented_fields(f"class Some:\n    {line}"))) == wrong_name
+
+
+def test_lengths_without_bos_end_in_text_tokens() -> None:
+    fields = {path: list(commented_fields(path.read_text(encoding="utf-8"))) for path in FILES if path != MYSELF}
+    assert {path: names for path, named in fields.items() if (names := misnamed(named))} == {}
+    assert any(WITHOUT_BOS.search(comment) for named in fields.values() for _, comment in named)
+
+
+@pytest.mark.parametrize("chapter", chapters.chapters())
+def test_lengths_without_bos_end_in_text_tokens_in_a_chapter(chapter: str) -> None:
+    declared = chapters.parameters(chapter).values()
+    assert misnamed((parameter.name, parameter.help) for parameter in declared) == []
 
 
 @pytest.mark.parametrize("chapter", chapters.chapters())

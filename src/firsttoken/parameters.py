@@ -68,7 +68,12 @@ def from_text(name: str, hint: Any, text: str) -> Any:
 
 
 # Former names of parameters, still taken wherever a chapter declares the present one and not the former.
-FORMER = {"length": "text_tokens", "texts": "text_source"}
+FORMER = {
+    "length": "text_tokens",
+    "texts": "text_source",
+    "longest": "longest_text_tokens",
+    "bound_length": "bound_text_tokens",
+}
 
 
 def renamed(asked: Mapping[str, Any], declared: Container[str]) -> dict[str, Any]:
@@ -76,7 +81,7 @@ def renamed(asked: Mapping[str, Any], declared: Container[str]) -> dict[str, Any
 
     Args:
         declared: the names that the chapter declares. `length` counts the BOS token and `text_tokens` does not, so
-            no chapter declares both.
+            no chapter declares both; nor both `longest` and `longest_text_tokens`.
     """
     values = dict(asked)
     for former, present in FORMER.items():

@@ -13,7 +13,18 @@ LARGEST_SEED = 2**63 - 1  # that torch and numpy both take
 MOST = 10_000_000  # of anything else that a measurement counts: far beyond what any machine computes
 # Parameters by name that are a count of at least one; all others are 0 or more.
 _AT_LEAST_ONE = frozenset(
-    {"batch_tokens", "length", "longest", "passages", "seeds", "steps", "text_tokens", "window", "windows"}
+    {
+        "batch_tokens",
+        "length",
+        "longest",
+        "longest_text_tokens",
+        "passages",
+        "seeds",
+        "steps",
+        "text_tokens",
+        "window",
+        "windows",
+    }
 )
 
 

@@ -105,8 +105,8 @@ def test_bad_parameters() -> None:
         [(name, value)] = asked.items()
         with pytest.raises(FirstTokenError, match=f"{name} must be at least {value + 1}, not {value}"):
             smoothing.Parameters(**asked)
-    with pytest.raises(FirstTokenError, match="longest must be at least 64, not 30"):
-        smoothing.ByLength(longest=30)
+    with pytest.raises(FirstTokenError, match="longest_text_tokens must be at least 64, not 30"):
+        smoothing.ByLength(longest_text_tokens=30)
     with pytest.raises(FirstTokenError, match="windows must be at least 2, not 1"):
         smoothing.ByLength(windows=1)
 
@@ -122,7 +122,7 @@ def test_the_sweep_is_as_long_as_the_model_allows() -> None:
     lm = fake_lm(tiny_model("llama"))
     for limit, longest in ((129, 128), (100000, 4096)):
         lm.config.max_position_embeddings = limit
-        assert smoothing.as_long_as(lm, smoothing.ByLength()) == smoothing.ByLength(longest=longest)
+        assert smoothing.as_long_as(lm, smoothing.ByLength()) == smoothing.ByLength(longest_text_tokens=longest)
     lm.config.max_position_embeddings = 40
     with pytest.raises(FirstTokenError, match="reads at most 39 tokens of text; the length sweep needs 64"):
         smoothing.as_long_as(lm, smoothing.ByLength())
@@ -137,7 +137,7 @@ def test_length_sweep_equals_short_runs(tmp_path: Any, monkeypatch: pytest.Monke
     lm = fake_lm(tiny_model("llama"))
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
     monkeypatch.setattr(smoothing.texts, "long_text", lambda: "".join(LETTERS[3 + (i * i) % 90] for i in range(400)))
-    values = smoothing.BY_LENGTH.record(lm, smoothing.ByLength(longest=128, windows=2)).values
+    values = smoothing.BY_LENGTH.record(lm, smoothing.ByLength(longest_text_tokens=128, windows=2)).values
     ids = smoothing.texts.windows(lm, smoothing.texts.long_text(), 128, 2, "never")
     assert values["position"] == [24, 48, 96]
     for arm in ARMS:

@@ -240,8 +240,8 @@ def test_rank_correlation_of_lists_with_known_answers() -> None:
     [
         ({"bounded": 1}, "bounded must be 0 or between 2 and passages=12, not 1"),
         ({"bounded": 13}, "bounded must be 0 or between 2 and passages=12, not 13"),
-        ({"bound_length": 65}, "bound_length must be at most text_tokens=64, not 65"),
-        ({"bound_length": 4}, "bound_length must be at least 5, not 4"),
+        ({"bound_text_tokens": 65}, "bound_text_tokens must be at most text_tokens=64, not 65"),
+        ({"bound_text_tokens": 4}, "bound_text_tokens must be at least 5, not 4"),
         ({"text_tokens": 7, "bounded": 0}, "text_tokens must be at least 8, not 7"),
         ({"passages": 1, "bounded": 0}, "passages must be at least 2, not 1"),
         ({"directions": 1}, "directions must be at least 2, not 1"),
@@ -255,7 +255,7 @@ def test_bad_parameters(asked: dict[str, int], message: str) -> None:
 
 
 def test_a_text_that_is_too_short_for_the_bound_may_go_without_it() -> None:
-    assert theory.Parameters(bounded=0, text_tokens=16).bound_length > 16
+    assert theory.Parameters(bounded=0, text_tokens=16).bound_text_tokens > 16
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_a_streamed_theory_leaves_the_bound_out_and_says_so(
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
     lm = saved("llama", tmp_path / "model")
     parameters = theory.Parameters(
-        text_source=letters, passages=4, text_tokens=16, bound_length=16, repeats=4, execution="streamed"
+        text_source=letters, passages=4, text_tokens=16, bound_text_tokens=16, repeats=4, execution="streamed"
     )
     record = theory.MEASUREMENT.record(lm, parameters)
     assert record.parameters["bounded"] == 0
@@ -193,7 +193,9 @@ def test_a_bound_that_was_once_compared_is_shown_where_the_model_must_be_streame
     letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
-    asked: dict[str, Any] = dict(text_source=letters, passages=2, bounded=2, text_tokens=16, bound_length=8, repeats=4)
+    asked: dict[str, Any] = dict(
+        text_source=letters, passages=2, bounded=2, text_tokens=16, bound_text_tokens=8, repeats=4
+    )
     resident, streamed = (theory.Parameters(**asked, execution=way) for way in ("resident", "streamed"))
     whole = theory.MEASUREMENT.record(saved("llama", tmp_path / "model"), resident)
     lm = saved("llama", tmp_path / "model")

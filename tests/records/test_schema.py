@@ -66,7 +66,7 @@ CASES: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     ("smoothing", "length"): (
         {"longest": 4096, "seed": 0, "windows": 4},
-        {"longest": 4096, "seed": 0, "windows": 4},
+        {"longest_text_tokens": 4096, "seed": 0, "windows": 4},
     ),
     ("kv_cache", ""): (
         {"bos": "auto", "length": 640, "needle_length": 512, "seed": 0, "stream": None, "window": 128, "windows": 6},
@@ -85,7 +85,7 @@ CASES: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     ("theory", ""): (
         {"bound_length": 32, "length": 64, "texts": "passages"},
-        {"bound_length": 32, "text_tokens": 64, "text_source": "passages"},
+        {"bound_text_tokens": 32, "text_tokens": 64, "text_source": "passages"},
     ),
     ("robustness", ""): (
         {"length": 64, "suffix": 3, "texts": "passages"}, {"text_tokens": 64, "suffix": 3, "text_source": "passages"}
@@ -125,6 +125,20 @@ def test_what_could_not_decide_is_called_inconclusive(number: int) -> None:
         new = schema.to_present(old | {"verdict": {"status": status, "sentence": "Why."}})
         assert new["verdict"] == {"status": now, "sentence": "Why."}
     assert schema.to_present(old | {"verdict": None})["verdict"] is None
+
+
+@pytest.mark.parametrize("kind", schema.RENAMED, ids=lambda kind: "--".join(kind).strip("-"))
+def test_a_length_without_bos_is_called_so(kind: tuple[str, str], tmp_path: Path) -> None:
+    """In records of the schema before; of another claim or variant a parameter of that name is another thing."""
+    names = schema.RENAMED[kind]
+    former = old_record(*kind, dict.fromkeys(names, 32) | {"seed": 0}) | {"schema": 3}
+    present = dict.fromkeys(names.values(), 32) | {"seed": 0}
+    assert schema.to_present(former) == former | {"parameters": present, "schema": schema.SCHEMA}
+    assert store.read(put(tmp_path, former)).parameters == present
+    assert schema.to_present(former | {"claim": "removal"})["parameters"] == former["parameters"]
+    (measurement,) = (one for one in claims.measurements(kind[0]) if one.variant == kind[1])
+    assert set(names.values()) <= {field.name for field in fields(measurement.parameters)}
+    assert all(name.endswith("text_tokens") for name in names.values())
 
 
 def test_what_is_of_another_schema_stays() -> None:

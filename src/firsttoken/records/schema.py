@@ -4,6 +4,7 @@ Schema 1 (until November 2026) to 2: parameters that stood under another paramet
 called `text_source` where it names texts and `texts_hash` where it is their hash, lengths that do not count the BOS
 token are called `text_tokens`, and the claim `where` is called `sink_position`. No measured value changes.
 Schema 2 to 3: the verdict "not measured" of what was measured and could not decide is called "inconclusive".
+Schema 3 to 4: the two other lengths that do not count the BOS token end in `text_tokens` too (`RENAMED`).
 A parameter that a measurement got later has, in records that lack it, the value that says what they did (`ADDED`).
 
     python -m firsttoken.records results        # rewrites the records below a folder
@@ -18,9 +19,14 @@ from pathlib import Path
 from firsttoken.estimates import JSON
 from firsttoken.files import write_atomically
 
-SCHEMA = 3
+SCHEMA = 4
 FORMER_CLAIMS = {"where": "sink_position"}
 ADDED: Mapping[tuple[str, str], JSON] = {("compression", ""): {"removal_only": False}}  # by claim and variant
+# {claim and variant: {former name of a parameter: its name from schema 4 on}}
+RENAMED: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("smoothing", "length"): {"longest": "longest_text_tokens"},
+    ("theory", ""): {"bound_length": "bound_text_tokens"},
+}
 # Their `length` did not count the BOS token.
 _TEXT_TOKENS = frozenset({"perturbation", "smoothing", "jacobian", "theory", "robustness"})
 
@@ -44,21 +50,20 @@ def to_present(record: JSON) -> JSON:
     """The content of a record's file in today's schema, with the parameters that came later; a record of no
     known schema or with fields of another kind as it is."""
     kinds = {"claim": str, "variant": str, "parameters": dict, "provenance": dict}
-    if record.get("schema") not in (1, 2, SCHEMA) or any(
+    if record.get("schema") not in (1, 2, 3, SCHEMA) or any(
         not isinstance(record.get(field, kind()), kind) for field, kind in kinds.items()
     ):
         return record
     if record["schema"] == 1:
         record = _to_second(record)
+    if record["schema"] == 2:
+        record = _to_third(record)
+    if record["schema"] == 3:
+        record = _to_fourth(record)
     added = ADDED.get((record.get("claim", ""), record.get("variant", "")), {})
     if added and "parameters" in record:
         record = {**record, "parameters": {**added, **record["parameters"]}}
-    if record["schema"] == SCHEMA:
-        return record
-    verdict = record.get("verdict")
-    if isinstance(verdict, dict) and verdict.get("status") == "not measured":
-        verdict = {**verdict, "status": "inconclusive"}
-    return {**record, "verdict": verdict, "schema": SCHEMA}
+    return record
 
 
 def _to_second(record: JSON) -> JSON:
@@ -78,6 +83,19 @@ def _to_second(record: JSON) -> JSON:
         "provenance": provenance,
         "schema": 2,
     }
+
+
+def _to_third(record: JSON) -> JSON:
+    verdict = record.get("verdict")
+    if isinstance(verdict, dict) and verdict.get("status") == "not measured":
+        verdict = {**verdict, "status": "inconclusive"}
+    return {**record, "verdict": verdict, "schema": 3}
+
+
+def _to_fourth(record: JSON) -> JSON:
+    present = RENAMED.get((record.get("claim", ""), record.get("variant", "")), {})
+    parameters = {present.get(name, name): value for name, value in record.get("parameters", {}).items()}
+    return {**record, **({"parameters": parameters} if "parameters" in record else {}), "schema": 4}
 
 
 def rewrite(folder: Path) -> list[Path]:

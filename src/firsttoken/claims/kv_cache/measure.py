@@ -45,7 +45,7 @@ class Parameters:
     """What is asked of a cache that forgets."""
 
     windows: int = 12  # texts of `length` tokens, cut from one long document
-    length: int = 640
+    length: int = 640  # tokens of each, BOS included
     window: int = 128  # tokens that the cache holds
     needle_length: int = 512  # tokens of the retrieval task
     bos: BosPolicy = "auto"

@@ -104,7 +104,7 @@ class Parameters:
 class ByLength:
     """Parameters of the length sweep, on windows of one long document."""
 
-    longest: int = 4096  # text tokens of each window; the model may allow fewer
+    longest_text_tokens: int = 4096  # of each window, BOS not counted; the model may allow fewer
     windows: int = 4  # how many
     seed: int = 0
     batch_tokens: int = 4096
@@ -113,7 +113,7 @@ class ByLength:
     def __post_init__(self) -> None:
         in_range(self)
         at_least(2, windows=self.windows)
-        at_least(SHORTEST, longest=self.longest)
+        at_least(SHORTEST, longest_text_tokens=self.longest_text_tokens)
 
 
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
@@ -194,10 +194,10 @@ def as_long_as(lm: LanguageModel, parameters: ByLength) -> ByLength:
     Raises:
         FirstTokenError: it was made for texts too short for a sweep.
     """
-    limit = getattr(lm.config.get_text_config(), "max_position_embeddings", parameters.longest + 1) - 1
+    limit = getattr(lm.config.get_text_config(), "max_position_embeddings", parameters.longest_text_tokens + 1) - 1
     if limit < SHORTEST:
         raise FirstTokenError(f"{lm.name} reads at most {limit} tokens of text; the length sweep needs {SHORTEST}.")
-    return replace(parameters, longest=min(parameters.longest, limit))
+    return replace(parameters, longest_text_tokens=min(parameters.longest_text_tokens, limit))
 
 
 def run_by_length(lm: LanguageModel, parameters: ByLength, passages: Sequence[str]) -> JSON:
@@ -206,8 +206,8 @@ def run_by_length(lm: LanguageModel, parameters: ByLength, passages: Sequence[st
     Attention is causal, so the row of query j in a long input is its row in an input of j + 1 tokens: one run at
     the longest length answers for all shorter ones.
     """
-    ids = texts.windows(lm, passages[0], parameters.longest, parameters.windows, "never")
-    bins = position_bins(parameters.longest)
+    ids = texts.windows(lm, passages[0], parameters.longest_text_tokens, parameters.windows, "never")
+    bins = position_bins(parameters.longest_text_tokens)
     values: JSON = {"position": [(low + high + 1) // 2 for low, high in bins], "windows": len(ids)}
     # Query 0 of the text is not among the rows.
     parts = [slice(low - 1, high) for low, high in bins]
@@ -244,7 +244,7 @@ BY_LENGTH = Measurement(
     passages=lambda _: [texts.long_text()],
     run=run_by_length,
     variant="length",
-    on_demand="longest",
+    on_demand="longest_text_tokens",
     fit=as_long_as,
 )
 MEASUREMENTS = (MEASUREMENT, BY_LENGTH)

@@ -47,7 +47,7 @@ class Parameters:
     passages: int = 12  # texts for the collapse measures and the path sums
     text_tokens: int = 64  # of each of these, BOS not counted
     bounded: int = 4  # texts on which the bound is compared with the Jacobian; 0: no comparison
-    bound_length: int = 32  # text tokens of these
+    bound_text_tokens: int = 32  # of each of these, BOS not counted
     sources: int = 3  # tokens i for each of them
     directions: int = 3  # random directions for the Jacobian
     repeats: int = 256  # tokens of the repeating inputs
@@ -64,10 +64,10 @@ class Parameters:
         if not 2 <= self.bounded <= self.passages:
             raise FirstTokenError(f"bounded must be 0 or between 2 and passages={self.passages}, not {self.bounded}.")
         # The first token of a text and the last are no sources.
-        at_least(self.sources + 2, bound_length=self.bound_length)
-        if self.bound_length > self.text_tokens:
+        at_least(self.sources + 2, bound_text_tokens=self.bound_text_tokens)
+        if self.bound_text_tokens > self.text_tokens:
             raise FirstTokenError(
-                f"bound_length must be at most text_tokens={self.text_tokens}, not {self.bound_length}."
+                f"bound_text_tokens must be at most text_tokens={self.text_tokens}, not {self.bound_text_tokens}."
             )
 
 
@@ -85,13 +85,13 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     """
     execution, seed = parameters.execution, parameters.seed
     ids = texts.encode(lm, passages, parameters.text_tokens, "never")
-    with explain_out_of_memory("lower passages, text_tokens or bound_length"):
+    with explain_out_of_memory("lower passages, text_tokens or bound_text_tokens"):
         return {
             "first_token_mass": {arm: first_token_mass(lm, ids, arm, seed, execution) for arm in ARMS},
             "collapse": {arm: collapse.by_layer(lm, ids, arm, seed, execution) for arm in ARMS},
             "last_two": collapse.last_two(lm, ids, parameters.repeats, seed, execution),
             **path_sums(lm, ids, seed, execution),
-            **compare(lm, ids[: parameters.bounded, : parameters.bound_length], parameters),
+            **compare(lm, ids[: parameters.bounded, : parameters.bound_text_tokens], parameters),
         }
 
 
