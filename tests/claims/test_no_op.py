@@ -26,7 +26,7 @@ from firsttoken.claims.no_op.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.attention_maps import attention_maps
 from firsttoken.records import Record, Status
-from firsttoken.texts.token_classes import CLASSES, Conditions, conditions, containing
+from firsttoken.texts.token_classes import CLASSES, TokenClasses, classes_of, containing
 from tiny import tiny_model
 
 BOS, APOSTROPHE = 1, 2
@@ -78,7 +78,7 @@ def strings(ids: Tensor) -> list[list[str]]:
 def test_the_planted_head_is_found_and_named() -> None:
     ids = planted_texts()
     attention = first_token_attention(fake_lm(planted_model()), ids)
-    two, rules = discover(attention, conditions(strings(ids)), Discovery(permutations=199))
+    two, rules = discover(attention, classes_of(strings(ids)), Discovery(permutations=199))
     named = [rule for rule in rules if rule.named]
     assert [rule.head for rule in named] == [1]
     rule = named[0]
@@ -94,7 +94,7 @@ def test_the_planted_head_is_found_and_named() -> None:
 def test_without_a_planted_head_none_is_found() -> None:
     ids = planted_texts()
     attention = first_token_attention(fake_lm(planted_model(planted=False)), ids)
-    two, rules = discover(attention, conditions(strings(ids)), Discovery(permutations=49))
+    two, rules = discover(attention, classes_of(strings(ids)), Discovery(permutations=49))
     assert not two.bimodal.any()
     assert rules == []
 
@@ -104,7 +104,7 @@ def test_random_models_have_no_rules(seed: int) -> None:
     """Untrained attention has no two modes, so the whole search, with its criteria, finds nothing in any of them."""
     ids = planted_texts(seed)
     attention = first_token_attention(fake_lm(tiny_model("llama", seed=seed)), ids)
-    _, rules = discover(attention, conditions(strings(ids)), Discovery(permutations=99, seed=seed))
+    _, rules = discover(attention, classes_of(strings(ids)), Discovery(permutations=99, seed=seed))
     assert not [rule for rule in rules if rule.named]
 
 
@@ -118,14 +118,14 @@ def modes_without_a_rule(generator: torch.Generator) -> Tensor:
 
 
 def test_false_discoveries_stay_at_the_level_asked_for() -> None:
-    """Bimodal heads without a rule, 60 searches of 4 heads x all conditions: a corrected p-value below 0.05 may come
+    """Bimodal heads without a rule, 60 searches of 4 heads x all classes: a corrected p-value below 0.05 may come
     up in one search of twenty. Counting those without the correction would fail this by far."""
     generator = torch.Generator().manual_seed(5)
     lowest = []
     for seed in range(60):
         ids = planted_texts(100 + seed)
         attention = modes_without_a_rule(generator)
-        _, rules = discover(attention, conditions(strings(ids)), Discovery(permutations=99, seed=seed))
+        _, rules = discover(attention, classes_of(strings(ids)), Discovery(permutations=99, seed=seed))
         assert len(rules) == 4
         assert not any(rule.named for rule in rules)
         lowest.append(min(rule.p for rule in rules))
@@ -182,9 +182,9 @@ def test_valley_by_hand() -> None:
     assert depths.tolist() == pytest.approx([0.5, 1, 1])
 
 
-def test_conditions_on_a_sentence() -> None:
+def test_classes_of_a_sentence() -> None:
     text = ["<bos>", "The", " cat", "'", "s", " cat", ",", " the", " cat", "\n", "42", " The", " cat", "'"]
-    classes = conditions([text])
+    classes = classes_of([text])
 
     def where(name: str) -> list[int]:
         return classes.holds[classes.names.index(name), 0].nonzero()[:, 0].tolist()
@@ -205,10 +205,10 @@ def test_conditions_on_a_sentence() -> None:
     assert not where("token: end of a sentence")
 
 
-def test_rare_conditions_are_left_out() -> None:
+def test_rare_classes_are_left_out() -> None:
     holds = torch.zeros(3, 2, 10, dtype=torch.bool)
     holds[1, 0, :3], holds[2] = True, True
-    kept = Conditions(("never", "sometimes", "always"), holds).kept(3)
+    kept = TokenClasses(("never", "sometimes", "always"), holds).kept(3)
     assert kept.names == ("sometimes",)
 
 
@@ -258,7 +258,7 @@ def test_an_example_shows_the_rule_where_it_holds_best() -> None:
     attention[1, 0, 1, 70] = 0.9
     rule = Rule(1, "five", True, 0.9, 0.0, 0.5, 0.5, 0.001, True)
     words = [[f"{text}-{at}" for at in range(120)] for text in range(3)]
-    shown = rules.example(rule, 0.5, attention, words, Conditions(("five",), holds), [7])
+    shown = rules.example(rule, 0.5, attention, words, TokenClasses(("five",), holds), [7])
     assert (shown["layer"], shown["head"]) == (7, 1)
     assert len(shown["tokens"]) == rules.SHOWN
     assert all(token.startswith("1-") for token in shown["tokens"])
@@ -290,9 +290,9 @@ def test_clear_messages() -> None:
     with pytest.raises(FirstTokenError, match="No token of these 1 texts contains the trigger '#'"):
         containing([["a", "b"]], "#")
     with pytest.raises(FirstTokenError, match="needs at least 8, not 4"):
-        discover(torch.rand(4, 1, 1, 40), conditions([["a"] * 40] * 4), Discovery())
+        discover(torch.rand(4, 1, 1, 40), classes_of([["a"] * 40] * 4), Discovery())
     with pytest.raises(FirstTokenError, match="at least 16 tokens, not 12"):
-        discover(torch.rand(9, 1, 1, 12), conditions([["a"] * 12] * 9), Discovery())
+        discover(torch.rand(9, 1, 1, 12), classes_of([["a"] * 12] * 9), Discovery())
 
 
 def record_of(value: float, quiet: float | None, named: int, heads: int, model: str = "some-model") -> Record:

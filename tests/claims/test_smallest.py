@@ -17,7 +17,7 @@ from firsttoken.pretraining import backcopy
 from firsttoken.pretraining.smallest import Smallest
 from firsttoken.pretraining.smallest_training import Run, Setting, train
 from firsttoken.records import Record
-from firsttoken.texts.token_classes import Conditions
+from firsttoken.texts.token_classes import TokenClasses
 
 LENGTH, TEXTS = 64, 48
 
@@ -37,7 +37,7 @@ def rules_of(run: Run, setting: Setting) -> tuple[list[Rule], list[str]]:
     after = torch.cat([torch.zeros(TEXTS, 1, dtype=torch.bool), trigger[:, :-1]], dim=1)
     holds = torch.stack([trigger, after, *(ids == symbol for symbol in range(1, setting.symbols + 1))])
     discovery = Discovery(permutations=199)
-    return discover(attention[:, None, None, :, 0], Conditions(tuple(names), holds), discovery)[1], names
+    return discover(attention[:, None, None, :, 0], TokenClasses(tuple(names), holds), discovery)[1], names
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -17,7 +17,7 @@ from firsttoken import records
 from firsttoken.claims.theory import collapse, figures, verdict
 from firsttoken.claims.theory import measure as theory
 from firsttoken.claims.theory.bounds import weight_norms
-from firsttoken.claims.theory.linear_model import SWEEPS, Toy, sweep, toy
+from firsttoken.claims.theory.linear_model import SWEEPS, LinearModel, random_model, sweep
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
 from firsttoken.measures import spectra
@@ -148,11 +148,11 @@ def test_walk_equals_products_of_eager_maps(name: str) -> None:
             torch.testing.assert_close(walked[layer - 1, text], share, atol=1e-5, rtol=1e-4)
 
 
-# -- the toy model ------------------------------------------------------------------------------------------
+# -- the linear model ------------------------------------------------------------------------------------------
 
 
 def test_toy_jacobian_equals_autograd() -> None:
-    model = toy(depth=3, heads=2, length=5, width=4, sink=0.3, seed=1)
+    model = random_model(depth=3, heads=2, length=5, width=4, sink=0.3, seed=1)
 
     def run(v: torch.Tensor) -> torch.Tensor:
         for maps, weights in zip(model.maps, model.weights, strict=True):
@@ -172,8 +172,8 @@ def test_toy_jacobian_equals_autograd() -> None:
 def test_bounds_of_the_toy_are_never_violated(
     depth: int, heads: int, length: int, width: int, sink: float, scale: float, seed: int
 ) -> None:
-    model = toy(depth, heads, length, width, sink, seed)
-    model = Toy(model.maps, model.weights * scale)
+    model = random_model(depth, heads, length, width, sink, seed)
+    model = LinearModel(model.maps, model.weights * scale)
     past = torch.ones(length, length, dtype=torch.bool).tril()
     exact = model.jacobian_norms()[past].log()
     tight, theorem = (log[past] for log in model.log_bounds())
@@ -183,8 +183,8 @@ def test_bounds_of_the_toy_are_never_violated(
 
 def test_a_smaller_constant_would_be_violated() -> None:
     """The constant must be at least H: the theorem's abar gives a token's own past the share 1/H only."""
-    model = toy(depth=4, heads=4, length=6)
-    model = Toy(model.maps, model.weights * 0.01)
+    model = random_model(depth=4, heads=4, length=6)
+    model = LinearModel(model.maps, model.weights * 0.01)
     own = torch.arange(6)
     _, theorem = model.log_bounds()
     exact = model.jacobian_norms().log()

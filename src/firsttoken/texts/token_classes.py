@@ -1,7 +1,7 @@
-"""Simple yes-or-no conditions on a token and its predecessor: the vocabulary in which a head's rule is named.
+"""Simple classes of a token and its predecessor: the vocabulary in which a head's rule is named.
 
-A condition is a table of booleans over tokens. Everything is decided from the decoded strings, so the same conditions
-serve every tokenizer.
+A class is a table of booleans over tokens, and a rule names one of them as its condition. Everything is decided from
+the decoded strings, so the same classes serve every tokenizer.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ CLASSES: dict[str, Callable[[str], bool]] = {
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """Named conditions and where they hold."""
+class TokenClasses:
+    """Named classes and which tokens are of them."""
 
     names: tuple[str, ...]
-    holds: Tensor  # (condition, text, token), bool
+    holds: Tensor  # (class, text, token), bool
 
-    def kept(self, least: int) -> Conditions:
-        """Those that hold at `least` tokens or more and fail at as many; the others could never be established."""
+    def kept(self, least: int) -> TokenClasses:
+        """Those that `least` tokens or more are of, and as many are not; the others could never be established."""
         counts = self.holds.flatten(1).sum(1)
         total = self.holds[0].numel() if len(self.names) else 0
         keep = ((counts >= least) & (total - counts >= least)).nonzero()[:, 0].tolist()
-        return Conditions(tuple(self.names[i] for i in keep), self.holds[keep])
+        return TokenClasses(tuple(self.names[i] for i in keep), self.holds[keep])
 
 
 def decode(lm: LanguageModel, ids: Tensor) -> list[list[str]]:
@@ -73,8 +73,8 @@ def decode(lm: LanguageModel, ids: Tensor) -> list[list[str]]:
     return [[known[i] for i in row] for row in ids.tolist()]
 
 
-def conditions(tokens: Sequence[Sequence[str]]) -> Conditions:
-    """All conditions on the tokens of some texts of equal length.
+def classes_of(tokens: Sequence[Sequence[str]]) -> TokenClasses:
+    """All classes of the tokens of some texts of equal length.
 
     Named `token: c` where class c holds of the token itself, `previous token: c` where it holds of the one before,
     `repeated token`, `repeated word` and `repeated pair` where the token, or the pair with its predecessor, came
@@ -97,7 +97,7 @@ def conditions(tokens: Sequence[Sequence[str]]) -> Conditions:
         repeated & (classes["start of a word"] | classes["letters inside a word"]),
         _repeated(tokens, 2),
     ]
-    return Conditions(tuple(names), torch.stack(tables))
+    return TokenClasses(tuple(names), torch.stack(tables))
 
 
 def containing(tokens: Sequence[Sequence[str]], trigger: str) -> Tensor:

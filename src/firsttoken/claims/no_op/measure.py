@@ -34,7 +34,7 @@ from firsttoken.probe import probe
 from firsttoken.probe.forward import in_batches, run_decoder
 from firsttoken.progress import tracked
 from firsttoken.ranges import at_least, in_range
-from firsttoken.texts.token_classes import conditions, decode
+from firsttoken.texts.token_classes import classes_of, decode
 
 EDGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # bins of attention to the first token
 
@@ -98,7 +98,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     seen = together(lm, passes, parameters.execution)
     traces = seen["traces"]
     attention = torch.cat([traces.attention, seen["rest"]]) if len(rest) else traces.attention
-    classes = conditions(tokens)
+    classes = classes_of(tokens)
     discovery = Discovery(seed=parameters.seed)
     two, rules = search.discover(attention, classes, discovery)
     layers = layer_numbers(lm, attention.shape[1], parameters.execution)

@@ -23,7 +23,7 @@ from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.interventions import forbid_key_in_heads, in_layers, only_key
 from firsttoken.probe.losses import predict
-from firsttoken.texts.token_classes import Conditions
+from firsttoken.texts.token_classes import TokenClasses
 
 SHOWN = 40  # tokens of an example
 LISTED = 20  # rules in a record, at least; every named one is there
@@ -81,7 +81,7 @@ def example(
     threshold: float,
     attention: Tensor,
     tokens: list[list[str]],
-    classes: Conditions,
+    classes: TokenClasses,
     layers: Sequence[int],
 ) -> JSON:
     """The stretch of a text that shows a rule best: the head is off the first token where the rule says so, and on it
@@ -126,7 +126,7 @@ def rule_effect(
     ids: Tensor,
     rule: Rule,
     threshold: float,
-    classes: Conditions,
+    classes: TokenClasses,
     seed: int = 0,
     batch_tokens: int = 2048,
     execution: str = "resident",

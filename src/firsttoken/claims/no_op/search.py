@@ -8,7 +8,7 @@ Three steps, each a pure function:
 2. *Association.* Mutual information, in bits, between a head's mode (on the sink or off it) and each condition.
 3. *Significance.* The null: the modes of a text have nothing to do with its tokens. Texts exchange their modes,
    position by position, which keeps the trend of attention with position and the correlation along a text. The
-   largest information over all heads and conditions of each exchange gives p-values corrected for every head and
+   largest information over all heads and classes of each exchange gives p-values corrected for every head and
    condition that was looked at.
 """
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.texts.token_classes import Conditions
+from firsttoken.texts.token_classes import TokenClasses
 
 BINS = 20  # of the histogram in which a valley is looked for
 FEWEST_TEXTS = 8  # that can be exchanged with each other
@@ -69,7 +69,7 @@ class Rule:
     off_otherwise: float
     bits: float  # mutual information
     share_explained: float  # of the entropy of the mode
-    p: float  # corrected for all heads and conditions
+    p: float  # corrected for all heads and classes
     named: bool  # significant, and separated enough to be called a rule
 
 
@@ -158,7 +158,7 @@ def information(off: Tensor, holds: Tensor) -> Tensor:
 
 
 def largest_by_chance(off: Tensor, holds: Tensor, permutations: int, seed: int) -> Tensor:
-    """The largest information over heads and conditions when texts exchange their modes: (permutation,), bits.
+    """The largest information over heads and classes when texts exchange their modes: (permutation,), bits.
 
     Args:
         off: (head, text, query), bool.
@@ -173,12 +173,12 @@ def largest_by_chance(off: Tensor, holds: Tensor, permutations: int, seed: int) 
     return torch.stack(largest)
 
 
-def discover(attention: Tensor, conditions: Conditions, parameters: Discovery) -> tuple[Modes, list[Rule]]:
+def discover(attention: Tensor, classes: TokenClasses, parameters: Discovery) -> tuple[Modes, list[Rule]]:
     """Every head that switches with the condition that separates its two sides best, the most informative first.
 
     Args:
         attention: (text, layer, head, query), to the first token.
-        conditions: on the same texts and tokens; a query is a token.
+        classes: on the same texts and tokens; a query is a token.
 
     Raises:
         FirstTokenError: too few texts to exchange, or texts too short.
@@ -194,7 +194,7 @@ def discover(attention: Tensor, conditions: Conditions, parameters: Discovery) -
     by_head = attention[..., start:].permute(1, 2, 0, 3).flatten(0, 1)  # (layer * head, text, query)
     two = modes(by_head, parameters)
     chosen = two.switches.nonzero()[:, 0]
-    usable = Conditions(conditions.names, conditions.holds[:, :, start:]).kept(max(5, passages // 4))
+    usable = TokenClasses(classes.names, classes.holds[:, :, start:]).kept(max(5, passages // 4))
     if not len(chosen) or not usable.names:
         return two, []
     off = by_head[chosen] <= two.threshold[chosen, None, None]

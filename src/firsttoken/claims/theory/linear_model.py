@@ -15,7 +15,7 @@ from firsttoken.measures.path_sums import log_path_sums, mean_map
 
 
 @dataclass(frozen=True)
-class Toy:
+class LinearModel:
     """The model: maps and matrices of each layer and head."""
 
     maps: Tensor  # (layer, head, query, key), rows sum to one
@@ -50,8 +50,10 @@ class Toy:
         return log_path_sums(tight)[-1], theorem
 
 
-def toy(depth: int = 6, heads: int = 2, length: int = 24, width: int = 8, sink: float = 0.0, seed: int = 0) -> Toy:
-    """A random toy model. The same seed gives the same weights and the same attention before the sink is added."""
+def random_model(
+    depth: int = 6, heads: int = 2, length: int = 24, width: int = 8, sink: float = 0.0, seed: int = 0
+) -> LinearModel:
+    """A random one. The same seed gives the same weights and the same attention before the sink is added."""
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randn(depth, heads, length, length, generator=generator, dtype=torch.float64)
     blocked = torch.ones(length, length, dtype=torch.bool).triu(1)
@@ -59,7 +61,7 @@ def toy(depth: int = 6, heads: int = 2, length: int = 24, width: int = 8, sink: 
     maps[..., 0] += sink
     weights = torch.randn(depth, heads, width, width, generator=generator, dtype=torch.float64)
     # Orthogonal up to a factor: spectral norm 1 / H for each head, so that all heads together have at most 1.
-    return Toy(maps, (torch.linalg.qr(weights).Q / heads).contiguous())
+    return LinearModel(maps, (torch.linalg.qr(weights).Q / heads).contiguous())
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def sweep(name: str, sink: float = 0.0, seed: int = 0) -> Sweep:
     swept = Sweep(name, SWEEPS[name], [], [], [])
     for value in swept.values:
         chosen = {"sink": sink} | {name: value if name == "sink" else int(value)}
-        model = toy(**chosen, seed=seed)  # type: ignore[arg-type]
+        model = random_model(**chosen, seed=seed)  # type: ignore[arg-type]
         later = torch.ones(model.maps.shape[-2:], dtype=torch.bool).tril(-1)
         later[:, 0] = False
         tight, theorem = model.log_bounds()
