@@ -1,8 +1,10 @@
-"""Ratios of sums against a loop over the same draws."""
+"""Ratios of sums against a loop over the same draws, shares and their trend against identities and permutations."""
 
 from __future__ import annotations
 
-from dataclasses import astuple
+import itertools
+import math
+from dataclasses import asdict, astuple
 
 import pytest
 import torch
@@ -81,6 +83,73 @@ def test_a_ratio_of_ratios_is_that_of_the_sums() -> None:
     assert estimate.low < estimate.value < estimate.high
     same = statistics.ratio_of_ratios((a, b), (a, b), text_of_edit)
     assert (same.low, same.high) == pytest.approx((1.0, 1.0))
+
+
+@pytest.mark.parametrize(("yes", "n"), [(0, 10), (3, 10), (10, 10), (17, 200)])
+def test_the_ends_of_a_wilson_interval_are_where_the_score_test_is_just_not_significant(yes: int, n: int) -> None:
+    estimate = statistics.wilson(yes, n)
+    for at in (estimate.low, estimate.high):
+        if 0 < at < 1:
+            assert abs(yes / n - at) / math.sqrt(at * (1 - at) / n) == pytest.approx(1.959964, rel=1e-6)
+    assert estimate.low <= estimate.value <= estimate.high
+    assert (estimate.low == 0) == (yes == 0)
+    assert (estimate.high == 1) == (yes == n)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 10])
+def test_many_kinds_of_the_same_seeds_are_worth_as_many_models_as_seeds(seeds: int) -> None:
+    """Where all kinds of a seed agree, which is what the interval is for, they say as much as one kind."""
+    one_kind = [seed % 2 == 0 for seed in range(seeds)]
+    assert statistics.share_of_pairs([one_kind] * 5) == asdict(statistics.wilson(sum(one_kind), seeds))
+
+
+def test_what_was_not_trained_counts_neither_as_a_pair_nor_as_a_seed() -> None:
+    shown = statistics.share_of_pairs([[True, None, None], [False, True, None]])
+    assert shown is not None
+    assert (shown["value"], shown["n"]) == (2 / 3, 2)
+    assert statistics.share_of_pairs([[None, None], []]) is None
+
+
+def test_trend_is_the_correlation_of_single_answers_with_their_level() -> None:
+    levels, yes, n = [3, 4, 5, 6, 7], [1, 2, 6, 5, 9], [10, 11, 10, 9, 10]
+    x = torch.tensor([level for level, m in zip(levels, n, strict=True) for _ in range(m)], dtype=torch.float64)
+    answers = [1.0] * 0
+    for y, m in zip(yes, n, strict=True):
+        answers += [1.0] * y + [0.0] * (m - y)
+    r = float(torch.corrcoef(torch.stack([x, torch.tensor(answers, dtype=torch.float64)]))[0, 1])
+    tested = statistics.trend(levels, yes, n)
+    assert tested.z == pytest.approx(r * math.sqrt(len(answers)))
+    assert tested.p == pytest.approx(2 * (1 - 0.5 * (1 + math.erf(tested.z / math.sqrt(2)))))
+
+
+def test_p_of_a_trend_is_near_that_of_all_permutations() -> None:
+    yes, n = (8, 12, 15), (20, 22, 18)
+    tested = statistics.trend([3, 5, 7], yes, n)
+    middle = sum(x * m for x, m in zip((3, 5, 7), n, strict=True)) / sum(n) * sum(yes)
+    observed = abs(sum(x * y for x, y in zip((3, 5, 7), yes, strict=True)) - middle)
+    # The hypergeometric distribution of the groups' counts given their sum, in full.
+    more = total = 0
+    for a, b, c in itertools.product(*(range(m + 1) for m in n)):
+        if a + b + c == sum(yes):
+            ways = math.comb(n[0], a) * math.comb(n[1], b) * math.comb(n[2], c)
+            distance = abs(3 * a + 5 * b + 7 * c - middle)
+            total += ways
+            more += ways * ((distance > observed - 1e-9) + (distance > observed + 1e-9)) / 2  # mid-p
+    assert tested.p == pytest.approx(more / total, rel=0.1)
+
+
+def test_no_trend_where_all_are_the_same() -> None:
+    assert statistics.trend([3, 4], [5, 5], [5, 5]).p == 1
+    assert statistics.trend([3, 4], [0, 0], [5, 5]).p == 1
+    assert statistics.trend([3, 4, 5], [2, 2, 2], [4, 4, 4]).z == pytest.approx(0)
+    assert statistics.trend([3, 7], [9, 1], [10, 10]).z < 0
+
+
+def test_a_share_of_nothing_is_one_sentence() -> None:
+    with pytest.raises(FirstTokenError, match="train at least one seed"):
+        statistics.wilson(0, 0)
+    with pytest.raises(FirstTokenError, match="at least one seed"):
+        statistics.trend([3], [0], [0])
 
 
 @pytest.mark.parametrize(

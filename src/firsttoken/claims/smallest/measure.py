@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from firsttoken import statistics
 from firsttoken.claims.smallest.verdict import judge
 from firsttoken.estimates import JSON
 from firsttoken.measures import resting
@@ -104,7 +105,7 @@ def count(runs: Sequence[Run]) -> JSON:
 
 def summary(by_length: dict[int, JSON]) -> JSON:
     """The trend over lengths and the headline, from the counts of each length."""
-    trend = resting.trend(
+    trend = statistics.trend(
         [math.log2(length) for length in by_length],
         [part["first"] for part in by_length.values()],
         [part["learnt"] for part in by_length.values()],
@@ -113,7 +114,7 @@ def summary(by_length: dict[int, JSON]) -> JSON:
     return {
         "by_length": {str(length): part for length, part in by_length.items()},
         "trend": asdict(trend),
-        "rests_on_first": asdict(resting.wilson(headline["first"], max(headline["learnt"], 1))),
+        "rests_on_first": asdict(statistics.wilson(headline["first"], max(headline["learnt"], 1))),
     }
 
 
