@@ -13,12 +13,13 @@ from firsttoken.claims.phenomenon import measure as phenomenon
 from firsttoken.claims.sink_rates import figures, verdict
 from firsttoken.claims.sink_rates import measure as sink_rates
 from firsttoken.errors import FirstTokenError
-from firsttoken.measures import attention_maps, first_token_attention, first_token_summary
+from firsttoken.measures import first_token_attention, first_token_summary
 from firsttoken.models import LanguageModel
 from firsttoken.models.bundled import BUNDLED
 from firsttoken.probe import probe
 from firsttoken.records import filename
 from firsttoken.records import store as record_store
+from real_models import eager_maps
 
 LENGTH = 64
 
@@ -32,15 +33,6 @@ def lm(request: pytest.FixtureRequest) -> LanguageModel:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
     return tmp_path
-
-
-def eager_maps(lm: LanguageModel, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The last layer's states and (text, layer, head, query, key) by transformers' eager attention."""
-    lm.model.set_attn_implementation("eager")
-    with torch.inference_mode():
-        out = lm.model.get_decoder()(ids, output_attentions=True, use_cache=False)
-    lm.model.set_attn_implementation("sdpa")
-    return out.last_hidden_state, torch.stack(out.attentions, dim=1)
 
 
 def test_probe_equals_eager_on_a_real_model(lm: LanguageModel) -> None:
@@ -87,33 +79,6 @@ def test_batching_changes_nothing(lm: LanguageModel) -> None:
         first_token_attention.alphas(lm, ids, batch_tokens=4096),
     )
     torch.testing.assert_close(one, all_, atol=1e-5, rtol=0)
-
-
-def test_packed_maps_come_back(lm: LanguageModel) -> None:
-    parameters = phenomenon.Parameters(text=texts.passages()[0].text, length=20)
-    record = phenomenon.MEASUREMENT.record(lm, parameters)
-    maps = eager_maps(lm, texts.encode(lm, [texts.passages()[0].text], 20))[1][0]
-    for layer, head in ((0, 0), (5, 2), (maps.shape[0] - 1, maps.shape[1] - 1)):
-        unpacked = attention_maps.unpack(record.values["maps"][layer][head])
-        torch.testing.assert_close(unpacked, maps[layer, head], atol=1 / 510 + 1e-4, rtol=0)
-
-
-@pytest.mark.parametrize(("mass", "status"), [(0.5, "reproduced"), (0.2, "partly"), (0.12, "not reproduced")])
-def test_one_passage_shows_sinks_or_does_not(mass: float, status: str) -> None:
-    measured = {"mass": mass, "even": 0.1, "sink_rate": 0.4}
-    judged = phenomenon.judge(records.Record("phenomenon", "tiny", {"length": 24, "epsilon": 0.3}, measured, {}))
-    assert judged.status == status
-    assert f"The first of 24 tokens gets {mass:.1%} of all attention, {mass / 0.1:.1f} times" in judged.sentence
-
-
-def test_a_passage_is_recorded_in_full_and_found_by_its_name(lm: LanguageModel) -> None:
-    passage = texts.passages()[0]
-    named = phenomenon.MEASUREMENT.record(lm, phenomenon.Parameters(text=passage.name, length=4))
-    assert named.parameters["text"] == passage.text
-    assert phenomenon.MEASUREMENT.record(lm, phenomenon.Parameters(text=passage.text, length=4)) == named
-    assert phenomenon.MEASUREMENT.record(lm, phenomenon.Parameters(text=passage.name, length=4)) == named
-    with pytest.raises(FirstTokenError, match="length must be at least 2, not 1"):
-        phenomenon.Parameters(length=1)
 
 
 def record(model: str, loose: float, strict: float, length: int = LENGTH) -> records.Record:
