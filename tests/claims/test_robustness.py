@@ -399,7 +399,7 @@ def judged(
     def estimate(value: float) -> dict:
         return {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 9}
 
-    arms = {arm: {"loss": estimate(3.0)} for arm in sensitivity.ARMS}
+    arms = {arm: {"loss": estimate(3.0)} for arm in sensitivity.SINK_ARMS}
     if broken:
         arms["no sink"] = {"loss": estimate(6.1)}
     control = {"headroom": estimate(headroom), "dose_minus_control": estimate(beyond)}

@@ -80,8 +80,8 @@ def test_forward_measures(name: str, execution: str, tmp_path: Path) -> None:
     torch.testing.assert_close(alpha, expected_alpha, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("arm", ablations.ARMS)
-def test_every_arm_without_the_first_token(arm: ablations.Arm, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arm", ablations.ABLATIONS)
+def test_every_arm_without_the_first_token(arm: ablations.Ablation, tmp_path: Path) -> None:
     lm = saved("llama", tmp_path / "model")
 
     def run(lm: LanguageModel) -> Any:

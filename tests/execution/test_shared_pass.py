@@ -158,8 +158,8 @@ def test_chapters_stream_from_disk(
     assert list(records.differences(streamed, resident, 1e-4)) == []
 
 
-@pytest.mark.parametrize("arm", ablations.ARMS)
-def test_every_arm_without_the_first_token_streams(arm: ablations.Arm, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arm", ablations.ABLATIONS)
+def test_every_arm_without_the_first_token_streams(arm: ablations.Ablation, tmp_path: Path) -> None:
     lm = saved("llama", tmp_path / "model")
     rows = tuple(task_scores.TaskText(tuple(row.tolist()), (task_scores.Question(9, 5, (4, 5, 6)),)) for row in ids())
     by_execution = {}

@@ -17,7 +17,7 @@ from firsttoken import models, texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.ablations import (
     MEANING,
-    Arm,
+    Ablation,
     Means,
     agreement,
     inputs,
@@ -304,7 +304,7 @@ def other_first(given: Tensor) -> Tensor:
 @pytest.mark.parametrize(("arm", "forgets"), [("mask", True), ("mean_residual", True), ("delete", True),
                                               ("zero_value", False), ("mean_value", False), ("mask_other", False),
                                               ("intact", False)])  # fmt: skip
-def test_which_arms_forget_what_the_first_token_was(arm: Arm, forgets: bool) -> None:
+def test_which_arms_forget_what_the_first_token_was(arm: Ablation, forgets: bool) -> None:
     lm = fake_lm(tiny_model("llama"))
     means = ordinary_means(lm, ids())
     before, after = (

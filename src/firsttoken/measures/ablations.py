@@ -30,12 +30,12 @@ from firsttoken.probe.interventions import Hook, forbid_key, in_every_layer, set
 from firsttoken.probe.losses import Predictions, predict
 from firsttoken.probe.residual_stream import refuse_several_streams
 
-Arm = Literal[
+Ablation = Literal[
     "intact", "delete", "replace", "mask", "zero_value", "mean_value", "mean_residual", "mask_other", "add_bos"
 ]
-ARMS: tuple[Arm, ...] = get_args(Arm)
+ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 OTHER = 4  # the ordinary position whose key `mask_other` forbids
-NAMES: dict[Arm, str] = {
+NAMES: dict[Ablation, str] = {
     "intact": "untouched",
     "delete": "deleted",
     "replace": "replaced",
@@ -46,7 +46,7 @@ NAMES: dict[Arm, str] = {
     "mask_other": "control: another masked",
     "add_bos": "BOS added",
 }
-MEANING: dict[Arm, str] = {
+MEANING: dict[Ablation, str] = {
     "intact": "as the tokenizer has it",
     "delete": "first token deleted",
     "replace": "first token replaced by a random one",
@@ -109,7 +109,7 @@ def residuals_changed(lm: LanguageModel, change: Any) -> Iterator[None]:
 
 
 @contextmanager
-def intervened(lm: LanguageModel, arm: Arm, means: Means | None = None) -> Iterator[Probe]:
+def intervened(lm: LanguageModel, arm: Ablation, means: Means | None = None) -> Iterator[Probe]:
     """The model as one arm runs it; the probe inside measures attention to key 0. What an arm does to the input
     itself is `inputs`."""
     with ExitStack() as stack:
@@ -130,8 +130,8 @@ def intervened(lm: LanguageModel, arm: Arm, means: Means | None = None) -> Itera
                     return set_first_value(call, values[module.layer_idx])
             else:
                 stack.enter_context(residuals_changed(lm, partial(_put_first, means.residual)))
-        elif arm not in ARMS:
-            raise FirstTokenError(f"There is no arm {arm!r}; there are {', '.join(ARMS)}.")
+        elif arm not in ABLATIONS:
+            raise FirstTokenError(f"There is no arm {arm!r}; there are {', '.join(ABLATIONS)}.")
         yield stack.enter_context(probe(lm.model, keys=[0], hook=hook))
 
 
@@ -141,7 +141,7 @@ def _put_first(residual: dict[int, Tensor], index: int, hidden: Tensor) -> Tenso
     return hidden
 
 
-def inputs(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0) -> tuple[Tensor, int]:
+def inputs(lm: LanguageModel, ids: Tensor, arm: Ablation, seed: int = 0) -> tuple[Tensor, int]:
     """The input of an arm, and by how many places its tokens have moved to the right.
 
     `replace` draws for each text a token from the texts themselves, never the first of one.
@@ -177,7 +177,7 @@ def run_arm(
     lm: LanguageModel,
     ids: Tensor,
     queries: Sequence[int] | Tensor,
-    arm: Arm,
+    arm: Ablation,
     means: Means | None = None,
     seed: int = 0,
     batch_tokens: int = 1024,

@@ -19,7 +19,7 @@ from firsttoken import statistics, texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
-from firsttoken.measures.ablations import Arm, Means, inputs, intervened
+from firsttoken.measures.ablations import Ablation, Means, inputs, intervened
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
@@ -60,7 +60,7 @@ class Task:
 
 
 def score(
-    lm: LanguageModel, task: Task, arm: Arm = "intact", means: Means | None = None, batch_tokens: int = 1024
+    lm: LanguageModel, task: Task, arm: Ablation = "intact", means: Means | None = None, batch_tokens: int = 1024
 ) -> Tensor:
     """Which questions a model answers under an arm: (question,), bool, in the order of the task."""
 
@@ -103,7 +103,7 @@ def _answered(task: Task, read: Callable[[Tensor, Tensor], Tensor], batch_tokens
 def summary(
     lm: LanguageModel,
     chosen: Sequence[Task],
-    arms: Sequence[Arm],
+    arms: Sequence[Ablation],
     means: Means | None = None,
     batch_tokens: int = 1024,
     seed: int = 0,
@@ -111,7 +111,7 @@ def summary(
 ) -> JSON:
     """{task: `chance`, `questions`, `arms` {arm: share of right answers with an interval over questions}}."""
 
-    def scored(task: Task, arm: Arm) -> Callable[[LanguageModel], Tensor]:
+    def scored(task: Task, arm: Ablation) -> Callable[[LanguageModel], Tensor]:
         return lambda lm: score(lm, task, arm, means, batch_tokens)
 
     right = together(lm, {(task.name, arm): scored(task, arm) for task in chosen for arm in arms}, execution)

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from firsttoken.estimates import JSON, interval
-from firsttoken.measures.ablations import MEANING, NAMES, Arm
+from firsttoken.measures.ablations import MEANING, NAMES, Ablation
 from firsttoken.model_names import called, names_of
 from firsttoken.plots import (
     CATEGORIES,
@@ -29,7 +29,7 @@ from firsttoken.plots import (
 from firsttoken.records import Record
 
 # Shape and colour both name the arm, so that neither is needed alone.
-LOOK: dict[Arm, tuple[str, str]] = {
+LOOK: dict[Ablation, tuple[str, str]] = {
     "intact": (INK, "o"),
     "delete": (CATEGORIES[1], "X"),
     "replace": (CATEGORIES[3], "P"),
@@ -39,7 +39,7 @@ LOOK: dict[Arm, tuple[str, str]] = {
     "mean_residual": (CATEGORIES[2], "^"),
 }
 # What is drawn together, so that few lines lie on each other and no two of them have one colour.
-GROUPS: dict[str, Sequence[Arm]] = {
+GROUPS: dict[str, Sequence[Ablation]] = {
     "no first token to see": ("intact", "delete", "replace", "mask"),
     "less to read from it": ("intact", "zero_value", "mean_value", "mean_residual"),
 }
@@ -290,7 +290,7 @@ def _shortest_and_longest(record: Record) -> str:
 
 def meanings(records: Sequence[Record]) -> Display:
     """What each arm does, and whether heads may still rest on a first token in it."""
-    rests: dict[Arm, str] = {
+    rests: dict[Ablation, str] = {
         "intact": "yes",
         "delete": "on the next token, if the model can",
         "replace": "on another token, if the model can",

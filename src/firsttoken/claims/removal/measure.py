@@ -22,7 +22,7 @@ from firsttoken.execution.shared_pass import together
 from firsttoken.measures import sinks, task_scores
 from firsttoken.measures.ablations import (
     MEANING,
-    Arm,
+    Ablation,
     Means,
     Outcome,
     agreement,
@@ -37,8 +37,8 @@ from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.probe.losses import predict
 from firsttoken.ranges import at_least, in_range
 
-TASK_ARMS: tuple[Arm, ...] = ("intact", "delete", "replace", "zero_value", "mean_value", "mean_residual")
-LONG_ARMS: tuple[Arm, ...] = ("intact", "delete", "zero_value", "mean_value")
+TASK_ARMS: tuple[Ablation, ...] = ("intact", "delete", "replace", "zero_value", "mean_value", "mean_residual")
+LONG_ARMS: tuple[Ablation, ...] = ("intact", "delete", "zero_value", "mean_value")
 STRIDE = 2  # the loss is taken at every other query, because logits cost more than all layers of a small model
 LONG_STRIDE = 16  # the loss of a long text is taken at every 16th query
 SHORTEST = 64  # tokens of the shortest text of the length sweep; the next is twice as long
@@ -90,7 +90,7 @@ class LongTexts:
         at_least(2 * SHORTEST, longest=self.longest)
 
 
-def arms_for(lm: LanguageModel, bos: BosPolicy) -> list[Arm]:
+def arms_for(lm: LanguageModel, bos: BosPolicy) -> list[Ablation]:
     """All arms; `add_bos` only where the model has a BOS token that the policy does not put first."""
     can_add = lm.tokenizer.bos_token_id is not None and not lm.prefix(bos)
     return [arm for arm in MEANING if arm != "add_bos" or can_add]
@@ -108,7 +108,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     queries = torch.arange(1, ids.shape[1] - 1, STRIDE)
     seed, batch_tokens = parameters.seed, parameters.batch_tokens
 
-    def outcome(arm: Arm) -> Callable[[LanguageModel], Outcome]:
+    def outcome(arm: Ablation) -> Callable[[LanguageModel], Outcome]:
         return lambda lm: run_arm(lm, ids, queries, arm, means, seed, batch_tokens)
 
     outcomes = together(lm, {arm: outcome(arm) for arm in arms_for(lm, parameters.bos)}, parameters.execution)
@@ -148,7 +148,7 @@ def arm_summary(intact: Outcome, outcome: Outcome, epsilon: float, seed: int) ->
     }
 
 
-def by_position(queries: Tensor, loss: dict[Arm, Tensor], seed: int) -> JSON:
+def by_position(queries: Tensor, loss: dict[Ablation, Tensor], seed: int) -> JSON:
     """Mean loss in doubling ranges of the position of the predicted token, first token = 0."""
     edges = [2]
     while edges[-1] < int(queries.max()) + 2:
@@ -199,7 +199,7 @@ def run_long(lm: LanguageModel, parameters: LongTexts, passages: Sequence[str]) 
     means = calibrated(lm, parameters.bos, parameters.execution)
     queries = torch.arange(1, lengths[-1] - 1, LONG_STRIDE)
 
-    def of(arm: Arm) -> Callable[[LanguageModel], JSON]:
+    def of(arm: Ablation) -> Callable[[LanguageModel], JSON]:
         return lambda lm: _long_arm(lm, ids, queries, arm, means, lengths, parameters)
 
     arms = together(lm, {arm: of(arm) for arm in LONG_ARMS}, parameters.execution)
@@ -216,7 +216,7 @@ def _long_arm(
     lm: LanguageModel,
     ids: Tensor,
     queries: Tensor,
-    arm: Arm,
+    arm: Ablation,
     means: Means,
     lengths: Sequence[int],
     parameters: LongTexts,

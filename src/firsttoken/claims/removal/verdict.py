@@ -14,7 +14,7 @@ def above_chance(values: JSON, arm: str) -> float:
     """Mean over tasks of (right - chance) / (1 - chance): 1 is perfect, 0 is guessing.
 
     Args:
-        arm: one of `measures.ablations.ARMS`.
+        arm: one of `measures.ablations.ABLATIONS`.
     """
     shares = [
         (task["arms"][arm]["value"] - task["chance"]) / (1 - task["chance"]) for task in values["tasks"].values()

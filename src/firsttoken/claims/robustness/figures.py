@@ -11,7 +11,7 @@ import numpy as np
 from firsttoken.claims.equal_loss import covered, decides
 from firsttoken.claims.robustness.attacks import MEANING
 from firsttoken.claims.robustness.changes import KINDS
-from firsttoken.claims.robustness.sensitivity import ARMS
+from firsttoken.claims.robustness.sensitivity import SINK_ARMS
 from firsttoken.claims.robustness.verdict import in_nats
 from firsttoken.estimates import interval
 from firsttoken.model_names import called, names_of
@@ -171,7 +171,7 @@ def arms_table(records: Sequence[Record]) -> Display:
     """What each arm costs before anything is changed, and how far a change moves the predictions then."""
     rows = []
     for record in records:
-        for arm in ARMS:
+        for arm in SINK_ARMS:
             kinds = [record.values["by_kind"][kind][arm]["divergence"]["value"] for kind in KINDS]
             loss = interval(record.values["arms"][arm]["loss"])
             rows.append((called(record), NAMES[arm], loss, *(f"{value:.3f}" for value in kinds)))

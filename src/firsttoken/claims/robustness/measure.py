@@ -18,7 +18,7 @@ from firsttoken.claims.equal_loss import LEAST_COST
 from firsttoken.claims.robustness.attacks import attacks, react, search
 from firsttoken.claims.robustness.changes import KINDS, TAIL, of_every_kind
 from firsttoken.claims.robustness.controls import Control, Inputs, Kind, pooled, rise, under
-from firsttoken.claims.robustness.sensitivity import ARMS, Sensitivity, losses, sensitivity, sink_arm
+from firsttoken.claims.robustness.sensitivity import SINK_ARMS, Sensitivity, losses, sensitivity, sink_arm
 from firsttoken.claims.robustness.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
@@ -78,7 +78,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     means = calibrated(lm, "auto")
     nats = fitting_nats(lm, ids)
     reactions: dict[str, Sensitivity] = {}
-    for arm in tracked(ARMS):
+    for arm in tracked(SINK_ARMS):
         with sink_arm(lm, arm, means, nats):
             reactions[arm] = sensitivity(lm, ids, pairs, seed)
     intact, weakened = reactions["intact"], reactions["weakened"]
@@ -97,7 +97,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
         "cost": asdict(statistics.bootstrap(weakened.loss - intact.loss, seed=seed)),
         **controls,
         "beyond_control": controls["noise"]["dose_minus_control"],
-        "by_kind": {kind: {arm: of_kind(arm, kind) for arm in ARMS} for kind in KINDS},
+        "by_kind": {kind: {arm: of_kind(arm, kind) for arm in SINK_ARMS} for kind in KINDS},
         "arms": {arm: {"loss": asdict(statistics.bootstrap(one.loss, seed=seed))} for arm, one in reactions.items()},
         "attacks": attacked(lm, ids, parameters),
     }

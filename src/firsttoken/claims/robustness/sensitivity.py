@@ -20,7 +20,7 @@ from firsttoken.probe.interventions import in_every_layer, weaken_key
 from firsttoken.probe.losses import logits_at, predict
 from firsttoken.progress import tracked
 
-ARMS: dict[str, str] = {
+SINK_ARMS: dict[str, str] = {
     "intact": "as it is",
     "weakened": "odds of attending to the first token lowered",
     "forbidden": "attention to the first token forbidden",
@@ -47,7 +47,7 @@ def sink_arm(lm: LanguageModel, arm: str, means: Means | None, nats: float) -> A
         return intervened(lm, "mask")
     if arm == "no sink":
         return intervened(lm, "mean_residual", means)
-    raise FirstTokenError(f"There is no arm {arm!r}; there are {', '.join(ARMS)}.")
+    raise FirstTokenError(f"There is no arm {arm!r}; there are {', '.join(SINK_ARMS)}.")
 
 
 def log_probabilities(lm: LanguageModel, rows: Sequence[Tensor]) -> list[Tensor]:
