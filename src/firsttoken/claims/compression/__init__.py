@@ -27,9 +27,9 @@ CLAIM = Claim(
         "parts"
     ),
     shows_not=(
-        "Time or memory of any kernel: work and bytes are counted, rounding is simulated. Loss on one document stands "
-        "in for tasks, and nothing is trained again after a change, which would win back a part of every loss. One "
-        "model of each kind cannot say what makes them differ."
+        "Time or memory of any kernel: work and bytes are counted, rounding is simulated. The rule judges by the loss "
+        "on one document, which the questions of the chapter do not follow; and nothing is trained again after a "
+        "change, which would win back a part of every loss. One model of each kind cannot say what makes them differ."
     ),
     would_change=(
         "Models of one family and several sizes, and their checkpoints in training: they would say what makes heads "
