@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,14 @@ from firsttoken.claims.dose import measure, runs, verdict
 from firsttoken.claims.dose.measure import Parameters
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
+from firsttoken.execution import shared_pass
+from firsttoken.execution.streaming import StreamedModel
 from firsttoken.measures import dose, equal_loss
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
 from firsttoken.probe.residual_stream import residual_stream
 from firsttoken.records import Record
+from saved_models import saved
 from tiny import tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -70,7 +75,7 @@ def test_the_outcome_is_that_of_a_loop(lm: LanguageModel) -> None:
     """One text and one edit at a time, with two whole residual streams, under a dose."""
     edited = runs.prepare(lm, ids(), "without_bos", EACH, seed=0)
     change = dose.dosed(-2.0, torch.zeros(TEXTS, dtype=torch.long))
-    moved = runs.move(lm, edited, 4096, change)
+    moved = runs.done(lm, {"dose": runs.moving(lm, edited, 4096, change)})["dose"]
     sums = torch.zeros(TEXTS, 2)
     for edit in edited.edits:
         before, after = ids()[edit.text][None], ids()[edit.text][None].clone()
@@ -91,7 +96,7 @@ def test_the_outcome_is_that_of_a_loop(lm: LanguageModel) -> None:
 def test_what_is_seen_under_a_dose_is_what_an_own_pass_sees(lm: LanguageModel) -> None:
     edited = runs.prepare(lm, ids(11), "with_bos", EACH, seed=0)
     change = dose.dosed(2.0, torch.zeros(11, dtype=torch.long))
-    seen = runs.look(lm, edited, change)
+    seen = runs.done(lm, {"dose": runs.looking(lm, edited, change)})["dose"]
     rows = torch.cat([torch.ones(11, 1, dtype=torch.long), ids(11)], dim=1)
     whole = runs.Batch(0, rows, tuple(range(11)), torch.tensor([]), ())
     with probe(lm.model, hook=change(whole), entropy=True) as p, torch.no_grad():
@@ -129,14 +134,15 @@ def said_by(lm: LanguageModel) -> Tensor:
 
 def test_the_controls_cost_what_the_dose_costs_on_the_texts_they_are_set_on(lm: LanguageModel) -> None:
     edited = runs.prepare(lm, said_by(lm), "with_bos", EACH, seed=0)
-    scale = runs.Scale.of(lm, edited)
+    scale = runs.Scale(lm, edited)
+    plain = scale.losses({"untouched": runs.untouched})["untouched"]
+
+    def rise(sigma: float) -> float:
+        return float((scale.losses({"noise": partial(dose.noisy, sigma, 0)})["noise"] - plain).mean())
+
     target = 0.1
-    sigma = dose.matching_strength(
-        lambda sigma: scale.rise(lambda protected, masses: dose.noisy(sigma, 0, protected, masses)), target, 1.0
-    )
-    with_noise = runs.look(lm, edited, dose.noisy(sigma, 0, edited.protected, scale.masses)).loss
-    plain = runs.look(lm, edited).loss
-    assert float((with_noise - plain).mean()) == pytest.approx(target, rel=0.1)
+    sigma = dose.matching_strength(rise, target, 1.0)
+    assert rise(sigma) == pytest.approx(target, rel=0.1)
 
 
 def test_a_control_is_read_off_at_the_dose_s_loss_in_every_draw() -> None:
@@ -203,6 +209,74 @@ def test_the_measured_texts_are_none_of_the_pilots_or_of_the_first_version() -> 
 def test_parameters_that_make_no_sense(wrong: dict[str, int]) -> None:
     with pytest.raises(FirstTokenError, match=next(iter(wrong))):
         Parameters(**wrong)  # type: ignore[arg-type]
+
+
+# -- from disk ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt_oss-sinks"])
+def test_every_arm_streams_from_disk(name: str, tmp_path: Path, own_cache: None) -> None:
+    """Several batches of edits and of texts, each arm against the model in memory."""
+    lm = saved(name, tmp_path / "model")
+    edited = runs.prepare(lm, ids(9), "with_bos", 1, seed=0)
+    free: dict[str, runs.Make] = {
+        "plain": runs.untouched,
+        "weaker": partial(measure.on_first, -2.0),
+        "other": partial(measure.on_other, 4.0, edited.other_keys),
+    }
+    holding = {kind: measure.control(kind, 0.7) for kind in ("noise", "sharpened", "flattened")}
+
+    def ran(execution: str) -> dict[str, runs.Ran]:
+        bench = runs.Bench(lm, edited, 320, execution)
+        return bench.run(free) | bench.run(holding)
+
+    streamed = ran("streamed")
+    assert "model" not in vars(lm)
+    resident = ran("resident")
+    assert list(streamed) == list(resident) == [*free, *holding]
+    for arm, expected in resident.items():
+        for part in ("moved", "seen"):
+            of_arm, wanted = (vars(getattr(one, part)) for one in (streamed[arm], expected))
+            torch.testing.assert_close(of_arm, wanted, atol=1e-5, rtol=1e-4)
+        assert arm == "plain" or not torch.allclose(expected.moved.relative, resident["plain"].moved.relative)
+
+
+def test_the_chapter_streams_with_few_readings(
+    tmp_path: Path, own_cache: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = statistics._draws
+    monkeypatch.setattr(statistics, "_draws", lambda n, generator, resamples=0: draws(n, generator, 50))
+    lm_in_memory = fake_lm(tiny_model("llama"))
+    opened: list[StreamedModel] = []
+
+    class Noted(StreamedModel):
+        def __init__(self, lm: LanguageModel) -> None:
+            super().__init__(lm)
+            opened.append(self)
+
+    monkeypatch.setattr(shared_pass, "StreamedModel", Noted)
+    asked: list[int] = []
+    seek = measure.matching_strengths
+
+    def noted(rises: Any, *given: Any) -> Any:
+        def counted(strengths: Any) -> Any:
+            asked.append(len(strengths))
+            return rises(strengths)
+
+        return seek(counted, *given)
+
+    monkeypatch.setattr(measure, "matching_strengths", noted)
+    lm = saved("llama", tmp_path / "model")
+    passages = ["".join(LETTERS[token] for token in row) for row in said_by(lm_in_memory).tolist()]
+    asking = replace(SMALL, passages=4, calibration_passages=4, edits_per_text=1, batch_tokens=80)
+    streamed = measure.run(lm, replace(asking, execution="streamed"), passages)
+    assert "model" not in vars(lm)
+    assert asked[0] == 3, "noise, sharpening and flattening are tried together"
+    assert len(opened) == 3 + len(asked)
+    for one in opened:
+        assert one.checkpoint.bytes_read == sum(entry.bytes for entry in one.checkpoint.tensors.values())
+    resident = measure.run(lm, replace(asking, execution="resident"), passages)
+    assert list(records.differences(streamed, resident, 1e-4)) == []
 
 
 # -- the verdict --------------------------------------------------------------------------------------------

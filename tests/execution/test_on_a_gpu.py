@@ -6,6 +6,7 @@ It has the devices of a GPU and none of its kernels: attention takes the exact p
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 
 from fake import LETTERS
 from firsttoken import models, records
+from firsttoken.claims.dose import measure as dose
+from firsttoken.claims.dose.runs import Bench, prepare, untouched
 from firsttoken.claims.no_op import measure as no_op
 from firsttoken.claims.sink_position import measure as sink_position
 from firsttoken.claims.smoothing import measure as smoothing
@@ -92,6 +95,22 @@ def test_every_arm_without_the_first_token(arm: ablations.Ablation, tmp_path: Pa
         on_cuda = run(on_gpu(lm))
     torch.testing.assert_close(on_cuda.predictions.loss.cpu(), expected.predictions.loss, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(on_cuda.alpha.cpu(), expected.alpha, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("execution", ["resident", "streamed"])
+def test_doses_and_their_controls(execution: str, tmp_path: Path) -> None:
+    lm = saved("llama", tmp_path / "model")
+
+    def run(lm: LanguageModel, execution: str) -> list[torch.Tensor]:
+        bench = Bench(lm, prepare(lm, ids(), "with_bos", 2, seed=0), 51, execution)
+        ran = bench.run({"plain": untouched, "weaker": partial(dose.on_first, -2.0)})
+        ran |= bench.run({"noise": dose.control("noise", 0.7), "sharpened": dose.control("sharpened", 0.7)})
+        return [tensor for one in ran.values() for part in (one.moved, one.seen) for tensor in vars(part).values()]
+
+    expected = run(lm, "resident")
+    with pretend_cuda():
+        on_cuda = run(on_gpu(lm, execution == "resident"), execution)
+    torch.testing.assert_close([tensor.cpu() for tensor in on_cuda], expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)

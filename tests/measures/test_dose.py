@@ -233,6 +233,27 @@ def test_the_strength_that_raises_a_loss_by_a_target(power: float, answer: float
     assert len(tried) <= 11
 
 
+def test_strengths_that_are_sought_together_are_those_sought_alone() -> None:
+    """Kinds that take more tries than others, and one that is asked for nothing more after its last."""
+    powers = {"root": 0.5, "line": 1.0, "square": 2.0}
+    asked: list[set[str]] = []
+
+    def rises(at: dict[str, float]) -> dict[str, float]:
+        asked.append(set(at))
+        return {kind: 0.3 * strength ** powers[kind] for kind, strength in at.items()}
+
+    starts = {"root": 1.0, "line": 1.0, "square": 0.1}
+    strengths = dose.matching_strengths(rises, 0.3, starts)
+    alone = {
+        kind: dose.matching_strength(lambda s, power=power: 0.3 * s**power, 0.3, starts[kind])  # type: ignore[misc]
+        for kind, power in powers.items()
+    }
+    assert strengths == alone
+    assert asked[0] == set(powers)
+    assert len(asked) > 1
+    assert all(kinds == {"square"} for kinds in asked[1:])
+
+
 def test_a_rise_that_jumps_or_stays_ends_with_the_nearest_strength() -> None:
     assert dose.matching_strength(lambda s: 0.0, -0.1, 1.0) == 0.0
     assert dose.matching_strength(lambda s: 0.1, 1.0, 1.0, tries=4) == 1.0

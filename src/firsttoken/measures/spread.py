@@ -95,6 +95,24 @@ def run_edits(
         change: gives a batch a change to its attention, of which `change_name` says all that it depends on.
     """
     batches, first = edit_batches(lm, ids, edits, arm, batch_tokens)
+    task = f"distances of edits {edits}, {arm}{change_name and f', {change_name}'}"
+    return in_order(batches, [run_batches(lm, batches, first, change, execution, task)])
+
+
+def run_batches(
+    lm: LanguageModel,
+    batches: Sequence[Batch],
+    first: int,
+    change: Callable[[Batch], Hook] | None = None,
+    execution: str = "resident",
+    task: str = "",
+) -> Tensor:
+    """Absolute and relative distances of the edits of some batches, (edit, 2, layer + 1, token), for `in_order`.
+
+    Args:
+        first: the column where the text begins.
+        task: see `by_layer.through_layers`.
+    """
 
     def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor:
         base = batches[number].bases.to(v.device)
@@ -107,11 +125,16 @@ def run_edits(
         see,
         hook_of=None if change is None else lambda number: change(batches[number]),
         execution=execution,
-        task=f"distances of edits {edits}, {arm}{change_name and f', {change_name}'}",
+        task=task,
     )
-    together = torch.stack([torch.cat(parts) for parts in by_layer.values()], dim=2)  # (edit, 2, layer + 1, token)
-    in_order = together[torch.tensor([number for batch in batches for number in batch.edits]).argsort()]
-    return Distances(in_order[:, 0], in_order[:, 1])
+    return torch.stack([torch.cat(parts) for parts in by_layer.values()], dim=2)
+
+
+def in_order(batches: Sequence[Batch], parts: Sequence[Tensor]) -> Distances:
+    """What `run_batches` returned for all batches, in one part or several, in the order of the edits."""
+    numbers = torch.tensor([number for batch in batches for number in batch.edits])
+    distance = torch.cat(list(parts))[numbers.argsort()]
+    return Distances(distance[:, 0], distance[:, 1])
 
 
 def _batches(edits: Sequence[Edit], rows: int) -> Iterator[list[int]]:

@@ -8,7 +8,7 @@ that token itself changes, relative to the untouched model. Three controls say h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import exp
@@ -17,28 +17,29 @@ import torch
 from torch import Tensor
 
 from firsttoken import statistics, texts
-from firsttoken.claims.dose.runs import Bench, Ran, Scale, pooled, prepare
+from firsttoken.claims.dose.runs import Bench, Make, Ran, Scale, pooled, prepare, untouched
 from firsttoken.claims.dose.verdict import judge
 from firsttoken.claims.equal_loss import LEAST_COST
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures.bos_arms import Arm
-from firsttoken.measures.dose import Change, Masses, dosed, matching_strength, noisy, sharpened
+from firsttoken.measures.dose import Change, Masses, dosed, matching_strengths, noisy, sharpened
 from firsttoken.measures.equal_loss import compare
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.progress import tracked
 from firsttoken.ranges import in_range
 
 DOSES = (2.0, 1.0, 0.0, -1.0, -2.0, -4.0, -8.0)  # nats on key 0
 OTHER_KEY_DOSES = (2.0, 4.0)  # nats on one random ordinary key
 NOISE_SEEDS = (0, 1, 2)
+POWERS = {"sharpened": 1, "flattened": -1}  # the sign of the log of what scores are multiplied by
 STRENGTHS = (0.7, 1.0, 1.4)  # of each control, times the one that costs what the dose costs on the calibration texts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """What is asked. Runs in memory only, because losses under a change need the whole model at once."""
+    """What is asked. Streamed, the disk is read once for all doses, once for the price of the judged one on other
+    texts, once for each try at the strengths of the controls, and once for all controls."""
 
     text_source: str = "passages"  # see `texts.texts_from`
     skip_passages: int = 48  # texts at the beginning that are not used: the pilot and a first version were on them
@@ -49,6 +50,7 @@ class Parameters:
     bos: BosPolicy = "auto"
     seed: int = 0  # of edits and bootstrap
     batch_tokens: int = 4096
+    execution: str = "auto"  # resident, streamed; see `shared_pass.together`
 
     def __post_init__(self) -> None:
         in_range(self)
@@ -86,56 +88,97 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
         prepare(lm, part, arm, parameters.edits_per_text, parameters.seed)
         for part in (ids[: parameters.passages], ids[parameters.passages :])
     )
-    bench = Bench.of(lm, measured, parameters.batch_tokens)
-    scale = Scale.of(lm, calibration)
+    bench = Bench(lm, measured, parameters.batch_tokens, parameters.execution)
+    arms: dict[tuple[str, float], Make] = {("first", c): partial(on_first, c) if c else untouched for c in DOSES}
+    arms |= {("other", c): partial(on_other, c, measured.other_keys) for c in OTHER_KEY_DOSES}
+    ran_doses = bench.run(arms)
+    doses = {c: ran_doses["first", c] for c in DOSES}
+    plain = doses[0.0]
 
     def numbers(there: Ran) -> JSON:
-        return describe(there, bench.untouched, parameters.seed)
+        return describe(there, plain, parameters.seed)
 
-    doses = {c: bench.run(partial(on_first, c)) if c else bench.untouched for c in tracked(DOSES)}
     by_dose = {c: numbers(there) for c, there in doses.items()}
     cost = {c: by_dose[c]["loss_rise"]["value"] for c in DOSES if c < 0}
     chosen = next((c for c in sorted(cost, reverse=True) if cost[c] >= LEAST_COST), min(cost))
-    target = scale.rise(partial(on_first, chosen))
+    strength = matched(Scale(lm, calibration, parameters.execution), chosen)
+    strengths = {kind: [at * times for times in STRENGTHS] for kind, at in strength.items()}
+    controls = run_controls(bench, strengths)
 
-    def beside(control: Sequence[Ran]) -> JSON:
-        arms = [sums_of(ran, bench.untouched) for ran in (bench.untouched, *control, doses[chosen])]
+    def beside(some: Sequence[Ran]) -> JSON:
+        arms = [sums_of(ran, plain) for ran in (plain, *some, doses[chosen])]
         return compare(torch.stack(arms, dim=1), points, parameters.seed)
 
-    def described(control: Sequence[Ran], strengths: Sequence[float]) -> JSON:
-        by_strength = [numbers(ran) | {"strength": at} for ran, at in zip(control, strengths, strict=True)]
-        return beside(control) | {"by_strength": by_strength}
+    def described(some: Sequence[Ran], strengths: Sequence[float]) -> JSON:
+        by_strength = [numbers(ran) | {"strength": at} for ran, at in zip(some, strengths, strict=True)]
+        return beside(some) | {"by_strength": by_strength}
 
-    sigma = matching_strength(lambda sigma: scale.rise(partial(noisy, sigma, NOISE_SEEDS[0])), target, start=1.0)
-    sigmas = [sigma * times for times in STRENGTHS]
-    of_seed = {seed: [bench.run(partial(noisy, at, seed)) for at in sigmas] for seed in tracked(NOISE_SEEDS)}
-    noise = described([pooled(of_strength) for of_strength in zip(*of_seed.values(), strict=True)], sigmas)
+    every_seed = [pooled(of_strength) for of_strength in zip(*controls["noise"].values(), strict=True)]
+    noise = described(every_seed, strengths["noise"])
     values: JSON = {
         "doses": list(DOSES),
         "by_dose": {name: [by_dose[c][name] for c in DOSES] for name in by_dose[0.0]},
         "edits": len(measured.edits),
         "control_dose": chosen,
         "cost": by_dose[chosen]["loss_rise"],
-        "noise": noise | {"by_seed": [beside(control) | {"seed": seed} for seed, control in of_seed.items()]},
+        "noise": noise | {"by_seed": [beside(some) | {"seed": seed} for seed, some in controls["noise"].items()]},
         "beyond_control": noise["dose_minus_control"],
     }
-    for name, sign in tracked((("sharpened", 1), ("flattened", -1))):
-        strength = matching_strength(partial(_rise_of_power, scale, sign), target, start=0.5)
-        betas = [exp(sign * strength * times) for times in STRENGTHS]
-        values[name] = described([bench.run(partial(sharpened, beta)) for beta in betas], betas)
+    for kind in POWERS:
+        (some,) = controls[kind].values()
+        values[kind] = described(some, [power(kind, at) for at in strengths[kind]])
     values["other_key"] = [
         numbers(there)
         | {
             "dose": c,
             "mass_on_key": asdict(statistics.bootstrap(there.seen.other_mass, seed=parameters.seed)),
-            "untouched_mass_on_key": asdict(
-                statistics.bootstrap(bench.untouched.seen.other_mass, seed=parameters.seed)
-            ),
+            "untouched_mass_on_key": asdict(statistics.bootstrap(plain.seen.other_mass, seed=parameters.seed)),
         }
-        for c in tracked(OTHER_KEY_DOSES)
-        for there in [bench.run(partial(on_other, c, measured.other_keys))]
+        for c in OTHER_KEY_DOSES
+        for there in [ran_doses["other", c]]
     ]
     return values
+
+
+def matched(scale: Scale, dose: float) -> dict[str, float]:
+    """The strength of each control that costs what a dose on the first key costs."""
+    loss = scale.losses({"untouched": untouched, "dose": partial(on_first, dose)})
+
+    def rise(of_arm: Tensor) -> float:
+        return float((of_arm - loss["untouched"]).mean())
+
+    def rises(strengths: Mapping[str, float]) -> dict[str, float]:
+        losses = scale.losses({kind: control(kind, at) for kind, at in strengths.items()})
+        return {kind: rise(of_kind) for kind, of_kind in losses.items()}
+
+    return matching_strengths(rises, rise(loss["dose"]), {"noise": 1.0, **dict.fromkeys(POWERS, 0.5)})
+
+
+def run_controls(bench: Bench, strengths: Mapping[str, Sequence[float]]) -> dict[str, dict[int, list[Ran]]]:
+    """Every control at every strength, under each seed of the noise: kind -> seed -> one for each strength."""
+    seeds = {kind: NOISE_SEEDS if kind == "noise" else NOISE_SEEDS[:1] for kind in strengths}
+    ran = bench.run(
+        {
+            (kind, seed, place): control(kind, at, seed)
+            for kind, of_kind in strengths.items()
+            for seed in seeds[kind]
+            for place, at in enumerate(of_kind)
+        }
+    )
+    return {
+        kind: {seed: [ran[kind, seed, place] for place in range(len(of_kind))] for seed in seeds[kind]}
+        for kind, of_kind in strengths.items()
+    }
+
+
+def control(kind: str, strength: float, seed: int = NOISE_SEEDS[0]) -> Make:
+    """Noise of a standard deviation, or scores times `power`."""
+    return partial(noisy, strength, seed) if kind == "noise" else partial(sharpened, power(kind, strength))
+
+
+def power(kind: str, strength: float) -> float:
+    """What scores are multiplied by."""
+    return exp(POWERS[kind] * strength)
 
 
 def on_first(nats: float, protected: Tensor, masses: Masses) -> Change:
@@ -146,18 +189,12 @@ def on_other(nats: float, keys: Tensor, protected: Tensor, masses: Masses) -> Ch
     return dosed(nats, keys)
 
 
-def _rise_of_power(scale: Scale, sign: int, strength: float) -> float:
-    return scale.rise(partial(sharpened, exp(sign * strength)))
-
-
-def describe(there: Ran, untouched: Ran, seed: int) -> JSON:
+def describe(there: Ran, plain: Ran, seed: int) -> JSON:
     """One arm beside the untouched model, every number an estimate over texts."""
     kinds = {"outcome": "relative", "outcome_absolute": "absolute", "outcome_last_layer": "last_layer"}
-    sums = {
-        name: torch.cat([getattr(ran.moved, kind) for ran in (there, untouched)], 1) for name, kind in kinds.items()
-    }
+    sums = {name: torch.cat([getattr(ran.moved, kind) for ran in (there, plain)], 1) for name, kind in kinds.items()}
     samples = {
-        "loss_rise": there.seen.loss - untouched.seen.loss,
+        "loss_rise": there.seen.loss - plain.seen.loss,
         "loss": there.seen.loss,
         "mass": there.seen.mass,
         "entropy": there.seen.entropy,
@@ -167,9 +204,9 @@ def describe(there: Ran, untouched: Ran, seed: int) -> JSON:
     }
 
 
-def sums_of(ran: Ran, untouched: Ran) -> Tensor:
+def sums_of(ran: Ran, plain: Ran) -> Tensor:
     """Spread, own change and rise in loss of each text, (text, 3)."""
-    return torch.cat([ran.moved.relative, (ran.seen.loss - untouched.seen.loss)[:, None]], dim=1).double()
+    return torch.cat([ran.moved.relative, (ran.seen.loss - plain.seen.loss)[:, None]], dim=1).double()
 
 
 def points(drawn: Tensor) -> tuple[Tensor, Tensor]:

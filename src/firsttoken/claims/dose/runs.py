@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from firsttoken.execution.shared_pass import together
 from firsttoken.measures.bos_arms import Arm
 from firsttoken.measures.bos_contrast import start
 from firsttoken.measures.dose import Change, Masses
-from firsttoken.measures.spread import Batch, Distances, run_edits, spread
+from firsttoken.measures.spread import Batch, edit_batches, in_order, run_batches, spread
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
@@ -20,6 +22,8 @@ from firsttoken.probe.losses import predict
 from firsttoken.statistics import by_text
 from firsttoken.texts.edits import PLACES, Edit
 
+Key = TypeVar("Key", bound=Hashable)
+Outcome = TypeVar("Outcome")
 LOSS_ROWS = 8  # texts whose logits exist at once
 
 
@@ -86,9 +90,27 @@ def prepare(lm: LanguageModel, ids: Tensor, arm: Arm, each: int, seed: int) -> E
     return EditedTexts(ids, arm, first, edits, protected, other_keys)
 
 
-def move(lm: LanguageModel, edited: EditedTexts, batch_tokens: int, change: Change | None = None) -> Moved:
+# -- jobs: what is run, apart from how -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job(Generic[Outcome]):
+    """Something measured in parts that need nothing of each other, each one forward pass."""
+
+    parts: Sequence[Callable[[LanguageModel], Tensor]]
+    join: Callable[[Sequence[Tensor]], Outcome]
+
+
+def done(lm: LanguageModel, jobs: Mapping[Key, Job[Outcome]], execution: str = "resident") -> dict[Key, Outcome]:
+    """What each job measures. Streamed, the disk is read once for all parts of all of them."""
+    parts = {(name, number): part for name, job in jobs.items() for number, part in enumerate(job.parts)}
+    ran = together(lm, parts, execution)
+    return {name: job.join([ran[name, number] for number in range(len(job.parts))]) for name, job in jobs.items()}
+
+
+def moving(lm: LanguageModel, edited: EditedTexts, batch_tokens: int, change: Change | None = None) -> Job[Moved]:
     """How far the edits of the texts spread under a change."""
-    d: Distances = run_edits(lm, edited.ids, edited.edits, edited.arm, batch_tokens, change=change)
+    batches, first = edit_batches(lm, edited.ids, edited.edits, edited.arm, batch_tokens)
     positions = torch.tensor([edit.position for edit in edited.edits])
     of_text = torch.tensor([edit.text for edit in edited.edits])
 
@@ -97,7 +119,11 @@ def move(lm: LanguageModel, edited: EditedTexts, batch_tokens: int, change: Chan
         own = distance[torch.arange(len(positions)), :, positions].mean(1)
         return by_text(torch.stack([spread(distance, positions).mean(1), own], dim=1), of_text)
 
-    return Moved(sums(d.relative[:, 1:]), sums(d.absolute[:, 1:]), sums(d.relative[:, -1:]))
+    def join(parts: Sequence[Tensor]) -> Moved:
+        d = in_order(batches, parts)
+        return Moved(sums(d.relative[:, 1:]), sums(d.absolute[:, 1:]), sums(d.relative[:, -1:]))
+
+    return Job([partial(run_batches, batches=[batch], first=first, change=change) for batch in batches], join)
 
 
 def text_batches(lm: LanguageModel, edited: EditedTexts) -> list[Batch]:
@@ -108,26 +134,38 @@ def text_batches(lm: LanguageModel, edited: EditedTexts) -> list[Batch]:
     return [Batch(number, rows[part], tuple(part.tolist()), none, ()) for number, part in enumerate(parts)]
 
 
-def look(lm: LanguageModel, edited: EditedTexts, change: Change | None = None) -> Seen:
+def looking(lm: LanguageModel, edited: EditedTexts, change: Change | None = None) -> Job[Seen]:
     """Loss, masses and entropy of the texts under a change."""
-    seen: list[list[Tensor]] = []
-    with torch.inference_mode(), explain_out_of_memory("lower `length`"):
-        for batch in text_batches(lm, edited):
-            others = edited.other_keys[list(batch.text_of_row)]
-            keys = torch.stack([torch.zeros_like(others), others], dim=1)
-            hook = None if change is None else change(batch)
-            queries = torch.arange(1, batch.rows.shape[1] - 1)
-            with probe(lm.model, keys=keys, entropy=True, hook=hook) as p:
-                loss = predict(lm, batch.rows, queries, batch.rows.numel(), top=1).loss.double().mean(1)
-            masses = [layer.double().mean((1, 2)) for layer in p.per_layer().values()]  # (row, key)
-            entropy = [layer.double().mean((1, 2)) for layer in p.per_layer("entropy").values()]
-            mass = torch.stack(masses).mean(0).cpu()
-            seen.append([loss, mass[:, 0], mass[:, 1], torch.stack(entropy).mean(0).cpu()])
-    return Seen(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
+    parts = [
+        partial(_look, batch=batch, others=edited.other_keys[list(batch.text_of_row)], change=change)
+        for batch in text_batches(lm, edited)
+    ]
+    return Job(parts, lambda seen: Seen(*torch.cat(list(seen), dim=1)))
 
+
+def _look(lm: LanguageModel, batch: Batch, others: Tensor, change: Change | None) -> Tensor:
+    """The fields of `Seen` for one batch, (4, text)."""
+    keys = torch.stack([torch.zeros_like(others), others], dim=1)
+    hook = None if change is None else change(batch)
+    queries = torch.arange(1, batch.rows.shape[1] - 1)
+    with torch.inference_mode(), explain_out_of_memory("lower `length`"):
+        with probe(lm.model, keys=keys, entropy=True, hook=hook) as p:
+            loss = predict(lm, batch.rows, queries, batch.rows.numel(), top=1).loss.double().mean(1)
+        masses = [layer.double().mean((1, 2)) for layer in p.per_layer().values()]  # (row, key)
+        entropy = [layer.double().mean((1, 2)) for layer in p.per_layer("entropy").values()]
+        mass = torch.stack(masses).mean(0).cpu()
+        return torch.stack([loss, mass[:, 0], mass[:, 1], torch.stack(entropy).mean(0).cpu()])
+
+
+# -- arms ---------------------------------------------------------------------------------------------------
 
 # A change for given protected keys (text, key) that may hold what an untouched run saw.
 Make = Callable[[Tensor, Masses], Change]
+
+
+def untouched(protected: Tensor, masses: Masses) -> Change:
+    """No change; notes the masses that the controls on the same texts hold."""
+    return masses.note
 
 
 @dataclass(frozen=True)
@@ -140,24 +178,24 @@ class Ran:
 
 @dataclass(frozen=True)
 class Bench:
-    """Texts on which whole arms run."""
+    """Texts on which whole arms run. `untouched` runs in an earlier call than any arm that holds masses."""
 
     lm: LanguageModel
     edited: EditedTexts
     batch_tokens: int
-    untouched: Ran
-    of_edits: Masses  # of the untouched model, in the batches of `move`
-    of_texts: Masses  # in those of `look`
+    execution: str = "resident"
+    of_edits: Masses = field(default_factory=Masses)  # of the untouched model, in the batches of `moving`
+    of_texts: Masses = field(default_factory=Masses)  # in those of `looking`
 
-    @classmethod
-    def of(cls, lm: LanguageModel, edited: EditedTexts, batch_tokens: int) -> Bench:
-        of_edits, of_texts = Masses(), Masses()
-        ran = Ran(move(lm, edited, batch_tokens, of_edits.note), look(lm, edited, of_texts.note))
-        return cls(lm, edited, batch_tokens, ran, of_edits, of_texts)
+    def run(self, arms: Mapping[Key, Make]) -> dict[Key, Ran]:
+        """All that is measured in each arm; streamed, in one reading of the disk."""
+        return done(self.lm, {name: self._arm(make) for name, make in arms.items()}, self.execution)
 
-    def run(self, make: Make) -> Ran:
-        moved = move(self.lm, self.edited, self.batch_tokens, make(self.edited.protected, self.of_edits))
-        return Ran(moved, look(self.lm, self.edited, make(self.edited.protected, self.of_texts)))
+    def _arm(self, make: Make) -> Job[Ran]:
+        moved = moving(self.lm, self.edited, self.batch_tokens, make(self.edited.protected, self.of_edits))
+        seen = looking(self.lm, self.edited, make(self.edited.protected, self.of_texts))
+        first = len(moved.parts)
+        return Job([*moved.parts, *seen.parts], lambda parts: Ran(moved.join(parts[:first]), seen.join(parts[first:])))
 
 
 @dataclass(frozen=True)
@@ -166,18 +204,16 @@ class Scale:
 
     lm: LanguageModel
     edited: EditedTexts
-    loss: Tensor  # (text,), of the untouched model
-    masses: Masses
+    execution: str = "resident"
+    masses: Masses = field(default_factory=Masses)
 
-    @classmethod
-    def of(cls, lm: LanguageModel, edited: EditedTexts) -> Scale:
-        masses = Masses()
-        return cls(lm, edited, look(lm, edited, masses.note).loss, masses)
-
-    def rise(self, make: Make) -> float:
-        """How much the mean loss rises, in nats."""
-        seen = look(self.lm, self.edited, make(self.edited.protected, self.masses))
-        return float((seen.loss - self.loss).mean())
+    def losses(self, arms: Mapping[Key, Make]) -> dict[Key, Tensor]:
+        """Loss of each text in each arm, (text,), `untouched` first as in `Bench`; streamed, in one reading."""
+        jobs = {
+            name: looking(self.lm, self.edited, make(self.edited.protected, self.masses))
+            for name, make in arms.items()
+        }
+        return {name: seen.loss for name, seen in done(self.lm, jobs, self.execution).items()}
 
 
 def pooled(ran: Sequence[Ran]) -> Ran:
@@ -188,6 +224,6 @@ def pooled(ran: Sequence[Ran]) -> Ran:
 
     moved, seen = [one.moved for one in ran], [one.seen for one in ran]
     return Ran(
-        Moved(*(joined(moved, field.name).sum(0) for field in fields(Moved))),
-        Seen(*(joined(seen, field.name).mean(0) for field in fields(Seen))),
+        Moved(*(joined(moved, each.name).sum(0) for each in fields(Moved))),
+        Seen(*(joined(seen, each.name).mean(0) for each in fields(Seen))),
     )
