@@ -81,7 +81,7 @@ def add_and_hold(call: AttentionCall, bias: Tensor, mass: Tensor) -> AttentionCa
     mass = mass.to(scores).clamp(max=ALMOST_ONE)
     wanted = mass.log() - torch.log1p(-mass) + rest
     possible = rest.isfinite() & scores[..., 0].isfinite()
-    mask[..., 0] += torch.where(possible, wanted - scores[..., 0], 0.0)
+    mask[..., 0] += (wanted - scores[..., 0]).masked_fill(~possible, 0.0)
     return replace(call, mask=mask, causal=False)
 
 
@@ -101,7 +101,7 @@ def sharpen(call: AttentionCall, beta: float, protected: Tensor, mass: Tensor) -
     inside = scores.masked_fill(~some, -torch.inf)
     shift = torch.logsumexp(beta * inside, dim=-1) - torch.logsumexp(inside, dim=-1)
     changed = beta * scores - shift.nan_to_num(0.0)[..., None]
-    return add_and_hold(call, torch.where(some, changed - scores, 0.0), mass)
+    return add_and_hold(call, (changed - scores).masked_fill(~some, 0.0), mass)
 
 
 def noise(seed: int, text: int, layer: int, heads: int, length: int) -> Tensor:
