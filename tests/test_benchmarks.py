@@ -42,3 +42,17 @@ def test_a_comparison_that_cuts_nothing_is_refused() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert "sinks < kept < context" in done.stderr.strip()
+
+
+def test_skipping_computes_what_a_mask_would_leave() -> None:
+    command = [sys.executable, "benchmarks/skipping.py", "--length", "160", "--window", "16", "--repeats", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    arms = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [arm["threshold"] for arm in arms] == [0.9, 0.7, 0.5, 0.3]
+    left = [arm["scores_left"] for arm in arms]
+    assert 1 > left[0] > left[-1] > 0
+    for arm in arms:
+        assert arm["largest_difference"] < 1e-4
+        assert arm["decided_otherwise"] < 1e-3
+        assert arm["time_ratio"] > 0
