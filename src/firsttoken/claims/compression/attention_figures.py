@@ -40,7 +40,6 @@ def skipping(records: Sequence[Record]) -> Display:
                     color=color, marker=marker, linestyle=style, capsize=3, label=f"queries {queries}",
                 )  # fmt: skip
             ax.axhline(0, color=NEUTRAL, linewidth=0.8)
-            ax.set_yscale("symlog", linthresh=0.1)
             ax.set_xlim(0, 100)
             ax.set(title=called(record), xlabel="scores left (%)")
         panel = np.ravel(axes)[0]

@@ -20,6 +20,7 @@ LOOK = {
     "random": (NEUTRAL, "^", "--"),
     "random, same layers": (NEUTRAL, "v", ":"),
 }
+RANDOM = ("random", "random, same layers")
 WHAT = {"remove": "removed", "shorten": "first token and a window", "coarsen": "output matrix at two bits"}
 
 
@@ -136,10 +137,8 @@ def tasks(records: Sequence[Record]) -> Display:
     for record in records:
         values = record.values
         asked = sum(task["questions"] for task in values["tasks"].values())
-        rows.append((called(record), "none", "", interval(values["intact"]["right"], ".0%"), "", str(asked)))
-        against = {
-            one["share"]: one for one in values["rest_minus_random"] if one["choice"] == "random"
-        }  # the other control is in the record
+        rows.append((called(record), "none", "", interval(values["intact"]["right"], ".0%"), "", "", str(asked)))
+        against = {(one["share"], one["choice"]): one for one in values["rest_minus_random"]}
         for one in values["heads"]:
             rest = one["choice"] == "most at rest"
             rows.append(
@@ -148,11 +147,19 @@ def tasks(records: Sequence[Record]) -> Display:
                     f"{one['share']:.0%}",
                     one["choice"],
                     interval(one["right"], ".0%"),
-                    interval(against[one["share"]], "+.2f") if rest else "",
+                    *(interval(against[one["share"], other], "+.2f") if rest else "" for other in RANDOM),
                     str(asked),
                 )
             )
-    columns = ("model", "heads removed", "which", "right answers", "less those with random ones", "questions")
+    columns = (
+        "model",
+        "heads removed",
+        "which",
+        "right answers",
+        "less random",
+        "less random, same layers",
+        "questions",
+    )
     return table(rows, columns, "Right answers without some heads [95 % interval]")
 
 

