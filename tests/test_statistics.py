@@ -9,7 +9,7 @@ import torch
 
 from firsttoken import statistics
 from firsttoken.errors import FirstTokenError
-from firsttoken.estimates import end, interval
+from firsttoken.estimates import end, interval, over_seeds, value_of
 from firsttoken.ranges import at_least
 from firsttoken.records import numbers
 
@@ -128,3 +128,16 @@ def test_an_interval_with_a_width_does_not_read_as_one_number(
     assert interval(stored, form) == text
     shown = numbers.estimate({**stored, "n": 4}, form)
     assert f"{shown.text} {shown.bracket}" == text
+
+
+def test_seeds_are_told_by_their_median_and_their_range() -> None:
+    assert over_seeds([0.3, 0.1, 0.2]) == "0.20 [0.10, 0.30]"
+    assert over_seeds([275, 200, 975, 225], ".0f") == "250 [200, 975]"
+    assert over_seeds([0.07], ".3f") == "0.070"
+    assert over_seeds([1.0, 1.0]) == "1.00"
+    assert over_seeds([0.002, 9e-7], ".1g") == "0.001 [9e-07, 0.002]"
+
+
+def test_a_number_is_read_with_its_interval_and_without() -> None:
+    assert value_of({"value": 0.4, "low": 0.3, "high": 0.5, "n": 8}) == 0.4
+    assert value_of(0.4) == 0.4

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 JSON = dict[str, Any]
@@ -26,6 +27,20 @@ def interval(estimate: Mapping[str, float], form: str = ".2f", unit: str = "") -
     form = telling(estimate, form)
     low, high = (end(estimate[name], form) for name in ("low", "high"))
     return f"{number(estimate['value'], form)}{unit} [{low}, {high}]"
+
+
+def over_seeds(numbers: Sequence[float], form: str = ".2f") -> str:
+    """Numbers of models that differ in their seed alone, as text: `median [lowest, highest]`, or the one number that
+    all of them have."""
+    low, high = min(numbers), max(numbers)
+    if low == high:
+        return number(low, form)
+    return interval({"value": median(numbers), "low": low, "high": high}, form)
+
+
+def value_of(measured: float | Mapping[str, float]) -> float:
+    """A measured number, with whose interval a record holds it or, of an earlier version, alone."""
+    return measured["value"] if isinstance(measured, Mapping) else measured
 
 
 def number(value: float, form: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,13 @@ import pytest
 
 from firsttoken import records
 from firsttoken.claims.design import figures, measure, on_text, verdict
+from firsttoken.estimates import value_of
+from firsttoken.plots import Display
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.pretraining.smallest import ATTENTIONS, BLOCKS, Smallest
 from firsttoken.pretraining.smallest_training import Run
 from firsttoken.records import Record
+from firsttoken.records.provenance import environment
 
 
 def test_the_order_of_a_reader_is_that_of_the_code() -> None:
@@ -154,23 +159,27 @@ def test_blocks_are_trained_and_stored_each_by_itself(tmp_path: Path, monkeypatc
     assert measure.measure_blocks(small) == made
 
 
+def over_texts(value: float, reach: float = 0.004) -> dict[str, Any]:
+    return {"value": value, "low": value - reach, "high": value + reach, "n": 64}
+
+
 def text_record(excess: dict[str, Any], loss: dict[str, float] | None = None, spread: float = 0.2) -> Record:
     """Two seeds of each design trained on text; None for one that was not trained."""
 
-    def entry(design: str, value: float | None) -> dict[str, float] | None:
+    def entry(design: str, value: float | None) -> dict[str, Any] | None:
         if value is None:
             return None
-        return {
+        numbers = {
             "excess": value, "sink_rate": 0.1, "value_norm": 0.7, "missing": 0.05, "row_sum": 1.0,
-            "loss": 2.0 + (loss or {}).get(design, 0.0), "largest_activation": 40.0,
-            "spread_over_own": 0.2 if design == "softmax" else spread,
+            "loss": 2.0 + (loss or {}).get(design, 0.0), "spread_over_own": 0.2 if design == "softmax" else spread,
         }  # fmt: skip
+        return {**{name: over_texts(number) for name, number in numbers.items()}, "largest_activation": 40.0}
 
     values = {
         "on_text": {
             design: [entry(design, one) for one in excess.get(design, (0.01, 0.02))] for design in verdict.TEXT_DESIGNS
         },
-        "step": {design: {"value": 1.1} for design in verdict.TEXT_DESIGNS},
+        "step": {design: {"value": 1.1, "low": 1.05, "high": 1.2, "n": 12} for design in verdict.TEXT_DESIGNS},
         "heads": 16,
     }
     return Record("design", "lab-budget", {}, values, {})
@@ -204,6 +213,67 @@ def test_verdicts_on_text(
     assert ("not run" in table) == any(None in of_design for of_design in excess.values())
 
 
+def rows_of(table: str) -> list[dict[str, str]]:
+    """The rows of a table's text by the names of its columns; its caption stands above."""
+    columns, *rows = (line.split(" | ") for line in table.splitlines()[1:])
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def test_the_table_on_text_has_a_row_for_each_model_with_its_intervals() -> None:
+    rows = rows_of(figures.text_table(text_record(SINK | {"sigmoid": (0.01, None)}, {"gate": 0.051})).text)
+    assert [(row["design"], row["seed"]) for row in rows] == [
+        (figures.NAMES[name], seed) for name in verdict.TEXT_DESIGNS for seed in "01"
+    ]
+    gate = rows[2]
+    assert gate["texts"] == "64"
+    assert gate["beyond even"] == "+0.010 [+0.006, +0.014]"
+    assert gate["loss"] == "2.051 [2.047, 2.055]"
+    assert gate["cost of a missing BOS"] == "+0.050 [+0.046, +0.054]"
+    assert gate["spread / own"] == "0.200 [0.196, 0.204]"
+    assert gate["time of a step / softmax"] == "1.10 [1.05, 1.20]"
+    assert rows[-1]["texts"] == "not run"
+    assert rows[-1]["loss"] == "–"
+
+
+def test_a_record_of_bare_numbers_is_judged_and_shown_as_it_was() -> None:
+    """Records of version 1 may lie in a reader's own store."""
+    made = text_record(SINK, {"gate": 0.051}, 0.22)
+    bare = {
+        name: [{key: value_of(measured) for key, measured in one.items()} for one in entries]
+        for name, entries in made.values["on_text"].items()
+    }
+    older = replace(made, values={**made.values, "on_text": bare}, version=1)
+    assert verdict.judge(older) == verdict.judge(made)
+    shown = rows_of(figures.text_table(older).text)[2]
+    assert (shown["texts"], shown["loss"], shown["spread / own"]) == ("–", "2.051", "0.220")
+
+
+def test_tables_of_seeds_have_medians_and_the_range_of_seeds() -> None:
+    made = record({"softmax": [0.9, 0.8, 0.7], "gate": [0.1, 0.2, 0.6]})
+    for place, loss in enumerate((0.01, 0.04, 0.025)):
+        made.values["by_variant"]["gate"]["each"][place]["loss_at"] = loss
+    gate = rows_of(figures.design_table(made).text)[1]
+    assert gate["seeds with a sink"] == "1 of 3"
+    assert gate["loss at triggers"] == "0.025 [0.010, 0.040]"
+    assert gate["row adds up to"] == "1.00"  # in every seed
+    assert figures.design_table(made).text.startswith("2 or 3 seeds of each design")
+
+
+def test_the_committed_tables_have_every_variant() -> None:
+    def table(slug: str, of: Callable[[Record], Display]) -> list[dict[str, str]]:
+        stored = records.find("design", slug)
+        assert stored is not None
+        return rows_of(of(stored).text)
+
+    assert len(table("one-head", figures.design_table)) == len(verdict.DESIGNS)
+    assert len(table("one-layer", figures.block_table)) == 1 + len(verdict.BLOCKS)
+    on_text = table("lab-budget", figures.text_table)
+    assert len(on_text) == 2 * len(verdict.TEXT_DESIGNS)
+    for row in on_text:
+        assert row["texts"] == "64"
+        assert all("[" in row[name] for name in ("beyond even", "loss", "cost of a missing BOS", "spread / own"))
+
+
 def test_the_record_holds_what_the_runs_show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From records of runs to the record of the chapter: seeds in their places, shares over an even one."""
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
@@ -211,13 +281,13 @@ def test_the_record_holds_what_the_runs_show(monkeypatch: pytest.MonkeyPatch, tm
     def run(training: Training) -> Record:
         def arm(mass: float, loss: float) -> dict[str, Any]:
             named = {"mass": mass, "sink_rate_0.3": 0.25, "value_norm_ratio": 0.6, "loss": loss}
-            return {name: {"value": value} for name, value in named.items()}
+            return {name: over_texts(value) for name, value in named.items()}
 
         mass = 0.2 if training.design == "softmax" else 0.1 - 0.02 * training.seed
-        beside = {"row_sum": {"value": 1.0}, "spread_over_own": {"value": 0.3}, "largest_activation": 9.0}
+        beside = {"row_sum": over_texts(1.0), "spread_over_own": over_texts(0.3), "largest_activation": 9.0}
         final = {
-            "64": {"BOS+text": arm(mass, 2.5), "missing_bos": {"loss": {"value": 0.04}}},
-            "256": {"BOS+text": arm(0.05, 2.25), "missing_bos": {"loss": {"value": 0.01}}},
+            "64": {"BOS+text": arm(mass, 2.5), "missing_bos": {"loss": over_texts(0.04)}},
+            "256": {"BOS+text": arm(0.05, 2.25), "missing_bos": {"loss": over_texts(0.01)}},
         }
         return Record("pretraining", training.slug, {}, {"final": final, "design": beside}, {})
 
@@ -226,12 +296,51 @@ def test_the_record_holds_what_the_runs_show(monkeypatch: pytest.MonkeyPatch, tm
     values = on_text.values(trained)
     even = sum(1 / n for n in range(1, 65)) / 64
     gate, sigmoid = values["on_text"]["gate"], values["on_text"]["sigmoid"]
-    assert gate[0]["excess"] == pytest.approx(0.1 - even)
+    assert gate[0]["excess"] == pytest.approx(over_texts(0.1 - even))
     assert gate[1] is None
-    assert sigmoid[1]["excess"] == pytest.approx(0.08 - even)
-    assert (sigmoid[0]["loss"], sigmoid[0]["missing"], sigmoid[0]["spread_over_own"]) == (2.25, 0.04, 0.3)
+    assert sigmoid[1]["excess"]["value"] == pytest.approx(0.08 - even)
+    assert [sigmoid[0][name] for name in ("loss", "missing", "spread_over_own")] == list(
+        map(over_texts, (2.25, 0.04, 0.3))
+    )
     assert values["heads"] == 16
     others = [entry for name in ("gate", "sink_logit", "sigmoid") for entry in values["on_text"][name] if entry]
-    without = [entry["excess"] < 0.03 for entry in others]
+    without = [entry["excess"]["value"] < 0.03 for entry in others]
     assert values["without_sink"]["value"] == pytest.approx(sum(without) / 5)
     assert len(values["runs"]) == 7
+
+
+def test_the_committed_record_is_that_of_the_committed_runs() -> None:
+    """In seed 1 of the gate: numbers and ends of intervals that the file of its run has."""
+    stored = records.find("design", "lab-budget")
+    run = records.find("pretraining", on_text.training("gate", 1).slug)
+    assert stored is not None
+    assert run is not None
+    gate, final = stored.values["on_text"]["gate"][1], run.values["final"]
+    assert gate["loss"] == final["256"]["BOS+text"]["loss"]
+    assert gate["missing"] == final["64"]["missing_bos"]["loss"]
+    assert gate["spread_over_own"] == run.values["design"]["spread_over_own"]
+    mass, even = final["64"]["BOS+text"]["mass"], sum(1 / n for n in range(1, 65)) / 64
+    assert gate["excess"]["n"] == mass["n"]
+    for name in ("value", "low", "high"):
+        assert gate["excess"][name] == pytest.approx(mass[name] - even)
+
+
+def test_a_record_put_together_anew_keeps_the_times_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were measured on such a machine and do not depend on the runs; from another machine they do not count."""
+    here = environment()
+    measured = {"commit": "abc", "dirty": False, "time": "2026-11-29T05:16:12Z", **here}
+    origin = {name: measured[name] for name in ("commit", "dirty", "time", "machine", "threads", "packages")}
+    step = text_record(SINK).values["step"]
+
+    def known(provenance: dict[str, Any], asked: dict[str, Any]) -> Any:
+        earlier = Record("design", "lab-budget", {"budget": "lab"}, {"step": step}, provenance)
+        monkeypatch.setattr(records, "find", lambda *_: earlier)
+        return on_text.step_known(asked)
+
+    assert known(measured, {"budget": "lab"}) == (step, origin)
+    later = {**measured, "commit": "def", "step_times": origin}
+    assert known(later, {"budget": "lab"}) == (step, origin), "not where the record was put together"
+    assert known(measured, {"budget": "lab", "seeds": 3}) is None
+    assert known({**measured, "threads": here["threads"] + 1}, {"budget": "lab"}) is None
+    monkeypatch.setattr(records, "find", lambda *_: None)
+    assert on_text.step_known({"budget": "lab"}) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -257,15 +258,21 @@ def test_a_short_measurement_has_every_recipe_and_keeps_its_parts(
     assert records.slug("one-head") == made.model
 
 
+def over_texts(value: float) -> dict[str, Any]:
+    return {"value": value, "low": value - 0.004, "high": value + 0.004, "n": 64}
+
+
 PLAIN_END = {"excess": 0.1, "loss": 2.0, "spread_over_own": 0.05}
 
 
 def text_record(**ends: list[dict[str, float] | None]) -> Record:
     """Two seeds of each recipe on text; what is not given keeps every promise."""
 
-    def end(changed: dict[str, float] | None) -> dict[str, float] | None:
-        rest = {"sink_rate": 0.1, "missing": 0.05, "value_norm": 0.7, "row_sum": 1.0, "largest_activation": 40.0}
-        return None if changed is None else {**rest, **PLAIN_END, **changed}
+    def end(changed: dict[str, float] | None) -> dict[str, Any] | None:
+        if changed is None:
+            return None
+        numbers = {"sink_rate": 0.1, "missing": 0.05, "value_norm": 0.7, "row_sum": 1.0, **PLAIN_END, **changed}
+        return {**{name: over_texts(number) for name, number in numbers.items()}, "largest_activation": 40.0}
 
     kept: dict[str, dict[str, float]] = {
         "plain": {}, "sink_penalised": {"excess": 0.02}, "sink_rewarded": {"spread_over_own": 0.04},
@@ -303,6 +310,30 @@ def test_recipes_on_text_are_judged_seed_by_seed(ends: dict[str, Any], status: s
     assert ("not kept" in shown) == (status in ("partly", "not reproduced"))
 
 
+def test_tables_have_intervals_and_the_range_of_seeds() -> None:
+    def rows_of(table: str) -> list[dict[str, str]]:
+        columns, *rows = (line.split(" | ") for line in table.splitlines()[1:])
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    made = text_record(tokens_replaced=[{"loss": 2.051}, None])
+    rows = rows_of(figures.text_table(made).text)
+    assert [(row["recipe"], row["seed"]) for row in rows] == [
+        (figures.NAMES[name], seed) for name in ("plain", *verdict.TEXT_PROMISES) for seed in "01"
+    ]
+    shown = [rows[6][name] for name in ("promise", "texts", "loss", "spread / own")]
+    assert shown == ["not kept", "64", "2.051 [2.047, 2.055]", "0.050 [0.046, 0.054]"]
+    assert (rows[7]["promise"], rows[7]["loss"]) == ("not run", "–")
+
+    one_head, lab = records.find("recipes", "one-head"), records.find("recipes", "lab-budget")
+    assert one_head is not None
+    assert lab is not None
+    assert all(row["texts"] == "64" and "[" in row["loss"] for row in rows_of(figures.text_table(lab).text))
+    noisy = next(row for row in rows_of(figures.recipe_table(one_head).text) if row["recipe"] == "tokens replaced")
+    losses = [seed["loss_at"] for seed in one_head.values["by_recipe"]["tokens_replaced"]]
+    assert noisy["loss at triggers"] == f"{median(losses):.3f} [{min(losses):.3f}, {max(losses):.3f}]"
+    assert noisy["learnt"] == "10 of 10"
+
+
 def test_runs_on_text_differ_from_plain_training_in_one_thing(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = on_text.trainings()
     assert len({run.slug for run in runs}) == 8
@@ -325,21 +356,21 @@ def test_values_on_text_are_those_of_the_runs() -> None:
     def run(training: Training) -> Record:
         def arm(mass: float, loss: float) -> dict[str, Any]:
             named = {"mass": mass, "loss": loss, "sink_rate_0.3": 0.25, "value_norm_ratio": 0.8}
-            return {name: {"value": value} for name, value in named.items()}
+            return {name: over_texts(value) for name, value in named.items()}
 
         mass = 0.06 if training.first_penalty > 0 else 0.2
         final = {
-            "64": {"BOS+text": arm(mass, 2.5), "missing_bos": {"loss": {"value": 0.04}}},
-            "256": {"BOS+text": arm(0.05, 2.25), "missing_bos": {"loss": {"value": 0.01}}},
+            "64": {"BOS+text": arm(mass, 2.5), "missing_bos": {"loss": over_texts(0.04)}},
+            "256": {"BOS+text": arm(0.05, 2.25), "missing_bos": {"loss": over_texts(0.01)}},
         }
         spread = 0.02 if training.replaced else 0.05
-        beside = {"row_sum": {"value": 1.0}, "spread_over_own": {"value": spread}, "largest_activation": 30.0}
+        beside = {"row_sum": over_texts(1.0), "spread_over_own": over_texts(spread), "largest_activation": 30.0}
         return Record("pretraining", training.slug, {}, {"final": final, "design": beside}, {})
 
     trained = {one: run(one) for one in on_text.trainings() if (one.replaced, one.seed) != (0.05, 1)}
     values = on_text.values(trained)
     even = sum(1 / n for n in range(1, 65)) / 64
-    assert values["on_text"]["sink_penalised"][1]["excess"] == pytest.approx(0.06 - even)
+    assert values["on_text"]["sink_penalised"][1]["excess"] == pytest.approx(over_texts(0.06 - even))
     assert values["on_text"]["tokens_replaced"][1] is None
     assert values["heads"] == 16
     assert values["kept"]["value"] == pytest.approx(3 / 5)  # penalised twice, replaced once, rewarded never

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from firsttoken.estimates import interval, value_of
 from firsttoken.measures.sinks import even_share
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure
 from firsttoken.pretraining.checkpoint_probe import Arm
@@ -33,17 +34,23 @@ QUANTITIES: dict[str, str] = {
 STYLES = [(color, dash) for dash in ("-", "--") for color in CATEGORIES]
 
 
-END_COLUMNS = ("beyond even", "heads above 0.3", "loss", "cost of a missing BOS", "spread / own")
+END_COLUMNS = ("texts", "beyond even", "heads above 0.3", "loss", "cost of a missing BOS", "spread / own")
 
 
-def end_cells(end: Mapping[str, float]) -> tuple[str, ...]:
-    """What `END_COLUMNS` name, from `run_records.end_of` a model."""
+def end_cells(end: Mapping[str, Any]) -> tuple[str, ...]:
+    """What `END_COLUMNS` name, from `run_records.end_of` a model; records of an earlier version have no intervals."""
+
+    def cell(name: str, form: str) -> str:
+        measured = end[name]
+        return interval(measured, form) if isinstance(measured, Mapping) else format(measured, form)
+
     return (
-        f"{end['excess']:+.3f}",
-        f"{end['sink_rate']:.1%}",
-        f"{end['loss']:.3f}",
-        f"{end['missing']:+.3f}",
-        f"{end['spread_over_own']:.3f}",
+        str(end["loss"]["n"]) if isinstance(end["loss"], Mapping) else "–",
+        cell("excess", "+.3f"),
+        f"{value_of(end['sink_rate']):.1%}",
+        cell("loss", ".3f"),
+        cell("missing", "+.3f"),
+        cell("spread_over_own", ".3f"),
     )
 
 

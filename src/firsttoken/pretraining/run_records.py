@@ -86,8 +86,13 @@ def record_of(
     measure: Callable[[], JSON],
     judge: Callable[[Record], Verdict | None],
     version: int,
+    about: JSON | None = None,
 ) -> Record | None:
-    """The record of a chapter, from the records of its runs; None where there are none."""
+    """The record of a chapter, from the records of its runs; None where there are none.
+
+    Args:
+        about: more for its provenance.
+    """
     if not trained:
         return None
     runs = tuple(trained.values())
@@ -101,6 +106,7 @@ def record_of(
         measure=measure,
         judge=judge,
         version=version,
+        about=lambda: about or {},
     )
 
 
@@ -136,18 +142,20 @@ def end_of(run: Record, length: int) -> JSON:
 
     At 64 tokens: `excess`, attention to the first token beyond an even share; `sink_rate` at 0.3; `value_norm`, of the
     first token over the mean of the others; `missing`, nats that leaving BOS out costs; `row_sum`, `spread_over_own`
-    and `largest_activation`, see `design_outcomes`. `loss`, in nats, at the length of the training.
+    and `largest_activation`, see `design_outcomes`. `loss`, in nats, at the length of the training. All but
+    `largest_activation` are estimates, with intervals over held-out texts.
     """
     short, own = (run.values["final"][str(tokens)] for tokens in (SHORT, length))
-    beside = run.values["design"]
+    mass, beside = short["BOS+text"]["mass"], run.values["design"]
     return {
-        "excess": short["BOS+text"]["mass"]["value"] - even_share(SHORT),
-        "sink_rate": short["BOS+text"]["sink_rate_0.3"]["value"],
-        "value_norm": short["BOS+text"]["value_norm_ratio"]["value"],
-        "missing": short["missing_bos"]["loss"]["value"],
-        "loss": own["BOS+text"]["loss"]["value"],
-        "row_sum": beside["row_sum"]["value"],
-        "spread_over_own": beside["spread_over_own"]["value"],
+        # An even share is the same for every text, so the whole interval moves by it.
+        "excess": {**mass, **{name: mass[name] - even_share(SHORT) for name in ("value", "low", "high")}},
+        "sink_rate": short["BOS+text"]["sink_rate_0.3"],
+        "value_norm": short["BOS+text"]["value_norm_ratio"],
+        "missing": short["missing_bos"]["loss"],
+        "loss": own["BOS+text"]["loss"],
+        "row_sum": beside["row_sum"],
+        "spread_over_own": beside["spread_over_own"],
         "largest_activation": beside["largest_activation"],
     }
 

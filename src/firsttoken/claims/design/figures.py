@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from statistics import median
+from collections.abc import Mapping
+from statistics import mean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ from firsttoken.claims.design.verdict import (
     removes,
     some_head_has_one,
 )
+from firsttoken.estimates import interval, over_seeds, value_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
 from firsttoken.pretraining.curves import END_COLUMNS, end_cells
 from firsttoken.records import Record
@@ -34,6 +36,15 @@ NAMES = {
     "split_heads": "split heads",
     "depth_gate": "gated depth",
 }
+
+
+OVER_SEEDS = "numbers without a count are medians over seeds, in brackets the lowest and the highest seed"
+
+
+def _seeds(counts: Mapping[str, Any]) -> str:
+    """How many seeds each has, in words for a caption."""
+    numbers = sorted({count["seeds"] for count in counts.values()})
+    return f"{' or '.join(map(str, numbers))} seeds"
 
 
 def _share(each: dict[str, Any], head: int = 0) -> float:
@@ -80,18 +91,18 @@ def design_table(record: Record) -> Display:
                 f"{sum(map(has_sink, each))} of {count['seeds']}",
                 "yes" if removes(count) else "no",
                 f"{count['learnt']} of {count['seeds']}",
-                f"{median(steps):.0f}" if steps else "–",
-                f"{median(one['loss_at'] for one in each):.3f}",
-                f"{median(one['loss_away'] for one in each):.3f}",
-                f"{median(one['row_away'] for one in each):.2f}",
-                f"{median(one['value_norm'] for one in each):.2f}",
+                over_seeds(steps, ".0f") if steps else "–",
+                over_seeds([one["loss_at"] for one in each], ".3f"),
+                over_seeds([one["loss_away"] for one in each], ".3f"),
+                over_seeds([one["row_away"] for one in each]),
+                over_seeds([one["value_norm"] for one in each]),
             )
         )
     columns = (
         "design", "seeds with a sink", "removes it", "learnt", "steps to it", "loss at triggers", "loss away",
         "row adds up to", "value norm of the first",
     )  # fmt: skip
-    return table(cells, columns, "Ten seeds of each design; numbers without a count are medians over seeds")
+    return table(cells, columns, f"{_seeds(record.values['by_variant'])} of each design; {OVER_SEEDS}")
 
 
 def sinks_of_blocks(record: Record) -> Display:
@@ -141,17 +152,17 @@ def block_table(record: Record) -> Display:
                 NAMES[name],
                 f"{sum(map(some_head_has_one, each))} of {count['seeds']}",
                 f"{count['learnt']} of {count['seeds']}",
-                f"{median(steps):.0f}" if steps else "–",
-                f"{median(one['loss_at'] for one in each):.3f}",
-                f"{median(one['loss_away'] for one in each):.3f}",
-                *(f"{median(one.get(depth, 1.0) for one in each):.2f}" for depth in ("depth_at", "depth_away")),
+                over_seeds(steps, ".0f") if steps else "–",
+                over_seeds([one["loss_at"] for one in each], ".3f"),
+                over_seeds([one["loss_away"] for one in each], ".3f"),
+                *(over_seeds([one.get(depth, 1.0) for one in each]) for depth in ("depth_at", "depth_away")),
             )
         )
     columns = (
         "block", "seeds with a sink", "learnt", "steps to it", "loss at triggers", "loss away", "depth at triggers",
         "depth away",
     )  # fmt: skip
-    return table(cells, columns, "Ten seeds of each block; numbers without a count are medians over seeds")
+    return table(cells, columns, f"{_seeds(record.values['by_block'])} of each block; {OVER_SEEDS}")
 
 
 MARKS = "os^v"  # a seed each
@@ -162,8 +173,8 @@ def sinks_on_text(record: Record) -> Display:
     for each seed."""
     entries = record.values["on_text"]
     means = [
-        f"{NAMES[design]} {sum(one['excess'] for one in trained) / len(trained):+.3f} and "
-        f"{sum(one['spread_over_own'] for one in trained) / len(trained):.2f}"
+        f"{NAMES[design]} {mean(value_of(one['excess']) for one in trained):+.3f} and "
+        f"{mean(value_of(one['spread_over_own']) for one in trained):.2f}"
         for design in TEXT_DESIGNS
         if (trained := [one for one in entries[design] if one])
     ]
@@ -176,7 +187,7 @@ def sinks_on_text(record: Record) -> Display:
         for ax, (name, label) in zip(axes, panels, strict=True):
             for seed in range(len(entries["softmax"])):
                 shown = {
-                    place: entries[design][seed][name]
+                    place: value_of(entries[design][seed][name])
                     for place, design in enumerate(TEXT_DESIGNS)
                     if entries[design][seed]
                 }
@@ -205,20 +216,20 @@ def text_table(record: Record) -> Display:
     """Every model that was trained on text."""
     cells = []
     for design in TEXT_DESIGNS:
-        step = record.values["step"][design]["value"]
+        step = interval(record.values["step"][design])
         for seed, one in enumerate(record.values["on_text"][design]):
             if one is None:
-                cells.append((NAMES[design], str(seed), NOT_RUN, *"–" * 8))
+                cells.append((NAMES[design], str(seed), NOT_RUN, *"–" * 9))
                 continue
             cells.append(
                 (
                     NAMES[design],
                     str(seed),
                     *end_cells(one),
-                    f"{one['row_sum']:.2f}",
-                    f"{one['value_norm']:.2f}",
+                    f"{value_of(one['row_sum']):.2f}",
+                    f"{value_of(one['value_norm']):.2f}",
                     f"{one['largest_activation']:.0f}",
-                    f"{step:.2f}",
+                    step,
                 )
             )
     columns = (
@@ -226,4 +237,9 @@ def text_table(record: Record) -> Display:
         "row adds up to", "value norm of the first", "largest activation / median", "time of a step / softmax",
     )  # fmt: skip
     heads = record.values["heads"]
-    return table(cells, columns, f"Models trained on text; one of {heads} heads is {1 / heads:.2%}")
+    return table(
+        cells,
+        columns,
+        f"Models trained on text; one of {heads} heads is {1 / heads:.2%}. In brackets 95 % intervals over the texts "
+        "of one model, of a step's time over repetitions",
+    )

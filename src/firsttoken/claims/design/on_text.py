@@ -6,10 +6,13 @@ alone: same text in the same order, same initial weights.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from firsttoken import records
 from firsttoken.claims.design.verdict import LEAST_EXCESS, TEXT_DESIGNS, judge
-from firsttoken.estimates import JSON
+from firsttoken.estimates import JSON, value_of
 from firsttoken.measures import resting
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
@@ -17,10 +20,11 @@ from firsttoken.pretraining.design_outcomes import step_times
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.records import Record
+from firsttoken.records.provenance import environment
 
 CLAIM = "design"
 BUDGET = "lab"
-VERSION = 1
+VERSION = 2  # 2: numbers of each model with their intervals
 SEEDS = (0, 1)
 
 
@@ -39,24 +43,56 @@ def measure(train: bool = False, fresh: bool = False) -> Record | None:
 
     Its values: `on_text` {design: an entry for each seed, see `run_records.end_of`, or null}, `step` {design: time of
     a training step over that of softmax}, `heads` of one model, `without_sink`, the share of models without a sink
-    among all but softmax, `runs`.
+    among all but softmax, `runs`. Times that are those of an earlier record have their origin in the provenance,
+    `step_times`.
     """
     trained = run_records.runs_of(trainings(), train, fresh)
     parameters = {"seeds": len(SEEDS), "length": budget(BUDGET).length, **run_records.settings(trainings())}
-    return run_records.record_of(CLAIM, BUDGET, parameters, trained, lambda: values(trained), judge, VERSION)
+    earlier = None if fresh else step_known({"budget": BUDGET, **parameters})
+    step, origin = earlier or (None, None)
+    return run_records.record_of(
+        CLAIM,
+        BUDGET,
+        parameters,
+        trained,
+        lambda: values(trained, step),
+        judge,
+        VERSION,
+        origin and {"step_times": origin},
+    )
 
 
-def values(trained: dict[Training, Record]) -> JSON:
-    """The values of the record, from those of the runs; the time of a step is measured now."""
+def step_known(parameters: JSON) -> tuple[JSON, JSON] | None:
+    """The times of a step in an earlier record with these parameters, and where they come from; None if there is none
+    or it was made on another machine.
+
+    They depend on the budget, the designs and the machine and not on what was trained, and no two rounds of timing
+    agree: a record that is put together anew keeps them.
+    """
+    record = records.find(CLAIM, BUDGET + run_records.SUFFIX)
+    if record is None or record.parameters != parameters or not set(TEXT_DESIGNS) <= record.values["step"].keys():
+        return None
+    origin = record.provenance.get("step_times") or {
+        name: record.provenance[name] for name in ("commit", "dirty", "time", "machine", "threads", "packages")
+    }
+    return (record.values["step"], origin) if _machine(origin) == _machine(environment()) else None
+
+
+def _machine(provenance: JSON) -> tuple[Any, ...]:
+    return provenance["machine"], provenance["threads"], provenance["packages"]["torch"]
+
+
+def values(trained: dict[Training, Record], step: JSON | None = None) -> JSON:
+    """The values of the record, from those of the runs; the time of a step is measured now unless it is given."""
     settings = budget(BUDGET)
     entries = run_records.ends_of(trained, training, TEXT_DESIGNS, SEEDS, settings.length)
     others = [of_design for design, of_design in entries.items() if design != "softmax"]
     without_sink = resting.share_of_pairs(
-        [one["excess"] < LEAST_EXCESS if one else None for one in each] for each in others
+        [value_of(one["excess"]) < LEAST_EXCESS if one else None for one in each] for each in others
     )
     return {
         "on_text": entries,
-        "step": step_times(settings, TEXT_DESIGNS, torch.get_num_threads()),
+        "step": step or step_times(settings, TEXT_DESIGNS, torch.get_num_threads()),
         "heads": settings.layers * settings.heads,
         "without_sink": without_sink,
         "runs": [record.model for record in trained.values()],

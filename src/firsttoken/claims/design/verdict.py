@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from firsttoken.estimates import value_of
 from firsttoken.records import Record, Status, Verdict
 
 # In the order of a reader.
@@ -94,13 +95,13 @@ def of_blocks(counts: Mapping[str, Any], softmax: Mapping[str, Any]) -> Verdict:
 def on_text(entries: Mapping[str, Any]) -> Verdict:
     """The same of models that were trained on text. Seeds are the unit, and each is held against softmax with the same
     seed."""
-    numbers = {name: [f"{seed['excess']:+.3f}" for seed in entries[name] if seed] for name in TEXT_DESIGNS}
+    numbers = {name: [f"{value_of(seed['excess']):+.3f}" for seed in entries[name] if seed] for name in TEXT_DESIGNS}
     told = "; ".join(f"{name.replace('_', ' ')} {' and '.join(each)}" for name, each in numbers.items() if each)
     sentence = f"On text, attention to the first token beyond an even share, a number for each seed: {told}."
     if not all(all(entries[name]) for name in TEXT_DESIGNS):
         return Verdict("inconclusive", f"{sentence} All seeds of all designs decide.")
     plain = entries["softmax"]
-    if not all(seed["excess"] >= LEAST_EXCESS for seed in plain):
+    if not all(value_of(seed["excess"]) >= LEAST_EXCESS for seed in plain):
         return Verdict("inconclusive", f"{sentence} Plain softmax has no sink in every seed.")
     others = [name for name in TEXT_DESIGNS if name != "softmax"]
     removing = [name for name in others if takes_over(entries[name], plain)]
@@ -113,16 +114,17 @@ def on_text(entries: Mapping[str, Any]) -> Verdict:
     )
 
 
-def takes_over(seeds: Sequence[Mapping[str, float]], plain: Sequence[Mapping[str, float]]) -> bool:
+def takes_over(seeds: Sequence[Mapping[str, Any]], plain: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a design removes the sink in every seed, without a higher loss than softmax has with that seed."""
     return all(
-        seed["excess"] < LEAST_EXCESS and seed["loss"] <= beside["loss"] + DEARER
+        value_of(seed["excess"]) < LEAST_EXCESS and value_of(seed["loss"]) <= value_of(beside["loss"]) + DEARER
         for seed, beside in zip(seeds, plain, strict=True)
     )
 
 
-def no_more_mixing(seeds: Sequence[Mapping[str, float]], plain: Sequence[Mapping[str, float]]) -> bool:
+def no_more_mixing(seeds: Sequence[Mapping[str, Any]], plain: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a changed token moves the others no farther than under softmax, in every seed."""
     return all(
-        seed["spread_over_own"] <= MORE * beside["spread_over_own"] for seed, beside in zip(seeds, plain, strict=True)
+        value_of(seed["spread_over_own"]) <= MORE * value_of(beside["spread_over_own"])
+        for seed, beside in zip(seeds, plain, strict=True)
     )

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, SINK, TEXT_PROMISES, fate, held, held_on_text, pairs
+from firsttoken.estimates import over_seeds, value_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
 from firsttoken.pretraining.curves import END_COLUMNS, end_cells
 from firsttoken.records import Record
@@ -124,9 +125,9 @@ def recipe_table(record: Record) -> Display:
             (
                 NAMES[name],
                 f"{len(steps)} of {len(seeds)}",
-                f"{median(steps):.0f}" if steps else "–",
+                over_seeds(steps, ".0f") if steps else "–",
                 *(
-                    format(median(float(seed[outcome]) for seed in seeds), form)
+                    over_seeds([float(seed[outcome]) for seed in seeds], form)
                     for outcome, form in (
                         ("loss_at", ".3f"), ("loss_away", ".3f"), ("share", ".2f"), ("value_norm", ".2f"),
                         ("moved", ".1g"), ("share_without", ".2f"), ("missing", ".3f"),
@@ -138,7 +139,12 @@ def recipe_table(record: Record) -> Display:
         "recipe", "learnt", "steps to it", "loss at triggers", "loss away", "share on the first token",
         "value norm of the first", "moved by noise, nats", "share without BOS", "cost of no BOS, nats",
     )  # fmt: skip
-    return table(rows, columns, "Medians over all seeds; of the steps, over those that learnt the task")
+    return table(
+        rows,
+        columns,
+        "Medians over all seeds, in brackets the lowest and the highest seed; of the steps, over those that learnt "
+        "the task",
+    )
 
 
 def text_table(record: Record) -> Display:
@@ -148,7 +154,7 @@ def text_table(record: Record) -> Display:
     for name in (PLAIN, *TEXT_PROMISES):
         for seed, (one, plain) in enumerate(zip(entries[name], entries[PLAIN], strict=True)):
             if one is None:
-                rows.append((NAMES[name], str(seed), NOT_RUN, *"–" * 6))
+                rows.append((NAMES[name], str(seed), NOT_RUN, *"–" * 7))
                 continue
             promise = "–"
             if name != PLAIN and plain:
@@ -159,7 +165,7 @@ def text_table(record: Record) -> Display:
                     str(seed),
                     promise,
                     *end_cells(one),
-                    f"{one['value_norm']:.2f}",
+                    f"{value_of(one['value_norm']):.2f}",
                 )
             )
     columns = (
@@ -167,4 +173,9 @@ def text_table(record: Record) -> Display:
         "value norm of the first",
     )  # fmt: skip
     heads = record.values["heads"]
-    return table(rows, columns, f"Models trained on text; one of {heads} heads is {1 / heads:.2%}")
+    return table(
+        rows,
+        columns,
+        f"Models trained on text; one of {heads} heads is {1 / heads:.2%}. In brackets 95 % intervals over the texts "
+        "of one model",
+    )

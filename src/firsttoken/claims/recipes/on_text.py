@@ -19,7 +19,7 @@ from firsttoken.records import Record
 
 CLAIM = "recipes"
 BUDGET = "lab"
-VERSION = 1
+VERSION = 2  # 2: numbers of each model with their intervals
 SEEDS = (0, 1)
 # What each recipe changes of plain training; the strengths are those on one head.
 CHANGES: Mapping[str, JSON] = {

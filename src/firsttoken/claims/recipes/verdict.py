@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from firsttoken.estimates import value_of
 from firsttoken.records import Record, Status, Verdict
 
 Seed = Mapping[str, Any]  # see `outcomes.outcomes`
@@ -75,26 +76,30 @@ def fate(values: Mapping[str, Any], name: str) -> Fate:
     return "kept" if held(values, name) == of else "open" if held(values, name) else "contradicted"
 
 
+def _spreads_less(seed: Seed, than: Seed) -> bool:
+    return value_of(seed["spread_over_own"]) < LESS * value_of(than["spread_over_own"])
+
+
 # The same on text, of models with one seed: the entries of `run_records.end_of`.
 TEXT_PROMISES: Mapping[str, Promise] = {
     "sink_penalised": Promise(
         says="has no sink",
-        holds=lambda seed, plain: bool(seed["excess"] < LEAST_EXCESS),
+        holds=lambda seed, plain: value_of(seed["excess"]) < LEAST_EXCESS,
     ),
     "sink_rewarded": Promise(
         says="lets a changed token move the others less",
-        holds=lambda seed, plain: bool(seed["spread_over_own"] < LESS * plain["spread_over_own"]),
+        holds=_spreads_less,
     ),
     "tokens_replaced": Promise(
         says="lets a changed token move the others less",
-        holds=lambda seed, plain: bool(seed["spread_over_own"] < LESS * plain["spread_over_own"]),
+        holds=_spreads_less,
     ),
 }
 
 
 def held_on_text(name: str, seed: Seed, plain: Seed) -> bool:
     """Whether a recipe keeps its promise on text in one seed, without a loss that is clearly higher."""
-    return TEXT_PROMISES[name].holds(seed, plain) and bool(seed["loss"] <= plain["loss"] + DEARER)
+    return TEXT_PROMISES[name].holds(seed, plain) and value_of(seed["loss"]) <= value_of(plain["loss"]) + DEARER
 
 
 def _told(name: str, holds: Sequence[bool]) -> str:
@@ -115,7 +120,7 @@ def on_text(entries: Mapping[str, Any]) -> Verdict:
     sentence = f"On text: {'; '.join(_told(name, of) for name, of in holds.items())}."
     if not complete:
         return Verdict("inconclusive", f"{sentence} All seeds of all recipes decide, and some are not trained.")
-    if not all(seed["excess"] >= LEAST_EXCESS for seed in plain):
+    if not all(value_of(seed["excess"]) >= LEAST_EXCESS for seed in plain):
         return Verdict("inconclusive", f"{sentence} Plain training leaves no sink in every seed.")
     kept = sum(map(all, holds.values()))
     status: Status = "reproduced" if kept == len(holds) else "partly" if kept else "not reproduced"
