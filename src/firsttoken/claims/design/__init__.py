@@ -28,7 +28,7 @@ CLAIM = Claim(
     fixed=(
         "2026-11-27, for text and blocks 2026-11-29, before the recorded runs; each design of attention had been "
         "tried once before on one head (a gate left no sink, sigmoid rows added up to little, a sink logit that "
-        "begins at zero left the first token its role), blocks never; *learnt* explained on 2026-11-30"
+        "begins at zero left the first token its role), blocks never"
     ),
     shows_not=(
         "What a design does in a language model of useful size: one head on a toy task, and small models after a "
