@@ -11,7 +11,14 @@ import pytest
 from firsttoken import claims, records
 from firsttoken.records import Record
 
-NO_CLAIM = {"benchmark_press", "benchmark_pretrain", "benchmark_probe", "benchmark_streaming", "pretraining"}
+NO_CLAIM = {
+    "benchmark_press",
+    "benchmark_pretrain",
+    "benchmark_probe",
+    "benchmark_skipping",
+    "benchmark_streaming",
+    "pretraining",
+}
 
 
 def committed() -> list[Record]:
