@@ -132,7 +132,7 @@ def test_a_chapter_runs_from_nothing_at_the_budget_smoke(
 
 def test_packing_of_the_papers_size_trains_on_as_many_tokens_as_the_paper() -> None:
     of_paper = paper_numbers.paper()
-    assert {one.settings().tokens for one in packing.trainings("paper")} == {of_paper["packing"]["tokens"]}
+    assert {one.settings().tokens for one in packing.trainings("paper")} == {of_paper["packing_tokens"]["value"]}
     assert {one.settings().tokens for one in context_length.trainings("paper")} == {
         of_paper["context_length"]["tokens"]
     }
