@@ -26,6 +26,7 @@ from firsttoken import estimates, models, records, texts
 from firsttoken.claims.compression.skipping import THRESHOLDS, allowed, at_rest, skip
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, attend
+from firsttoken.probe.forward import run_decoder
 
 BLOCK = 64  # queries that read a window together
 CHUNK = 128  # queries of one head that read everything together
@@ -94,7 +95,7 @@ def calls_of(lm: models.LanguageModel, length: int) -> list[AttentionCall]:
         return call
 
     with torch.inference_mode(), probe(lm.model, hook=keep):
-        lm.model.get_decoder()(ids, use_cache=False)
+        run_decoder(lm.model, ids)
     return calls
 
 

@@ -43,6 +43,13 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTTOKEN_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of records that this test shares with no other."""
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
+    return tmp_path
+
+
 @cache
 def _loaded(name: str) -> LanguageModel:
     return models.load(name, device="cpu")

@@ -77,6 +77,11 @@ def _digits(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()[:8]
 
 
+def begins_as_path(name: str) -> bool:
+    """Whether a name is written as a path, as no hub id or name of ours is; other paths need a look at the disk."""
+    return name.startswith((".", "/", "~"))
+
+
 def typed_path(name: str) -> Path:
     """A path as somebody typed it, with `~` for a home folder.
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from firsttoken.files import begins_as_path
 from firsttoken.records import Record
 
 
@@ -80,7 +81,7 @@ def own_name(record: Record) -> str:
     """
     origin = record.provenance.get("model") or {}
     name = origin.get("name") or record.model
-    lies_here = origin.get("source") in ("folder", "gguf") or name.startswith((".", "/", "~")) or name.count("/") > 1
+    lies_here = origin.get("source") in ("folder", "gguf") or begins_as_path(name) or name.count("/") > 1
     if not lies_here:
         return name
     last = Path(name).name

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -15,16 +13,12 @@ from firsttoken.models import LanguageModel
 from firsttoken.models.bundled import BUNDLED
 from real_models import eager_maps
 
+pytestmark = pytest.mark.usefixtures("own_store")
+
 
 @pytest.fixture(params=BUNDLED)
 def lm(request: pytest.FixtureRequest) -> LanguageModel:
     return models.load(request.param)
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
-    return tmp_path
 
 
 def test_packed_maps_come_back(lm: LanguageModel) -> None:

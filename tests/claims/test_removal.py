@@ -19,13 +19,9 @@ from firsttoken.records import Record
 from firsttoken.texts import passages, tokens
 from firsttoken.texts.tokens import encode
 
+pytestmark = pytest.mark.usefixtures("own_store")
+
 SETTINGS = Parameters(passages=3, length=24, needle_length=256)
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture

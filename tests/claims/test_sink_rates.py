@@ -21,18 +21,14 @@ from firsttoken.records import filename
 from firsttoken.records import store as record_store
 from real_models import eager_maps
 
+pytestmark = pytest.mark.usefixtures("own_store")
+
 LENGTH = 64
 
 
 @pytest.fixture(params=BUNDLED)
 def lm(request: pytest.FixtureRequest) -> LanguageModel:
     return models.load(request.param)
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
-    return tmp_path
 
 
 def test_probe_equals_eager_on_a_real_model(lm: LanguageModel) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from firsttoken import claims
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import ROOT, slug, typed_path
+from firsttoken.files import ROOT, begins_as_path, slug, typed_path
 from firsttoken.model_names import own_name
 from firsttoken.models.bundled import BUNDLED
 from firsttoken.records import Record, local_store
@@ -25,7 +25,7 @@ def is_local(model: str) -> bool:
     """Whether a model's name is a path, by the rules of `models.load`; the path need not exist."""
     if model in BUNDLED:
         return False
-    is_path = model.endswith(".gguf") or model.startswith((".", "/", "~")) or model.count("/") > 1
+    is_path = model.endswith(".gguf") or begins_as_path(model) or model.count("/") > 1
     return is_path or typed_path(model).is_dir()
 
 

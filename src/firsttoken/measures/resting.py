@@ -8,7 +8,6 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from firsttoken.estimates import Estimate
-from firsttoken.statistics import share_of_pairs as share_of_pairs
 from firsttoken.statistics import wilson
 
 Rest = Literal["first", "itself", "elsewhere", "nowhere"]

@@ -22,7 +22,7 @@ import torch
 from huggingface_hub import snapshot_download
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.files import local_results, own_slug, slug, typed_path
+from firsttoken.files import begins_as_path, local_results, own_slug, slug, typed_path
 from firsttoken.models import family, gguf_conversion, gguf_parts
 from firsttoken.models.bundled import BUNDLED, gguf_file
 from firsttoken.models.checkpoint import open_checkpoint
@@ -322,7 +322,7 @@ def load(
             if not path.is_file():
                 raise FirstTokenError(f"There is no file {name}; give the path of an existing .gguf file.")
             return _gguf(name, path, settings)
-        if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
+        if begins_as_path(name) or name.count("/") > 1 or path.exists():
             raise FirstTokenError(f"There is no folder {name}; give a folder that holds config.json and safetensors.")
         return _hub(name, settings)
 

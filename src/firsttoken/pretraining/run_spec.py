@@ -123,7 +123,7 @@ class Training:
 
 
 def _is_path(source: str) -> bool:
-    return source.startswith((".", "/", "~")) or files.typed_path(source).exists()
+    return files.begins_as_path(source) or files.typed_path(source).exists()
 
 
 def find(training: Training) -> Record | None:

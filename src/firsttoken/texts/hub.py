@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from firsttoken.errors import FirstTokenError
+from firsttoken.files import begins_as_path
 
 
 def is_id(source: str) -> bool:
     """Whether a name looks like `org/name` or `org/name:configuration`, and not like a path."""
-    return "/" in source and not source.startswith((".", "/", "~"))
+    return "/" in source and not begins_as_path(source)
 
 
 def stream(source: str) -> tuple[str, Iterator[str]]:

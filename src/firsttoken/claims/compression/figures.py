@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from firsttoken.claims.compression.choices import RANDOM
 from firsttoken.claims.compression.verdict import measured
 from firsttoken.estimates import interval
 from firsttoken.model_names import called, names_of
@@ -20,7 +21,6 @@ LOOK = {
     "random": (NEUTRAL, "^", "--"),
     "random, same layers": (NEUTRAL, "v", ":"),
 }
-RANDOM = ("random", "random, same layers")
 WHAT = {"remove": "removed", "shorten": "first token and a window", "coarsen": "output matrix at two bits"}
 
 

@@ -17,13 +17,12 @@ from torch import Tensor
 from firsttoken import statistics, texts
 from firsttoken.claims.compression.caches import BITS, CACHES, Cache
 from firsttoken.claims.compression.choices import CHOICES, RANDOM, Choice, choose, rest
-from firsttoken.claims.compression.losses import losses
+from firsttoken.claims.compression.losses import enough_text, losses
 from firsttoken.claims.compression.probabilities import MEASUREMENT as PROBABILITIES
 from firsttoken.claims.compression.skipping import MEASUREMENT as SKIPPING
 from firsttoken.claims.compression.tasks import MEASUREMENT as TASKS
 from firsttoken.claims.compression.treatments import Chosen, Treatment, coarsened, removed, scores_left, shortened
 from firsttoken.claims.compression.verdict import judge
-from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.check import layer_numbers
 from firsttoken.measures.measurement import Measurement
@@ -53,11 +52,7 @@ class Parameters:
     def __post_init__(self) -> None:
         in_range(self)
         at_least(2, draws=self.draws)
-        if self.windows < 2 or self.window < 8 or self.length < 2 * self.window:
-            raise FirstTokenError(
-                "Give at least two windows, a window of at least 8 tokens and a length of at least twice that, not "
-                f"{self.windows}, {self.window} and {self.length}."
-            )
+        enough_text(self.windows, self.length, self.window)
 
 
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:

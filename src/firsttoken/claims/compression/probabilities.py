@@ -15,8 +15,7 @@ from torch import Tensor
 
 from firsttoken import statistics, texts
 from firsttoken.claims.compression.caches import another
-from firsttoken.claims.compression.losses import losses
-from firsttoken.errors import FirstTokenError
+from firsttoken.claims.compression.losses import enough_text, losses
 from firsttoken.estimates import JSON
 from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.rounding import Exact, rounded_attention
@@ -40,11 +39,7 @@ class Parameters:
 
     def __post_init__(self) -> None:
         in_range(self)
-        if self.windows < 2 or self.window < 8 or self.length < 2 * self.window:
-            raise FirstTokenError(
-                "Give at least two windows, a window of at least 8 tokens and a length of at least twice that, not "
-                f"{self.windows}, {self.window} and {self.length}."
-            )
+        enough_text(self.windows, self.length, self.window)
 
 
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:

@@ -16,19 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from firsttoken import statistics, texts
-from firsttoken.errors import FirstTokenError
+from firsttoken.claims.compression.losses import enough_text, losses
 from firsttoken.estimates import JSON
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.probe.attention import AttentionCall, additive, log_sum_exp, plain_scores
 from firsttoken.probe.interventions import explicit_mask, without
-from firsttoken.probe.losses import mean_losses
 from firsttoken.progress import tracked
 from firsttoken.ranges import in_range
 
 THRESHOLDS = (0.9, 0.7, 0.5, 0.3)  # of the attention to the first token and the window
 BLOCK = 64  # queries and keys of a tile, which kernels compute whole or not at all
-STRIDE = 4  # the loss is taken at every fourth query
 Queries = Literal["at rest", "random"]
 
 
@@ -45,11 +43,7 @@ class Parameters:
 
     def __post_init__(self) -> None:
         in_range(self)
-        if self.long_windows < 2 or self.window < 8 or self.long_length < 2 * self.window:
-            raise FirstTokenError(
-                "Give at least two long_windows, a window of at least 8 tokens and a long_length of at least twice "
-                f"that, not {self.long_windows}, {self.window} and {self.long_length}."
-            )
+        enough_text(self.long_windows, self.long_length, self.window, "long_")
 
 
 def far_keys(call: AttentionCall, window: int) -> Tensor:
@@ -77,11 +71,11 @@ def at_random(resting: Tensor, far: Tensor, generator: torch.Generator) -> Tenso
         resting: (batch, head, query), bool.
         far: (query, key), bool.
     """
-    free = far.any(-1).nonzero()[:, 0].cpu()
-    among = resting[..., free.to(resting.device)]
+    free = far.any(-1)
+    among = resting[..., free]
     order = torch.rand(among.shape, generator=generator).argsort(-1).to(resting.device)
     drawn = resting.clone()
-    drawn[..., free.to(resting.device)] = among.gather(-1, order)
+    drawn[..., free] = among.gather(-1, order)
     return drawn
 
 
@@ -143,21 +137,20 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     `random_minus_rest`, by threshold: what choosing the queries by rest saves; `loss` of the model as it is.
     """
     ids = texts.windows(lm, passages[0], parameters.long_length, parameters.long_windows, parameters.bos)
-    queries = torch.arange(parameters.window, ids.shape[1] - 1, STRIDE)
 
-    def losses(hook: Skipping | None = None) -> Tensor:
-        return mean_losses(lm, ids, queries, parameters.batch_tokens, hook)
+    def of_texts(hook: Skipping | None = None) -> Tensor:
+        return losses(lm, ids, parameters.batch_tokens, hook, first=parameters.window)
 
     def estimate(loss: Tensor) -> JSON:
         return asdict(statistics.bootstrap(loss, seed=parameters.seed))
 
-    plain = losses()
+    plain = of_texts()
     loss: dict[tuple[float, Queries], Tensor] = {}
     arms = []
     choices: tuple[Queries, ...] = ("at rest", "random")
     for threshold, choice in tracked([(threshold, choice) for threshold in THRESHOLDS for choice in choices]):
         hook = Skipping(parameters.window, threshold, choice, parameters.seed)
-        loss[threshold, choice] = losses(hook)
+        loss[threshold, choice] = of_texts(hook)
         arms.append(
             {
                 "threshold": threshold,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from firsttoken import statistics
 from firsttoken.claims.design.verdict import judge, some_head_has_one
 from firsttoken.estimates import JSON
-from firsttoken.measures import resting
 from firsttoken.pretraining.one_head import stored
 from firsttoken.pretraining.smallest import ATTENTIONS, BLOCKS, Variant
 from firsttoken.pretraining.smallest_training import Run, Setting, train
@@ -107,7 +107,7 @@ def summary(counts: dict[Variant, JSON]) -> JSON:
 
 def without_sink(counts: Sequence[JSON]) -> JSON | None:
     """The share of models none of whose heads has a sink, with its interval."""
-    return resting.share_of_pairs([not some_head_has_one(each) for each in one["each"]] for one in counts)
+    return statistics.share_of_pairs([not some_head_has_one(each) for each in one["each"]] for one in counts)
 
 
 MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from firsttoken import records
+from firsttoken import records, statistics
 from firsttoken.claims.design.verdict import LEAST_EXCESS, TEXT_DESIGNS, judge
 from firsttoken.estimates import JSON, value_of
-from firsttoken.measures import resting
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.design_outcomes import step_times
@@ -87,7 +86,7 @@ def values(trained: dict[Training, Record], step: JSON | None = None) -> JSON:
     settings = budget(BUDGET)
     entries = run_records.ends_of(trained, training, TEXT_DESIGNS, SEEDS, settings.length)
     others = [of_design for design, of_design in entries.items() if design != "softmax"]
-    without_sink = resting.share_of_pairs(
+    without_sink = statistics.share_of_pairs(
         [value_of(one["excess"]) < LEAST_EXCESS if one else None for one in each] for each in others
     )
     return {

@@ -24,11 +24,10 @@ from firsttoken.measures.cache_masks import Kept, Policy, Positions, evicting
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.models.anatomy import config_value, full_layers, layer_kinds
-from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.forward import in_batches
 from firsttoken.probe.interventions import Hook
-from firsttoken.probe.losses import logits_at, mean_losses, predict
+from firsttoken.probe.losses import mean_losses, predict
 from firsttoken.probe.rotary import rotary
 from firsttoken.progress import tracked
 from firsttoken.ranges import at_least, in_range
@@ -219,12 +218,9 @@ def retrieval(lm: LanguageModel, task: task_scores.Task, hook: Hook | None, seed
     """Share of hidden facts that are found, over texts; the facts lie further back than the window reaches."""
     shares = []
     for item in tracked(task.items):
-        positions = torch.tensor([question.position for question in item.questions])
-        with torch.inference_mode(), probe(lm.model, hook=hook):
-            logits = logits_at(lm, torch.tensor([item.ids]), positions)[0].cpu()
-        right = [task_scores.is_right(question, row) for question, row in zip(item.questions, logits, strict=True)]
-        shares.append(sum(right) / len(right))
-    return asdict(statistics.bootstrap(torch.tensor(shares, dtype=torch.float64), seed=seed)) | {"chance": task.chance}
+        right = task_scores.score_under(lm, replace(task, items=(item,)), hook)
+        shares.append(right.double().mean())
+    return asdict(statistics.bootstrap(torch.stack(shares), seed=seed)) | {"chance": task.chance}
 
 
 def run_stream(lm: LanguageModel, parameters: Stream, passages: Sequence[str]) -> JSON:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from firsttoken import statistics
 from firsttoken.claims.recipes.outcomes import outcomes
 from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, judge, pairs
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
-from firsttoken.measures import resting
 from firsttoken.pretraining.one_head import stored
 from firsttoken.pretraining.recipe import Recipe
 from firsttoken.pretraining.smallest_training import Setting, train
@@ -84,7 +84,7 @@ def summary(by_recipe: dict[str, list[JSON]]) -> JSON:
     """All recipes side by side, and how often promises hold."""
     values: JSON = {"by_recipe": by_recipe}
     holds = [[promise.holds(*pair) for pair in pairs(values, name)] for name, promise in PROMISES.items()]
-    return values | {"kept": resting.share_of_pairs(holds)}
+    return values | {"kept": statistics.share_of_pairs(holds)}
 
 
 MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`

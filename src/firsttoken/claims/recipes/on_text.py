@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from firsttoken import statistics
 from firsttoken.claims.recipes.verdict import PLAIN, TEXT_PROMISES, held_on_text, judge
 from firsttoken.estimates import JSON
-from firsttoken.measures import resting
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import Packing
@@ -67,7 +67,7 @@ def values(trained: Mapping[Training, Record]) -> JSON:
     ]
     return {
         "on_text": entries,
-        "kept": resting.share_of_pairs(holds),
+        "kept": statistics.share_of_pairs(holds),
         "heads": settings.layers * settings.heads,
         "runs": [record.model for record in trained.values()],
     }
