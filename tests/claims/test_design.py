@@ -15,7 +15,7 @@ from firsttoken.estimates import value_of
 from firsttoken.plots import Display
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.pretraining.smallest import ATTENTIONS, BLOCKS, Smallest
-from firsttoken.pretraining.smallest_training import Run
+from firsttoken.pretraining.smallest_training import Run, Setting
 from firsttoken.records import Record
 from firsttoken.records.provenance import environment
 
@@ -33,6 +33,9 @@ def run_of(seed: int, first: float, row: float = 1.0, learnt: int | None = 200) 
     return Run(seed=seed, model=Smallest(5, 4, 8), history=[point], learnt=learnt)
 
 
+TINY = Setting(length=4, symbols=4, triggers=2, width=8)  # of the model of `run_of`
+
+
 @pytest.mark.parametrize(
     ("first", "row", "sink"),
     [
@@ -45,7 +48,7 @@ def run_of(seed: int, first: float, row: float = 1.0, learnt: int | None = 200) 
     ],
 )
 def test_a_sink_is_a_share_of_what_the_row_adds_up_to(first: float, row: float, sink: bool) -> None:
-    (each,) = measure.count([run_of(0, first, row)])["each"]
+    (each,) = measure.count([run_of(0, first, row)], TINY)["each"]
     assert verdict.has_sink(each) == sink
 
 
@@ -55,7 +58,8 @@ def record(shares: dict[str, list[float]], learnt: dict[str, int] | None = None)
             [
                 run_of(seed, share, learnt=None if learnt and seed < learnt.get(name, 0) else 200)
                 for seed, share in enumerate(shares.get(name, [0.0, 0.0]))
-            ]
+            ],
+            TINY,
         )
         for name in verdict.DESIGNS
     }
@@ -156,7 +160,13 @@ def test_blocks_are_trained_and_stored_each_by_itself(tmp_path: Path, monkeypatc
     assert 0 < each["depth_away"] < 1
     assert "first_away_1" in made.values["by_block"]["split_heads"]["each"][0]
     assert "first_away_1" not in each
+    assert each["spread_over_own"] > 0
+    assert each["largest_activation"] > 1
+    assert set(made.values["step"]) == {"threads", "softmax", *BLOCKS}
+    assert made.values["step"]["softmax"]["value"] == 1
     assert measure.measure_blocks(small) == made
+    monkeypatch.setattr(measure, "VERSION", measure.VERSION + 1)
+    assert measure.measure_blocks(small).version == made.version + 1
 
 
 def over_texts(value: float, reach: float = 0.004) -> dict[str, Any]:

@@ -161,6 +161,8 @@ def test_the_step_at_which_it_had_learnt_is_the_first_below_the_threshold() -> N
     assert shown["learnt"] == 0
     assert outcomes(run, SHORT, enough=0.0)["learnt"] is None
     assert shown["share"] == pytest.approx(run.history[-1]["first_away"], abs=1e-5)
+    assert shown["spread_over_own"] > 0
+    assert shown["largest_activation"] > 1
 
 
 # -- what the counts say ------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ class Reading(NamedTuple):
     attention: Tensor  # (text, head, query, key)
     value: Tensor  # (text, head, token, value_dim), before attention and the output matrix
     depth: Tensor  # (text, token), the share that a token takes of what the block adds; 1 without a gate
+    stream: Tensor  # (text, token, width), the residual stream behind the block
 
 
 def weights(scores: Tensor, variant: Variant = "softmax", sink_logit: Tensor | None = None) -> Tensor:
@@ -97,7 +98,7 @@ class Smallest(nn.Module):
             mixed = mixed * self.gate(seen).sigmoid()
         x = x + depth * self.out(mixed)
         x = x + depth * self.mlp(self.before_mlp(x))
-        return Reading(self.logits(self.before_logits(x)), attention, value, depth[..., 0])
+        return Reading(self.logits(self.before_logits(x)), attention, value, depth[..., 0], x)
 
     def _by_head(self, x: Tensor) -> Tensor:
         """(text, token, width) -> (text, head, token, width / heads)."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import torch
+
 from firsttoken import statistics
 from firsttoken.claims.design.verdict import judge, some_head_has_one
 from firsttoken.estimates import JSON
+from firsttoken.pretraining import smallest_outcomes
 from firsttoken.pretraining.one_head import stored
 from firsttoken.pretraining.smallest import ATTENTIONS, BLOCKS, Variant
 from firsttoken.pretraining.smallest_training import Run, Setting, train
@@ -16,7 +19,7 @@ from firsttoken.ranges import at_least, between, in_range
 from firsttoken.records import Record
 
 CLAIM = "design"
-VERSION = 1
+VERSION = 2  # 2: spread / own and the largest activation of each model, the time of a step of each variant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +45,23 @@ def measure(parameters: Parameters, fresh: bool = False) -> Record:
     """The record `design/one-head.json`.
 
     Its values: `by_variant` {design: `count`}, `without_sink`, the share of seeds without a sink among all designs but
-    softmax.
+    softmax, `step` {design: time of a training step over that of softmax}.
     """
     counts: dict[Variant, JSON] = {variant: _part(parameters, variant, fresh) for variant in tracked(ATTENTIONS)}
     settings = [parameters.setting(variant) for variant in ATTENTIONS]
-    return stored(CLAIM, settings, asdict(parameters), lambda: summary(counts), VERSION, fresh, judge=judge)
+
+    def values() -> JSON:
+        return summary(counts) | {"step": _step_times(parameters, ATTENTIONS)}
+
+    return stored(CLAIM, settings, asdict(parameters), values, VERSION, fresh, judge=judge)
 
 
 def measure_blocks(parameters: Parameters, fresh: bool = False) -> Record:
     """The record `design/one-layer.json`: what changes the block around attention.
 
     Its values: `by_block` {block: `count`}, `without_sink`, the share of seeds without a sink in any head among split
-    heads and gated depth, `softmax`, what the latter is compared with.
+    heads and gated depth, `softmax`, what the latter is compared with, `step` {block or softmax: time of a training
+    step over that of softmax}.
     """
     blocks = {block: _part(parameters, block, fresh, "one-layer") for block in tracked(BLOCKS)}
     softmax = _part(parameters, "softmax", fresh)
@@ -61,7 +69,12 @@ def measure_blocks(parameters: Parameters, fresh: bool = False) -> Record:
 
     def values() -> JSON:
         changed = [blocks[block] for block in ("split_heads", "depth_gate")]
-        return {"by_block": blocks, "softmax": softmax, "without_sink": without_sink(changed)}
+        return {
+            "by_block": blocks,
+            "softmax": softmax,
+            "without_sink": without_sink(changed),
+            "step": _step_times(parameters, ("softmax", *BLOCKS)),
+        }
 
     return stored(CLAIM, settings, asdict(parameters), values, VERSION, fresh, judge=judge, slug="one-layer")
 
@@ -72,7 +85,7 @@ def _part(parameters: Parameters, variant: Variant, fresh: bool, slug: str = "on
         CLAIM,
         [setting],
         {**asdict(parameters), "design": variant},
-        lambda: count(train(setting, range(parameters.seeds))),
+        lambda: count(train(setting, range(parameters.seeds)), setting),
         VERSION,
         fresh,
         variant=variant.replace("_", "-"),
@@ -80,9 +93,14 @@ def _part(parameters: Parameters, variant: Variant, fresh: bool, slug: str = "on
     ).values
 
 
-def count(runs: Sequence[Run]) -> JSON:
-    """`seeds`, `learnt`, and `each`: for every seed its last point of the history and the step at which it had learnt
-    the task."""
+def _step_times(parameters: Parameters, variants: Sequence[Variant]) -> JSON:
+    settings: dict[str, Setting] = {variant: parameters.setting(variant) for variant in variants}
+    return smallest_outcomes.step_times(settings, torch.get_num_threads())
+
+
+def count(runs: Sequence[Run], setting: Setting) -> JSON:
+    """`seeds`, `learnt`, and `each`: for every seed its last point of the history, the step at which it had learnt
+    the task, and its `smallest_outcomes`."""
     of_head = ("first_away", "first_at", "row_away", "row_at", "value_norm")
     names = [*of_head, *(f"{name}_1" for name in of_head), "loss_at", "loss_away", "depth_at", "depth_away"]
     return {
@@ -93,6 +111,7 @@ def count(runs: Sequence[Run]) -> JSON:
                 "seed": run.seed,
                 "learnt": run.learnt,
                 **{name: round(run.history[-1][name], 5) for name in names if name in run.history[-1]},
+                **{name: round(value, 5) for name, value in smallest_outcomes.of_run(run, setting).items()},
             }
             for run in runs
         ],

@@ -17,7 +17,7 @@ from firsttoken.ranges import at_least, in_range
 from firsttoken.records import Record
 
 CLAIM = "recipes"
-VERSION = 1
+VERSION = 2  # 2: spread / own and the largest activation of each model
 
 
 @dataclass(frozen=True, kw_only=True)

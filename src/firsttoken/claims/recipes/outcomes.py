@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from firsttoken.estimates import JSON
-from firsttoken.pretraining import backcopy
+from firsttoken.pretraining import backcopy, smallest_outcomes
 from firsttoken.pretraining.backcopy import Backcopy
 from firsttoken.pretraining.recipe import replace_tokens
 from firsttoken.pretraining.smallest import Smallest
@@ -25,7 +25,8 @@ def outcomes(run: Run, setting: Setting, enough: float) -> JSON:
         `learnt`: the first step of the history with a loss at triggers below `enough`, None if there was none;
         `loss_at`, `loss_away`: nats; `share`: of the attention away from triggers, what the first token gets;
         `share_without`: the same on texts without BOS; `value_norm`: of the first token over the mean of the others';
-        `moved`: see `moved`; `missing`: how much the loss at triggers rises, in nats, when BOS is left out.
+        `moved`: see `moved`; `missing`: how much the loss at triggers rises, in nats, when BOS is left out;
+        `spread_over_own`, `largest_activation`: see `smallest_outcomes.outcomes`.
     """
     last = run.history[-1]
     task = setting.task(run.seed)
@@ -44,6 +45,7 @@ def outcomes(run: Run, setting: Setting, enough: float) -> JSON:
         "value_norm": last["value_norm"],
         "moved": moved(run.model, with_bos, noisy),
         "missing": bare["loss_at"] - seen["loss_at"],
+        **smallest_outcomes.of_run(run, setting),
     }
     learnt = next((int(point["step"]) for point in run.history if point["loss_at"] < enough), None)
     return {"seed": run.seed, "learnt": learnt, **{name: float(f"{value:.4g}") for name, value in numbers.items()}}
