@@ -269,6 +269,35 @@ def test_tables_of_seeds_have_medians_and_the_range_of_seeds() -> None:
     assert figures.design_table(made).text.startswith("2 or 3 seeds of each design")
 
 
+@pytest.mark.parametrize("slug", ["one-head", "one-layer"])
+def test_what_is_not_judged_stands_in_the_tables_where_a_record_has_it(slug: str) -> None:
+    """Records of version 1 may lie in a reader's own store."""
+    one_head = slug == "one-head"
+    shown = figures.design_table if one_head else figures.block_table
+    first, second = ("softmax", "gate") if one_head else ("softmax", "two_heads")
+    made = record({}) if one_head else block_record({name: ONE_SINK for name in verdict.BLOCKS})
+    counts = made.values["by_variant"] if one_head else made.values["by_block"] | {"softmax": made.values["softmax"]}
+    for count in counts.values():
+        for number, each in enumerate(count["each"]):
+            each |= {"spread_over_own": 0.01 + 0.02 * number, "largest_activation": 8.0 + number}
+    step = {first: {"value": 1.0, "low": 1.0, "high": 1.0, "n": 12}, "threads": 1}
+    step[second] = {"value": 1.1, "low": 1.05, "high": 1.2, "n": 12}
+    made.values["step"] = step | {name: step[second] for name in counts if name not in step}
+    names = ("spread / own", "largest activation / median", "time of a step / softmax")
+    rows = rows_of(shown(made).text)
+    assert [rows[1][name] for name in names] == ["0.0200 [0.0100, 0.0300]", "8.5 [8.0, 9.0]", "1.10 [1.05, 1.20]"]
+    assert rows[0][names[2]].startswith("1.00")
+
+    del made.values["step"]
+    for count in counts.values():
+        for each in count["each"]:
+            del each["spread_over_own"], each["largest_activation"]
+    older = rows_of(shown(made).text)
+    assert {row[name] for row in older for name in names} == {"–"}
+    others = [{key: cell for key, cell in row.items() if key not in names} for row in rows]
+    assert [{key: cell for key, cell in row.items() if key not in names} for row in older] == others
+
+
 def test_the_committed_tables_have_every_variant() -> None:
     def table(slug: str, of: Callable[[Record], Display]) -> list[dict[str, str]]:
         stored = records.find("design", slug)

@@ -326,6 +326,15 @@ def test_tables_have_intervals_and_the_range_of_seeds() -> None:
     assert shown == ["not kept", "64", "2.051 [2.047, 2.055]", "0.050 [0.046, 0.054]"]
     assert (rows[7]["promise"], rows[7]["loss"]) == ("not run", "–")
 
+    older = record({})
+    newer = record({})
+    for number, seed in enumerate(newer.values["by_recipe"]["plain"]):
+        seed |= {"spread_over_own": 0.01 + 0.001 * number, "largest_activation": 8.0}
+    plain = [rows_of(figures.recipe_table(made).text)[0] for made in (older, newer)]
+    names = ("spread / own", "largest activation / median")
+    assert [plain[0][name] for name in names] == ["–", "–"]
+    assert [plain[1][name] for name in names] == ["0.0145 [0.0100, 0.0190]", "8.0"]
+
     one_head, lab = records.find("recipes", "one-head"), records.find("recipes", "lab-budget")
     assert one_head is not None
     assert lab is not None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from firsttoken.estimates import interval, value_of
+from firsttoken.estimates import interval, over_seeds, value_of
 from firsttoken.measures.sinks import even_share
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure
 from firsttoken.pretraining.checkpoint_probe import Arm
@@ -51,6 +51,19 @@ def end_cells(end: Mapping[str, Any]) -> tuple[str, ...]:
         cell("loss", ".3f"),
         cell("missing", "+.3f"),
         cell("spread_over_own", ".3f"),
+    )
+
+
+SEED_COLUMNS = ("spread / own", "largest activation / median")
+
+
+def seed_cells(seeds: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What `SEED_COLUMNS` name, from the `smallest_outcomes` of models that differ in their seed; records of an
+    earlier version have none."""
+    forms = {"spread_over_own": ".4f", "largest_activation": ".1f"}
+    return tuple(
+        over_seeds([seed[name] for seed in seeds], form) if all(name in seed for seed in seeds) else "–"
+        for name, form in forms.items()
     )
 
 

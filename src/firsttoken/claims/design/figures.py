@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -22,7 +22,7 @@ from firsttoken.claims.design.verdict import (
 )
 from firsttoken.estimates import interval, over_seeds, value_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
-from firsttoken.pretraining.curves import END_COLUMNS, end_cells
+from firsttoken.pretraining.curves import END_COLUMNS, SEED_COLUMNS, end_cells, seed_cells
 from firsttoken.records import Record
 from firsttoken.records.numbers import NOT_RUN
 
@@ -38,13 +38,23 @@ NAMES = {
 }
 
 
-OVER_SEEDS = "numbers without a count are medians over seeds, in brackets the lowest and the highest seed"
+STEP = "time of a step / softmax"
+OVER_SEEDS = (
+    "numbers without a count are medians over seeds, in brackets the lowest and the highest seed; of a step's time, "
+    "the median and its 95 % interval over repetitions"
+)
 
 
 def _seeds(counts: Mapping[str, Any]) -> str:
     """How many seeds each has, in words for a caption."""
     numbers = sorted({count["seeds"] for count in counts.values()})
     return f"{' or '.join(map(str, numbers))} seeds"
+
+
+def _besides(record: Record, name: str, each: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What `SEED_COLUMNS` and `STEP` name; a record of an earlier version has none of it."""
+    step = record.values.get("step", {}).get(name)
+    return (*seed_cells(each), interval(step) if step else "–")
 
 
 def _share(each: dict[str, Any], head: int = 0) -> float:
@@ -96,11 +106,12 @@ def design_table(record: Record) -> Display:
                 over_seeds([one["loss_away"] for one in each], ".3f"),
                 over_seeds([one["row_away"] for one in each]),
                 over_seeds([one["value_norm"] for one in each]),
+                *_besides(record, name, each),
             )
         )
     columns = (
         "design", "seeds with a sink", "removes it", "learnt", "steps to it", "loss at triggers", "loss away",
-        "row adds up to", "value norm of the first",
+        "row adds up to", "value norm of the first", *SEED_COLUMNS, STEP,
     )  # fmt: skip
     return table(cells, columns, f"{_seeds(record.values['by_variant'])} of each design; {OVER_SEEDS}")
 
@@ -155,12 +166,13 @@ def block_table(record: Record) -> Display:
                 over_seeds(steps, ".0f") if steps else "–",
                 over_seeds([one["loss_at"] for one in each], ".3f"),
                 over_seeds([one["loss_away"] for one in each], ".3f"),
+                *_besides(record, name, each),
                 *(over_seeds([one.get(depth, 1.0) for one in each]) for depth in ("depth_at", "depth_away")),
             )
         )
     columns = (
-        "block", "seeds with a sink", "learnt", "steps to it", "loss at triggers", "loss away", "depth at triggers",
-        "depth away",
+        "block", "seeds with a sink", "learnt", "steps to it", "loss at triggers", "loss away", *SEED_COLUMNS, STEP,
+        "depth at triggers", "depth away",
     )  # fmt: skip
     return table(cells, columns, f"{_seeds(record.values['by_block'])} of each block; {OVER_SEEDS}")
 
@@ -234,7 +246,7 @@ def text_table(record: Record) -> Display:
             )
     columns = (
         "design", "seed", *END_COLUMNS,
-        "row adds up to", "value norm of the first", "largest activation / median", "time of a step / softmax",
+        "row adds up to", "value norm of the first", "largest activation / median", STEP,
     )  # fmt: skip
     heads = record.values["heads"]
     return table(

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, SINK, TEXT_PROMISES, fate, held, held_on_text, pairs
 from firsttoken.estimates import over_seeds, value_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
-from firsttoken.pretraining.curves import END_COLUMNS, end_cells
+from firsttoken.pretraining.curves import END_COLUMNS, SEED_COLUMNS, end_cells, seed_cells
 from firsttoken.records import Record
 from firsttoken.records.numbers import NOT_RUN
 
@@ -133,11 +133,13 @@ def recipe_table(record: Record) -> Display:
                         ("moved", ".1g"), ("share_without", ".2f"), ("missing", ".3f"),
                     )
                 ),
+                *seed_cells(seeds),
             )
         )  # fmt: skip
     columns = (
         "recipe", "learnt", "steps to it", "loss at triggers", "loss away", "share on the first token",
         "value norm of the first", "moved by noise, nats", "share without BOS", "cost of no BOS, nats",
+        *SEED_COLUMNS,
     )  # fmt: skip
     return table(
         rows,
