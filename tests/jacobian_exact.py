@@ -9,11 +9,12 @@ from transformers import PreTrainedModel
 from firsttoken.probe.residual_stream import watch
 
 
-def exact_jacobian(model: PreTrainedModel, ids: Tensor, layer: int) -> Tensor:
+def exact_jacobian(model: PreTrainedModel, ids: Tensor, layer: int, first_key: float = 0.0) -> Tensor:
     """dv_j^(layer) / dv_i^(0) for one input.
 
     Args:
         ids: (1, token).
+        first_key: nats on the score of the first key, in every head, for every query but the first.
 
     Returns:
         jacobian  # (token j, width, token i, width)
@@ -31,10 +32,15 @@ def exact_jacobian(model: PreTrainedModel, ids: Tensor, layer: int) -> Tensor:
         seen[number] = v
         return rows if number == 0 else None
 
+    # transformers takes a mask of four dimensions as it is.
+    allowed = torch.ones(length, length, dtype=torch.bool).tril()
+    mask = torch.zeros(length, length, dtype=rows.dtype).masked_fill(~allowed, -torch.inf)
+    mask[1:, 0] += first_key
+    dosed = {"attention_mask": mask.expand(len(rows), 1, -1, -1)} if first_key else {}
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     with watch(model, see):
-        model.get_decoder()(ids.expand(len(rows), -1), use_cache=False)
+        model.get_decoder()(ids.expand(len(rows), -1), use_cache=False, **dosed)
     model.set_attn_implementation(before)
     outputs = seen[layer].reshape(length * width, -1).diagonal().sum()
     (gradient,) = torch.autograd.grad(outputs, rows)

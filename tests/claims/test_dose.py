@@ -14,17 +14,21 @@ from torch import Tensor
 
 from fake import LETTERS, fake_lm
 from firsttoken import records, statistics
-from firsttoken.claims.dose import measure, runs, verdict
+from firsttoken.claims.dose import gains, measure, runs, verdict
 from firsttoken.claims.dose.measure import Parameters
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution import shared_pass
 from firsttoken.execution.streaming import StreamedModel
 from firsttoken.measures import dose, equal_loss
+from firsttoken.measures.bos_contrast import start
+from firsttoken.measures.jacobian import choose_sources
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
+from firsttoken.probe.interventions import in_every_layer, weaken_key
 from firsttoken.probe.residual_stream import residual_stream
 from firsttoken.records import Record
+from jacobian_exact import exact_jacobian
 from saved_models import saved
 from tiny import tiny_model
 
@@ -329,3 +333,53 @@ def test_the_verdict(given: dict[str, Any], status: str) -> None:
     assert judged.status == status
     assert ("unmatched" in judged.sentence) == (given.get("headroom", 1) < 0.02)
     assert ("cannot be decided" in judged.sentence) == (status == "inconclusive")
+
+
+# -- small changes ------------------------------------------------------------------------------------------
+
+
+def test_gains_under_a_dose_are_those_of_whole_jacobians() -> None:
+    """Many directions against every entry of the exact Jacobians, source by source and token by token."""
+    lm = fake_lm(tiny_model("llama").double())
+    prefix = lm.prefix("auto")
+    asked = gains.Parameters(gains=2, sources=2, directions=300, length=9, batch_tokens=3000)
+    values = gains.run(lm, asked, letters(2), (0.0, -2.0))
+    rows = ids()[:2, : 9 - len(prefix)]
+    shares = []
+    for nats in (0.0, -2.0):
+        later, own = 0.0, 0.0
+        draw = torch.Generator().manual_seed(0)
+        for row in rows:
+            inputs, first = start(lm, row[None], "with_bos" if prefix else "without_bos")
+            norms = norms_of(lm, inputs, nats)
+            sources = [first + place for place in choose_sources(len(row), 2, draw)]
+            for layer in range(1, len(norms)):
+                moves = exact_jacobian(lm.model, inputs, layer, first_key=nats).square().sum((1, 3)).sqrt()
+                for source in sources:
+                    relative = moves[source:, source] * norms[0, source] / norms[layer, source:]
+                    own += float(relative[0])
+                    later += float(relative[1:].mean())
+        shares.append(later / own)
+    assert values["later_over_own"][0] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 2}
+    assert values["later_over_own"][1]["value"] == pytest.approx(shares[1] / shares[0], rel=0.03)
+    assert shares[1] / shares[0] != pytest.approx(1, abs=0.05)
+
+
+def norms_of(lm: LanguageModel, inputs: Tensor, nats: float) -> Tensor:
+    """||v_j^(l)|| under a dose, (layer + 1, token)."""
+    with probe(lm.model, hook=in_every_layer(partial(weaken_key, nats=-nats))):
+        return residual_stream(lm.model, inputs)[:, 0].norm(dim=-1)
+
+
+def test_a_model_without_attention_output_has_no_later_tokens_and_no_dose() -> None:
+    model = tiny_model("llama")
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+    lm = fake_lm(model)
+    of_dose = gains.gains(lm, ids()[0], [2, 5], 2, "without_bos", hook=in_every_layer(partial(weaken_key, nats=4.0)))
+    untouched = gains.gains(lm, ids()[0], [2, 5], 2, "without_bos")
+    torch.testing.assert_close(of_dose.squared, untouched.squared)
+    later, own = gains.later_and_own([of_dose])
+    assert later.abs().max() == 0
+    assert own.min() > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from firsttoken.estimates import Estimate
 from firsttoken.measures import jacobian as gains_
 from firsttoken.measures.bos_arms import ARMS, Arm
 from firsttoken.measures.bos_contrast import start
+from firsttoken.probe import probe
+from firsttoken.probe.interventions import Hook, in_every_layer, weaken_key
 from firsttoken.probe.residual_stream import push_forward, residual_stream, watch
 from firsttoken.records import Record
 from jacobian_exact import exact_jacobian
@@ -42,11 +45,29 @@ def test_products_equal_the_exact_jacobian(name: str) -> None:
         torch.testing.assert_close(seen[layer][0], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_products_equal_finite_differences() -> None:
+def test_products_of_a_changed_model_equal_its_exact_jacobian() -> None:
     model = tiny_model("llama").double()
+    tangent = torch.randn(1, LENGTH, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def products(hook: Hook | None) -> dict[int, torch.Tensor]:
+        seen: dict[int, torch.Tensor] = {}
+        push_forward(model, IDS[None], tangent, lambda layer, v, jv: seen.update({layer: jv}), hook)
+        return seen
+
+    dosed, untouched = products(in_every_layer(partial(weaken_key, nats=2.0))), products(None)
+    assert not torch.allclose(dosed[4], untouched[4], rtol=1e-2)
+    for layer in (1, 4):
+        expected = torch.einsum("jaib,ib->ja", exact_jacobian(model, IDS[None], layer, first_key=-2.0), tangent[0])
+        torch.testing.assert_close(dosed[layer][0], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "nats"), [("llama", 0.0), ("llama", 2.0), ("gemma3_text", 2.0)])
+def test_products_equal_finite_differences(name: str, nats: float) -> None:
+    model = tiny_model(name).double()
+    hook = in_every_layer(partial(weaken_key, nats=nats)) if nats else None
     tangent = torch.randn(1, LENGTH, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     seen: dict[int, torch.Tensor] = {}
-    push_forward(model, IDS[None], tangent, lambda layer, v, jv: seen.update({layer: jv}))
+    push_forward(model, IDS[None], tangent, lambda layer, v, jv: seen.update({layer: jv}), hook)
 
     def moved(step: float) -> torch.Tensor:
         states: list[torch.Tensor] = []
@@ -55,7 +76,7 @@ def test_products_equal_finite_differences() -> None:
             states.append(v)
             return v + step * tangent if layer == 0 else None
 
-        with torch.no_grad(), watch(model, see):
+        with torch.no_grad(), watch(model, see), probe(model, hook=hook):
             model.model(IDS[None], use_cache=False)
         return states[-1]
 

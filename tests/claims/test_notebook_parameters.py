@@ -21,7 +21,7 @@ SHOWN = {
     "design": {"train_on_text"},
 }
 # 0 in the notebook: a long measurement, which is made only for those who ask for it with a number.
-ON_DEMAND = {"longest", "longest_text_tokens", "stream"}
+ON_DEMAND = {"gains", "longest", "longest_text_tokens", "stream"}
 # Fields that a chapter does not offer.
 FIXED = {
     "scale": {"epsilon"},  # the paper's

@@ -25,6 +25,7 @@ from firsttoken.measures.bos_contrast import start
 from firsttoken.models import LanguageModel
 from firsttoken.models.anatomy import find_layers
 from firsttoken.models.out_of_memory import explain_out_of_memory
+from firsttoken.probe.interventions import Hook
 from firsttoken.probe.residual_stream import push_forward
 
 
@@ -55,6 +56,17 @@ class Gains:
         return torch.where(mean > 0, 0.5 * error / mean.clamp_min(1e-30), torch.zeros(()))
 
 
+def at_source(numbers: Tensor, sources: Tensor) -> Tensor:
+    """Of numbers (source, layer + 1, token), those at each source itself: (source, layer + 1)."""
+    return numbers.gather(2, sources[:, None, None].expand(-1, numbers.shape[1], 1))[..., 0]
+
+
+def at_later(numbers: Tensor, sources: Tensor) -> Tensor:
+    """Of numbers (source, layer + 1, token), the mean over the tokens after each source: (source, layer + 1)."""
+    later = (torch.arange(numbers.shape[-1]) > sources[:, None])[:, None].to(numbers)
+    return (numbers * later).sum(-1) / later.sum(-1)
+
+
 def sphere(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Directions uniform on the unit sphere of the last dimension."""
     gaussian = torch.randn(*shape, generator=generator)
@@ -69,6 +81,7 @@ def gains(
     arm: Arm = "without_bos",
     seed: int = 0,
     batch_tokens: int = 2048,
+    hook: Hook | None = None,
 ) -> Gains:
     """Gains from each source to every token at every layer, by exact forward-mode derivatives.
 
@@ -76,6 +89,7 @@ def gains(
         ids: (token,), text tokens without BOS.
         sources: positions i among them.
         directions: random unit vectors for each source, the same in both arms for the same seed.
+        hook: a change of every attention operation, as for `probe`; the gains are those of the changed model.
 
     Raises:
         FirstTokenError: fewer than two directions (no error can be told), or a source outside the text.
@@ -104,7 +118,7 @@ def gains(
                 squared[s, k, layer] = jv[:, first:].float().square().sum(-1).cpu()
                 norms[layer] = v[0, first:].float().norm(dim=-1).cpu()
 
-            push_forward(lm.model, row.expand(len(chosen), -1), tangent.to(lm.model.device), see)
+            push_forward(lm.model, row.expand(len(chosen), -1), tangent.to(lm.model.device), see, hook)
     return Gains(squared, norms, torch.tensor(sources))
 
 

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.anatomy import find_layers
+from firsttoken.probe.attention_probe import probe
 from firsttoken.probe.forward import run_decoder
+from firsttoken.probe.interventions import Hook
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -85,7 +87,11 @@ def residual_stream(model: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 def push_forward(
-    model: PreTrainedModel, ids: Tensor, tangent: Tensor, see: Callable[[int, Tensor, Tensor], None]
+    model: PreTrainedModel,
+    ids: Tensor,
+    tangent: Tensor,
+    see: Callable[[int, Tensor, Tensor], None],
+    hook: Hook | None = None,
 ) -> None:
     """Exact directional derivatives by forward-mode differentiation: one pass, no backward pass, no step size.
 
@@ -95,6 +101,7 @@ def push_forward(
     Args:
         ids: (batch, token).
         tangent: (batch, token, width); the direction in which v^(0) moves.
+        hook: a change of every attention operation, as for `probe`; the derivative is that of the changed model.
 
     Raises:
         FirstTokenError: a step of the model has no such derivative.
@@ -113,7 +120,12 @@ def push_forward(
         return v if layer == 0 else None
 
     try:
-        with _differentiable(model), torch.no_grad(), forward_mode.dual_level(), watch(model, attach):
+        with ExitStack() as stack:
+            stack.enter_context(_differentiable(model))
+            if hook is not None:
+                stack.enter_context(probe(model, hook=hook))
+            for context in (torch.no_grad(), forward_mode.dual_level(), watch(model, attach)):
+                stack.enter_context(context)
             run_decoder(model, ids)
     except NotImplementedError as error:
         raise FirstTokenError(

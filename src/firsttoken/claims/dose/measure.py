@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from firsttoken import statistics, texts
+from firsttoken.claims.dose import gains
 from firsttoken.claims.dose.runs import Bench, Make, Ran, Scale, pooled, prepare, untouched
 from firsttoken.claims.dose.verdict import judge
 from firsttoken.claims.equal_loss import LEAST_COST
@@ -229,4 +230,12 @@ MEASUREMENT = Measurement(
     judge=judge,
     version=2,  # 2: controls at several strengths, read off at the loss of the dose
 )
-MEASUREMENTS = (MEASUREMENT,)
+GAINS = Measurement(
+    claim="dose",
+    parameters=gains.Parameters,
+    passages=gains.passages,
+    run=partial(gains.run, doses=DOSES),
+    variant="gains",
+    on_demand="gains",
+)
+MEASUREMENTS = (MEASUREMENT, GAINS)

@@ -13,7 +13,7 @@ from firsttoken.claims.jacobian.verdict import judge
 from firsttoken.estimates import JSON
 from firsttoken.measures.bos_arms import ARMS, Arm
 from firsttoken.measures.bos_contrast import first_token_mass
-from firsttoken.measures.jacobian import Gains, choose_sources, gains
+from firsttoken.measures.jacobian import Gains, at_later, at_source, choose_sources, gains
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
 from firsttoken.progress import tracked
@@ -114,12 +114,11 @@ class _Pooled:
 
     def own(self) -> Tensor:
         """Relative gain at the source itself: (source, layer + 1)."""
-        return self.relative.gather(2, self.at[:, None, None].expand(-1, self.relative.shape[1], 1))[..., 0]
+        return at_source(self.relative, self.at)
 
     def later_mean(self, numbers: Tensor) -> Tensor:
         """Mean over the tokens after each source: (source, layer + 1)."""
-        weight = self.later[:, None].to(numbers)
-        return (numbers * weight).sum(-1) / weight.sum(-1)
+        return at_later(numbers, self.at)
 
     def by_distance(self, seed: int) -> list[JSON]:
         """Relative gain at the last layer in bins of the distance from source to token."""
