@@ -42,6 +42,7 @@ from firsttoken.models.weight_check import (
     refuse_incomplete,
     refuse_too_many_layers,
 )
+from firsttoken.parameters import names_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -342,7 +343,7 @@ def load_all(names: str | os.PathLike[str], **settings: Any) -> list[LanguageMod
     """Several models from one string, separated by commas: what a chapter's parameter `model` holds."""
     if not isinstance(names, str):
         return [load(names, **settings)]
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    wanted = names_in(names)
     if len(wanted) > 1 and _path(names).exists():
         wanted = [names]  # a path with a comma in it
     if not wanted:
