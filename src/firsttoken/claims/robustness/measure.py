@@ -22,9 +22,9 @@ from firsttoken.claims.robustness.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures.ablations import calibrated
-from firsttoken.measures.dose import matching_strength
 from firsttoken.measures.equal_loss import compare
 from firsttoken.measures.matched_control import LEAST_COST
+from firsttoken.measures.matching_strength import matching_strength
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
 from firsttoken.progress import tracked
