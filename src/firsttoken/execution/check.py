@@ -23,8 +23,8 @@ from firsttoken.models import LanguageModel
 from firsttoken.models.anatomy import attention_layers, config_value, longest_window, rotation_length
 from firsttoken.models.finite_weights import refuse_weights_without_number
 from firsttoken.models.out_of_memory import explain_out_of_memory
+from firsttoken.models.positions import positions_of
 from firsttoken.models.small_copy import small_copy
-from firsttoken.models.weight_check import positions_of
 from firsttoken.probe import Probe, probe
 from firsttoken.probe import interventions as change
 from firsttoken.probe.attention import AttentionCall

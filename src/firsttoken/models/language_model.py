@@ -15,6 +15,7 @@ from huggingface_hub import snapshot_download
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import local_results, own_slug, slug
 from firsttoken.models import family, gguf_conversion
+from firsttoken.models.absurd_sizes import refuse_too_many_layers
 from firsttoken.models.bundled import BUNDLED
 from firsttoken.models.checkpoint import open_checkpoint
 from firsttoken.models.fingerprints import folder_fingerprint
@@ -23,15 +24,9 @@ from firsttoken.models.gguf_header import GgufHeader, read_gguf_header
 from firsttoken.models.gguf_unread import refuse_unread_keys, unread_tensors
 from firsttoken.models.loading_errors import explain_loading
 from firsttoken.models.out_of_memory import explain_out_of_memory
+from firsttoken.models.positions import positions_of
 from firsttoken.models.quiet import no_progress_bar
-from firsttoken.models.weight_check import (
-    Weights,
-    check_weights,
-    meta_model,
-    positions_of,
-    refuse_incomplete,
-    refuse_too_many_layers,
-)
+from firsttoken.models.weight_check import Weights, check_weights, meta_model, refuse_incomplete
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

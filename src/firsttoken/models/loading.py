@@ -20,13 +20,13 @@ import torch
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import begins_as_path, typed_path
 from firsttoken.models import family, gguf_parts
+from firsttoken.models.absurd_sizes import refuse_absurd
 from firsttoken.models.bundled import BUNDLED, gguf_file
 from firsttoken.models.checkpoint import open_checkpoint
 from firsttoken.models.fingerprints import file_sha256, folder_fingerprint
 from firsttoken.models.gguf_header import read_gguf_header
 from firsttoken.models.language_model import DTYPES, LanguageModel
 from firsttoken.models.loading_errors import explain_loading
-from firsttoken.models.weight_check import refuse_absurd
 from firsttoken.parameters import names_in
 
 # Types that transformers lists among causal language models, and what they are.
