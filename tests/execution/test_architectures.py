@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from architectures import MODEL_TYPES, REFUSED_BY_THE_LOADER, small_model
 from firsttoken import models
 from firsttoken.errors import FirstTokenError
-from firsttoken.execution.check import examine
+from firsttoken.execution.examination import examine
 from firsttoken.models.positions import positions_of
 
 TABLE = Path(__file__).parents[2] / "results" / "architectures.json"
