@@ -12,6 +12,7 @@ from firsttoken import files, records
 from firsttoken.pretraining import run_records, train
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.records import Record, store
+from firsttoken.records.record import normal
 
 
 def stores_below(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +66,7 @@ def ran(training: Training, rate: float, missing: float | None = None, harm: flo
         "windows_shared": 0.5,
     }
     provenance = {"model": training.provenance(), "texts_hash": "abc", "time": "2026-01-01T00:00:00Z"}
-    parameters = store._normal(asdict(training))
+    parameters = normal(asdict(training))
     record = Record(train.CLAIM, training.slug, parameters, values, provenance)
     records.write(record)
     return record

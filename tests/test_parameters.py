@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.parameters import FORMER, from_text, renamed
+from firsttoken.parameters import FORMER, from_text, names_in, renamed
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,21 @@ def test_a_word_means_a_value_of_its_type(hint: Any, text: str, value: object) -
 def test_another_word_is_refused_in_a_sentence(hint: Any, text: str, sentence: str) -> None:
     with pytest.raises(FirstTokenError, match=sentence):
         from_text("n", hint, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a", ["a"]),
+        ("a/one, ./b two ,c", ["a/one", "./b two", "c"]),
+        ("a,", ["a"]),
+        (" , ,a", ["a"]),
+        (" , ", []),
+        ("", []),
+    ],
+)
+def test_what_a_parameter_lists(text: str, names: list[str]) -> None:
+    assert names_in(text) == names
 
 
 def test_former_names_are_taken_where_only_the_present_one_is_declared(capsys: pytest.CaptureFixture) -> None:

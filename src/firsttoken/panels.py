@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 
 from firsttoken.measures.bos_arms import ADDED, bos_was_added, called_with_arms
 from firsttoken.model_names import called, names_of, short_name
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Estimates, Panels, band, figure, model_color, whole_numbers
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Estimates, Panels, band, figure, model_color
 from firsttoken.records import Record
 from firsttoken.records.frame import COLUMNS, table_of
+from firsttoken.ticks import whole_numbers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -67,6 +67,12 @@ def from_text(name: str, hint: Any, text: str) -> Any:
         raise FirstTokenError(f"The parameter {name} is of type {spelled}; '{text}' is not.") from error
 
 
+def names_in(text: str) -> list[str]:
+    """What a parameter names that may name several, such as `model`: separated by commas, without the spaces around
+    them; where nothing stands between two commas, nothing is named."""
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
 # Former names of parameters, still taken wherever a chapter declares the present one and not the former.
 FORMER = {
     "length": "text_tokens",

@@ -12,7 +12,6 @@ Each returns a `Display`, which also looks right in JupyterLab.
 from __future__ import annotations
 
 import base64
-import io
 import json
 import re
 import zlib
@@ -25,15 +24,12 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from cycler import cycler
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.legend import Legend
-from matplotlib.text import Text
-from matplotlib.ticker import Formatter, FuncFormatter, LogFormatter, MaxNLocator
-from matplotlib.transforms import Bbox
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.figure_data import as_csv
-from firsttoken.inline_svg import GRID, INK, TEXT, Box, Key, Part, inline
+from firsttoken.figure_parts import columns_of, in_parts, save, stand_alone
+from firsttoken.inline_svg import GRID, INK
+from firsttoken.ticks import plain_powers
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -102,13 +98,6 @@ def _rc() -> Any:
     }
 
 
-def _save(fig: Figure, form: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if form == "svg" else {"Software": None}
-    fig.savefig(buffer, format=form, metadata=metadata, **options)
-    return buffer.getvalue()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Cells:
     """What pointing at a heat map says: "x: column, y: row, value: text of the cell"."""
@@ -164,7 +153,7 @@ def figure(
     with mpl.rc_context(_rc()):
         laid_out = subplots if panels is None else {**subplots, **panels.subplots()}
         fig, axes = plt.subplots(**{"layout": "constrained", **laid_out})
-        columns = max(_place(ax)[1] for ax in fig.axes) + 1
+        columns = columns_of(fig)
         fig.set_figwidth(min(fig.get_figwidth(), WIDEST if columns > 1 or wide else NARROW))
         try:
             if panels is None:
@@ -173,10 +162,10 @@ def figure(
                 _draw_panels(draw, axes, panels.count)
             numbers = as_csv(fig)  # before labels move
             if columns > 1 and not cells:
-                _stand_alone(fig)
-            _plain_powers(fig)
-            png = _save(fig, "png", dpi=150, facecolor="white", bbox_inches="tight")
-            drawing = _in_parts(fig, alt, split=columns > 1 and not cells)
+                stand_alone(fig)
+            plain_powers(fig)
+            png = save(fig, "png", dpi=150, facecolor="white", bbox_inches="tight")
+            drawing = in_parts(fig, alt, split=columns > 1 and not cells)
         finally:
             plt.close(fig)
     script = ""
@@ -196,172 +185,6 @@ def _draw_panels(draw: Callable[[Any], object], grid: Any, count: int) -> None:
     for ax in grid.ravel()[count:]:
         ax.set_axis_off()
     draw(grid.ravel()[:count])
-
-
-def _place(ax: Axes) -> tuple[int, int]:
-    """Row and column of the grid."""
-    spec = ax.get_subplotspec()
-    return (spec.rowspan.start, spec.colspan.start) if spec else (0, 0)
-
-
-def _shown(fig: Figure) -> dict[tuple[int, int], list[Axes]]:
-    """The panels that show something, by row and column, each with its twins and its own colour bar."""
-    panels: dict[tuple[int, int], list[Axes]] = {}
-    for ax in fig.axes:
-        if ax.get_subplotspec() and (ax.axison or ax.has_data() or ax.texts):
-            panels.setdefault(_place(ax), []).append(ax)
-    for bar in _bars(fig):
-        owners = [axes for axes in panels.values() if any(bar in getattr(ax, "_colorbars", ()) for ax in axes)]
-        if len(owners) == 1:
-            owners[0].append(bar)
-    return panels
-
-
-def _bars(fig: Figure) -> list[Axes]:
-    return [ax for ax in fig.axes if not ax.get_subplotspec()]
-
-
-def _stand_alone(fig: Figure) -> None:
-    """Give each panel what it shares with the first of its row, because it may stand below it instead of beside it."""
-    panels = _shown(fig)
-    for (row, _), (ax, *_) in sorted(panels.items()):
-        first = next(axes[0] for (of, _), axes in sorted(panels.items()) if of == row)
-        top = panels[min(panels)][0]
-        ax.set_ylabel(ax.get_ylabel() or first.get_ylabel() or top.get_ylabel())
-        if ax.get_shared_y_axes().joined(ax, first):
-            ax.tick_params(axis="y", labelleft=True)
-
-
-class _PlainPowers(Formatter):
-    """The ticks of a logarithmic axis as plain text, whose raised numbers are no smaller than the rest."""
-
-    def __init__(self, given: Formatter) -> None:
-        self.given = given
-
-    def set_axis(self, axis: Any) -> None:
-        super().set_axis(axis)
-        self.given.set_axis(axis)
-
-    def set_locs(self, locs: Any) -> None:
-        self.given.set_locs(locs)
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        if not self.given(x, pos):
-            return ""
-        return power(x)
-
-
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def power(x: float) -> str:
-    """A number of one digit that counts as text, such as 0.02, 3000 or 2·10⁻⁶."""
-    if x == 0 or 0.001 <= abs(x) < 10_000:
-        return f"{float(f'{x:.0e}'):g}".replace("-", "−")
-    mantissa, _, exponent = f"{x:.0e}".partition("e")
-    raised = f"10{str(int(exponent)).translate(_RAISED)}"
-    return {"1": raised, "-1": f"−{raised}"}.get(mantissa, f"{mantissa.replace('-', '−')}·{raised}")
-
-
-def _plain_powers(fig: Figure) -> None:
-    for ax in fig.axes:
-        for axis in (ax.xaxis, ax.yaxis):
-            for get, put in (
-                (axis.get_major_formatter, axis.set_major_formatter),
-                (axis.get_minor_formatter, axis.set_minor_formatter),
-            ):
-                if isinstance(given := get(), LogFormatter):
-                    put(_PlainPowers(given))
-
-
-def _in_parts(fig: Figure, alt: str, split: bool) -> str:
-    """The figure as elements of a page: its panels if they are to be `split`, its colour bars, its legends."""
-    legends = _take_legends(fig)
-    title = fig.get_suptitle()
-    fig.suptitle("")
-    panels = _shown(fig)
-    groups = list(panels.values())
-    groups += [[bar] for bar in _bars(fig) if not any(bar in group for group in groups)]
-    names = {ax: f"panel-{number}" for number, ax in enumerate(fig.axes)}
-    for ax, name in names.items():
-        ax.set_gid(name)
-    svg = _save(fig, "svg").decode()  # places everything, so what follows comes after it
-    ids = [[names[ax] for ax in sorted(group, key=lambda ax: ax.zorder)] for group in groups]
-    extents = [Bbox.union([box for ax in group if (box := ax.get_tightbbox())]) for group in groups]
-    if not split:
-        parts = [Part([name for of in ids for name in of], _box(fig, Bbox.union(extents)))]
-    else:
-        parts = [Part(names, _box(fig, box)) for names, box in zip(ids, _cut(list(panels), extents), strict=True)]
-    keys = [
-        Key(group, name, _sign(fig, legend, text), words)
-        for group, (legend, texts) in legends.items()
-        for name, (text, words) in texts.items()
-    ]
-    return inline(svg, alt, parts, keys, title)
-
-
-def _take_legends(fig: Figure) -> dict[str, tuple[Legend, dict[str, tuple[Text, str]]]]:
-    """The legends and the texts to show, each once, by their ids; they take no room among the panels any more.
-
-    Only their signs are drawn, with a stroke in the place of each text: whole, a legend could be wider than the
-    figure, and what lies outside is not drawn.
-    """
-    legends = [*fig.legends, *(legend for ax in fig.axes if (legend := ax.get_legend()))]
-    seen: set[str] = set()
-    taken: dict[str, tuple[Legend, dict[str, tuple[Text, str]]]] = {}
-    for number, legend in enumerate(legends):
-        legend.set_gid(group := f"legend-{number}")
-        legend.set_frame_on(False)
-        legend.set_in_layout(False)
-        legend.set_title("")
-        # A place inside; "outside" ones keep room free, and the best one takes long to find.
-        legend.set_bbox_to_anchor((0, 0, 1, 1))
-        legend.set_loc("upper left")
-        texts = {}
-        for entry, text in enumerate(legend.get_texts()):
-            text.set_gid(name := f"{TEXT}{number}-{entry}")
-            words = " ".join(text.get_text().split())
-            text.set_text("|")
-            if words not in seen:
-                texts[name] = text, words
-            seen.add(words)
-        legend.set_visible(bool(texts))
-        taken[group] = legend, texts
-    return taken
-
-
-def _cut(places: Sequence[tuple[int, int]], extents: Sequence[Bbox]) -> list[Bbox]:
-    """Boxes that divide the figure between its panels, so that those of a row are equally high, and beyond the
-    panels what each other thing takes."""
-    of_row: dict[int, list[Bbox]] = {}
-    of_column: dict[int, list[Bbox]] = {}
-    for (row, column), extent in zip(places, extents, strict=False):
-        of_row.setdefault(row, []).append(extent)
-        of_column.setdefault(column, []).append(extent)
-    columns = {number: Bbox.union(boxes) for number, boxes in of_column.items()}
-    ends = {}
-    for number, box in columns.items():
-        left, right = columns.get(number - 1), columns.get(number + 1)
-        ends[number] = ((left.x1 + box.x0) / 2 if left else box.x0, (box.x1 + right.x0) / 2 if right else box.x1)
-    boxes = []
-    for row, column in places:
-        high = Bbox.union(of_row[row])
-        boxes.append(Bbox.from_extents(ends[column][0], high.y0, ends[column][1], high.y1))
-    return [*boxes, *extents[len(places) :]]
-
-
-def _box(fig: Figure, extent: Bbox, pad: float = 3) -> Box:
-    """A place on the canvas, from its upper left corner, with some air around it."""
-    top = fig.bbox.height - extent.y1
-    return Box(extent.x0 - pad, top - pad, extent.width + 2 * pad, extent.height + 2 * pad)
-
-
-def _sign(fig: Figure, legend: Legend, text: Text) -> Box:
-    """Where the sign before a text of a legend is drawn."""
-    size = float(text.get_fontsize())
-    label = _box(fig, text.get_window_extent(), pad=1)
-    width = (legend.handlelength + legend.handletextpad) * size
-    return Box(label.left + 1 - width, label.top, legend.handlelength * size, label.height)
 
 
 def interactive(fig: go.Figure, alt: str, height: int = 420) -> Display:
@@ -453,17 +276,3 @@ def name_rows(ax: Axes, names: Sequence[str]) -> None:
             ax.axhline(place - 0.62, color=GRID, linewidth=0.5)
     ax.set_yticks([])
     ax.set_ylim(len(names) - 0.62, -0.62)
-
-
-def numbering(numbers: Sequence[int]) -> FuncFormatter:
-    """Labels for an axis along the rows of a result: the number of the row's layer, nothing between rows."""
-
-    def label(at: float, _: object) -> str:
-        row = round(at)
-        return str(numbers[row]) if abs(at - row) < 1e-6 and 0 <= row < len(numbers) else ""
-
-    return FuncFormatter(label)
-
-
-def whole_numbers(ax: Axes) -> None:
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -50,7 +50,8 @@ def test_names_that_are_no_paths_stay() -> None:
     for public, place in (("org/New-1B", "org-new-1b"), ("smollm2-135m", "smollm2-135m")):
         assert addresses.address(public) == place
         assert addresses.shown(public) == addresses.title(public) == public
-    assert addresses.address("a/one, b/two") == "a-one-b-two"
+    assert addresses.address("a/one, b/two") == addresses.address("a/one,b/two, ") == "a-one-b-two"
+    assert addresses.title("a/one,b/two,") == "a/one, b/two"
 
 
 def test_two_models_of_one_name_are_refused() -> None:

@@ -191,6 +191,12 @@ def test_a_report_is_a_part_of_the_contents(root: Path) -> None:
     ]
 
 
+def test_a_report_on_no_model_is_refused(root: Path) -> None:
+    with pytest.raises(FirstTokenError, match="about no model"):
+        chapters.report(" , ", root=root)
+    assert not (root / "book" / "models").exists()
+
+
 def test_the_build_names_chapters_that_have_no_current_page(root: Path) -> None:
     with pytest.raises(FirstTokenError, match="Not executed yet: works; run `firsttoken run works`"):
         build.build(root)

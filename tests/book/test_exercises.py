@@ -17,7 +17,7 @@ from playwright.sync_api import Page
 from firsttoken.book import chapters, exercises
 from firsttoken.book.prose import TAG
 from firsttoken.errors import FirstTokenError
-from firsttoken.models import loading
+from firsttoken.models import LanguageModel, loading
 
 CHAPTERS = chapters.chapters()
 EXERCISES = {name: exercises.of_notebook(chapters.source(name)) for name in CHAPTERS}
@@ -66,7 +66,7 @@ def test_a_solution_can_fail_and_fits_its_box(exercise: exercises.Exercise) -> N
 
 
 @torch.no_grad()
-def traces(lm: loading.LanguageModel) -> tuple[Any, ...]:
+def traces(lm: LanguageModel) -> tuple[Any, ...]:
     """What a solution might leave behind in a model that others use after it."""
     hooks = sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in lm.model.modules())
     weights = sum(float(weight.double().sum()) for weight in lm.model.parameters())
@@ -77,7 +77,7 @@ def traces(lm: loading.LanguageModel) -> tuple[Any, ...]:
 class Loaded:
     """A model that several solutions use, and its traces before the first of them."""
 
-    lm: loading.LanguageModel
+    lm: LanguageModel
     untouched: tuple[Any, ...]
 
 
@@ -87,7 +87,7 @@ def loaded() -> Iterator[dict[str, Loaded]]:
     kept: dict[str, Loaded] = {}
     load = loading.load
 
-    def once(name: str) -> loading.LanguageModel:
+    def once(name: str) -> LanguageModel:
         if name not in kept:
             lm = load(name)
             kept[name] = Loaded(lm, traces(lm))

@@ -23,6 +23,7 @@ from firsttoken.execution.streaming import StreamedModel
 from firsttoken.measures import dose, equal_loss
 from firsttoken.measures.bos_contrast import start
 from firsttoken.measures.jacobian import choose_sources
+from firsttoken.measures.matching_strength import matching_strength
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
 from firsttoken.probe.interventions import in_every_layer, weaken_key
@@ -145,7 +146,7 @@ def test_the_controls_cost_what_the_dose_costs_on_the_texts_they_are_set_on(lm: 
         return float((scale.losses({"noise": partial(dose.noisy, sigma, 0)})["noise"] - plain).mean())
 
     target = 0.1
-    sigma = dose.matching_strength(rise, target, 1.0)
+    sigma = matching_strength(rise, target, 1.0)
     assert rise(sigma) == pytest.approx(target, rel=0.1)
 
 

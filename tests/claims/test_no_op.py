@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fake import Letters, fake_lm
 from firsttoken import records
-from firsttoken.claims.no_op import figures, rules
+from firsttoken.claims.no_op import rule_figures, rules
 from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head
 from firsttoken.claims.no_op.measure import MEASUREMENT, Parameters, first_token_attention
 from firsttoken.claims.no_op.search import (
@@ -350,5 +350,5 @@ def test_the_papers_head_needs_both_values_in_the_papers_order() -> None:
 def test_the_table_lists_every_rule_that_the_verdict_counts(model: str) -> None:
     record = records.find("no_op", model)
     assert record is not None
-    lines = figures.rule_table([record], count=1).text.splitlines()
+    lines = rule_figures.rule_table([record], count=1).text.splitlines()
     assert sum(line.endswith("| yes") for line in lines) == record.values["search"]["named"]

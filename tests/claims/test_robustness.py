@@ -19,7 +19,7 @@ from firsttoken import texts
 from firsttoken.claims.robustness import attacks, changes, controls, sensitivity, verdict
 from firsttoken.claims.robustness import measure as robustness
 from firsttoken.errors import FirstTokenError
-from firsttoken.measures import dose
+from firsttoken.measures import score_changes
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
@@ -211,16 +211,16 @@ def alone(lm: LanguageModel, row: Tensor, inputs: controls.Inputs, control: cont
     held: dict[int, Tensor] = {}
 
     def note(module: Any, call: AttentionCall) -> AttentionCall:
-        held[module.layer_idx] = dose.first_mass(call)
+        held[module.layer_idx] = score_changes.first_mass(call)
         return call
 
     def disturb(module: Any, call: AttentionCall) -> AttentionCall:
         layer = module.layer_idx
         if control.kind == "sharpened":
-            return dose.sharpen(call, exp(control.strength), protected, held[layer])
-        z = dose.noise(control.seed, 2, layer, call.query.shape[1], longest)
+            return score_changes.sharpen(call, exp(control.strength), protected, held[layer])
+        z = score_changes.noise(control.seed, 2, layer, call.query.shape[1], longest)
         z = z[None, :, longest - size :, longest - size :]
-        return dose.add_noise(call, control.strength, z, protected, held[layer])
+        return score_changes.add_noise(call, control.strength, z, protected, held[layer])
 
     with torch.no_grad():
         with probe(lm.model, keys=[0], hook=note):

@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 from architectures import MODEL_TYPES, REFUSED_BY_THE_LOADER, small_model
 from firsttoken import models
 from firsttoken.errors import FirstTokenError
-from firsttoken.execution.check import examine
-from firsttoken.models.weight_check import positions_of
+from firsttoken.execution.examination import examine
+from firsttoken.models.positions import positions_of
 
 TABLE = Path(__file__).parents[2] / "results" / "architectures.json"
 TOKENS = 12  # twice the narrowed windows

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +17,8 @@ from firsttoken.execution.by_layer import attention
 from firsttoken.measures.attention_maps import check_heads
 from firsttoken.measures.first_token_attention import alphas_of_prefixes
 from firsttoken.models.small_copy import random_model, small_copy
-from firsttoken.probe import attention_probe, probe
-from tiny import COMMON, OLD, tiny_model
+from firsttoken.probe import probe
+from tiny import COMMON, OLD
 
 HYBRID = {"layer_types": ["conv", "full_attention"] * 2}
 LONGROPE = {
@@ -90,37 +88,6 @@ def test_refuses_models_that_read_later_tokens(tmp_path: Path, kind: str) -> Non
         check.checked(lm)
 
 
-def test_says_by_how_much_logits_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = attention_probe.attend
-    monkeypatch.setattr(
-        attention_probe, "attend", lambda call, plain=False: original(replace(call, scale=2 * call.scale))
-    )
-    with pytest.raises(FirstTokenError, match=r"logits change by \d\.\d+ of the largest one"):
-        check.examine(tiny_model("llama"), "a model")
-
-
-def test_says_by_how_much_attention_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = attention_probe.columns
-    monkeypatch.setattr(attention_probe, "columns", lambda call, lse, keys: 0.9 * original(call, lse, keys))
-    with pytest.raises(FirstTokenError, match=r"differs from its eager attention by 0\.\d+"):
-        check.examine(tiny_model("llama"), "a model")
-
-
-def test_says_which_layers_are_missing() -> None:
-    model = random_model(AutoConfig.for_model("lfm2", **{**COMMON, **HYBRID}))
-    model.config.layer_types = ["full_attention"] * 4
-    with pytest.raises(FirstTokenError, match=r"attention in layers \[0, 1, 2, 3\], and the probe sees \[1, 3\]"):
-        check._layers(model, _probed(model), "a model")
-
-
-def _probed(model: PreTrainedModel) -> attention_probe.Probe:
-    model_types, model.config.layer_types = model.config.layer_types, ["conv", "full_attention"] * 2
-    with torch.no_grad(), probe(model) as p:
-        model(torch.arange(5, 13)[None], use_cache=False)
-    model.config.layer_types = model_types
-    return p
-
-
 def test_a_copy_has_every_kind_of_layer_and_leaves_the_generator_alone() -> None:
     kinds = ["conv"] * 5 + ["full_attention"] + ["conv"] * 2
     config = AutoConfig.for_model("lfm2", num_hidden_layers=8, layer_types=kinds)
@@ -155,41 +122,6 @@ def test_refuses_weights_that_are_no_numbers(tmp_path: Path, key: str, number: f
     model.save_pretrained(tmp_path / "model")
     with pytest.raises(FirstTokenError, match=rf"{re.escape(key)} holds weights that are no numbers in float32"):
         check.checked(models.load(str(tmp_path / "model")))
-
-
-@pytest.mark.parametrize("place", ["logits", "interventions", "attention"])
-def test_a_difference_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    """In one row of many; a maximum of Python's would leave it out."""
-
-    def spoilt(tensor: torch.Tensor) -> torch.Tensor:
-        flat = tensor.flatten().clone()
-        flat[5] = torch.nan
-        return flat.view(tensor.shape)
-
-    attend, columns, weakened = attention_probe.attend, attention_probe.columns, check._without_effect
-    if place == "logits":
-        monkeypatch.setattr(attention_probe, "attend", lambda call, plain=False: _first(attend(call, plain), spoilt))
-    elif place == "interventions":
-        monkeypatch.setattr(
-            check, "_without_effect", lambda call: replace(call := weakened(call), value=spoilt(call.value))
-        )
-    else:
-        monkeypatch.setattr(attention_probe, "columns", lambda call, lse, keys: spoilt(columns(call, lse, keys)))
-    with pytest.raises(FirstTokenError, match=r"The probe does not measure what a model computes: .* nan"):
-        check.examine(tiny_model("llama"), "a model")
-
-
-def _first(out: object, change: Callable[[torch.Tensor], torch.Tensor]) -> object:
-    if isinstance(out, tuple):
-        return (change(out[0]), *out[1:])
-    assert isinstance(out, torch.Tensor)
-    return change(out)
-
-
-@pytest.mark.parametrize("vocabulary", [1, 2, 5, 7, 8])
-def test_a_small_vocabulary_has_enough_tokens_for_a_check(vocabulary: int) -> None:
-    model = random_model(AutoConfig.for_model("llama", **{**COMMON, "vocab_size": vocabulary}))
-    assert check.examine(model, "small").attention is not None
 
 
 @pytest.mark.parametrize("positions", [4, 12, 23])

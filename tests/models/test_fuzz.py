@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from firsttoken import models
 from firsttoken.errors import FirstTokenError
-from firsttoken.models.checkpoint import DTYPES, open_checkpoint
+from firsttoken.models.checkpoint import open_checkpoint
 from firsttoken.models.gguf_header import read_gguf_header
+from firsttoken.models.safetensors_header import DTYPES
 from small_gguf import small_llama, write_gguf
 from tiny import tiny_model
 

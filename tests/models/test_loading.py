@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import http.server
-import json
 import os
 import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,11 @@ import pytest
 import torch
 from gguf import GGUFReader
 from gguf.quants import dequantize
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 
-from firsttoken import models, records, texts
+from firsttoken import models, texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.bundled import BUNDLED, gguf_file
 from firsttoken.models.out_of_memory import explain_out_of_memory
-from own_code import with_own_code
-from small_gguf import small_llama, write_gguf
 from tiny import tiny_model
 
 
@@ -225,32 +219,6 @@ for name in ("someone/model", "someone/model@step1000", "someone/model@" + 40 * 
     assert "the hub cannot be reached" in said
 
 
-def test_code_in_a_folder_runs_only_where_it_is_trusted(tmp_path: Path) -> None:
-    folder = with_own_code(tmp_path, model_type="mine")
-    lm = models.load(folder, device="cpu", trust_remote_code=True)
-    assert type(lm.model).__name__ == "MyModel"
-    assert lm.provenance()["weights"] == {"checked": True}
-    assert lm.provenance()["code"] == "its own"
-    with pytest.raises(FirstTokenError, match="which may do all that you may; read it, then set trust_remote_code"):
-        _ = models.load(folder, device="cpu").model
-
-
-def test_a_record_made_with_a_models_own_code_is_not_that_of_the_model_without(tmp_path: Path) -> None:
-    folder = with_own_code(tmp_path)
-    store = tmp_path / "store"
-    measured: list[bool] = []
-    for trusted in (False, True, False, True):
-        lm = models.load(folder, device="cpu", trust_remote_code=trusted)
-        records.reuse_or_measure(
-            "claim", model=lm, parameters={}, texts_hash="t", store=store,
-            measure=lambda trusted=trusted: measured.append(trusted) or {"trusted": trusted},
-        )  # fmt: skip
-    assert measured[:2] == [False, True], "neither answers for the other"
-    assert "code" not in models.load(folder).provenance()
-    assert models.load(folder).provenance()["code_left_aside"] == "true"
-    assert "code_left_aside" not in models.load(folder, trust_remote_code=True).provenance()
-
-
 def test_an_adapter_beside_weights_is_refused(tmp_path: Path) -> None:
     tiny_model("llama").save_pretrained(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")
@@ -292,44 +260,6 @@ def test_a_path_object_is_a_name(tmp_path: Path) -> None:
     assert models.load(tmp_path).fingerprint == models.load(str(tmp_path)).fingerprint
 
 
-def rewrite(folder: Path) -> None:
-    tiny_model("llama", seed=1).save_pretrained(folder)
-
-
-@pytest.mark.parametrize("part", ["config", "tokenizer", "model"])
-def test_files_that_are_replaced_after_load_are_not_read_under_the_old_name(tmp_path: Path, part: str) -> None:
-    tiny_model("llama").save_pretrained(tmp_path)
-    Tokenizer(WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
-    lm = models.load(tmp_path, device="cpu")
-    rewrite(tmp_path)
-    with pytest.raises(FirstTokenError, match="were changed while they were in use, so a record could not say"):
-        getattr(lm, part)
-
-
-def test_a_gguf_file_that_is_replaced_after_load(tmp_path: Path) -> None:
-    file = write_gguf(tmp_path / "a.gguf", small_llama())
-    lm = models.load(file)
-    other = small_llama()
-    with torch.no_grad():
-        other.lm_head.weight.mul_(2)
-    write_gguf(file, other)
-    with pytest.raises(FirstTokenError, match="was changed while it was read"):
-        _ = lm.model
-    again = models.load(file)
-    torch.testing.assert_close(again.model.lm_head.weight, other.lm_head.weight)
-
-
-def test_more_layers_than_tensors_are_refused_at_once(tmp_path: Path) -> None:
-    tiny_model("llama").save_pretrained(tmp_path)
-    told = json.loads((tmp_path / "config.json").read_text()) | {"num_hidden_layers": 9999}
-    told.pop("layer_types", None)
-    (tmp_path / "config.json").write_text(json.dumps(told))
-    start = time.process_time()
-    with pytest.raises(FirstTokenError, match="tensors, too few for the 9999 layers of its configuration"):
-        _ = models.load(tmp_path).model
-    assert time.process_time() - start < 5
-
-
 @pytest.mark.parametrize("name", ["smollm2-135m", "qwen2.5-coder-0.5b"])
 def test_a_folder_with_the_name_of_a_model_of_the_book_has_to_be_meant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -357,38 +287,3 @@ def test_a_device_may_be_torchs_own() -> None:
     for source in (None, ["passages"], 3):
         with pytest.raises(FirstTokenError, match="names no texts"):
             texts.texts_from(source)  # type: ignore[arg-type]
-
-
-def test_code_of_the_tokenizer_alone_is_code_too(tmp_path: Path) -> None:
-    tiny_model("llama").save_pretrained(tmp_path)
-    Tokenizer(WordLevel({"a": 0, "b": 1}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
-    told = {"auto_map": {"AutoTokenizer": [None, "mytok.Mine"]}, "tokenizer_class": "Mine"}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
-    (tmp_path / "mytok.py").write_text(
-        "from transformers import PreTrainedTokenizerFast\nclass Mine(PreTrainedTokenizerFast):\n    pass\n"
-    )
-    assert models.load(tmp_path, trust_remote_code=True).provenance()["code"] == "its own"
-    assert "code" not in models.load(tmp_path).provenance()
-
-
-def test_a_model_with_own_code_may_use_a_layer_many_times(tmp_path: Path) -> None:
-    folder = Path(with_own_code(tmp_path, model_type="mine"))
-    (folder / "my.py").write_text(
-        "import torch\nfrom transformers import LlamaConfig, LlamaForCausalLM\n"
-        "class MyConfig(LlamaConfig):\n    model_type = 'mine'\n"
-        "class MyModel(LlamaForCausalLM):\n    config_class = MyConfig\n"
-        "    def __init__(self, config):\n        layers, config.num_hidden_layers = config.num_hidden_layers, 4\n"
-        "        super().__init__(config)\n        config.num_hidden_layers = layers\n"
-    )
-    told = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 400}
-    told.pop("layer_types", None)
-    (folder / "config.json").write_text(json.dumps(told))
-    assert models.load(folder, trust_remote_code=True).weights.told() == {"checked": True}
-
-
-def test_a_gguf_file_that_is_gone(tmp_path: Path) -> None:
-    file = write_gguf(tmp_path / "a.gguf", small_llama())
-    lm = models.load(file)
-    file.unlink()
-    with pytest.raises(FirstTokenError, match=r"a\.gguf is not there any more; put it back"):
-        lm.provenance()

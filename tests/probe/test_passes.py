@@ -157,7 +157,7 @@ def test_logits_to_keep_with_shared_keys(keep: int) -> None:
 def test_a_model_of_unknown_arguments_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.models.llama import modeling_llama
 
-    from firsttoken.probe.attention_probe import strange_arguments
+    from firsttoken.probe.arguments import strange_arguments
 
     original = modeling_llama.eager_attention_forward
 

@@ -14,7 +14,8 @@ from firsttoken import claims, files, records
 from firsttoken.claims import verify
 from firsttoken.claims.sink_position import measure as sink_position
 from firsttoken.records import Record, numbers, schema, store
-from firsttoken.records.store import hash_of_texts
+from firsttoken.records.record import normal
+from firsttoken.records.reuse import hash_of_texts
 
 RATE = {"value": 0.97, "low": 0.9, "high": 1.0, "n": 16}
 
@@ -266,4 +267,4 @@ def test_a_committed_record_is_of_todays_schema_and_asks_what_its_claim_can_ask(
     assert (record.claim, record.filename) == (path.parent.name, path.name)
     assert "texts" not in record.provenance
     if (measurement := verify.measurement_of(record)) is not None:
-        assert store._normal(records.recorded(measurement.asked(record))) == record.parameters
+        assert normal(records.recorded(measurement.asked(record))) == record.parameters

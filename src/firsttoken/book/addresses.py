@@ -18,6 +18,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT, begins_as_path, slug, typed_path
 from firsttoken.model_names import own_name
 from firsttoken.models.bundled import BUNDLED
+from firsttoken.parameters import names_in
 from firsttoken.records import Record, local_store
 
 
@@ -36,13 +37,13 @@ def shown(model: str) -> str:
 
 def address(model: str) -> str:
     """The slug of a model as in its records, for the folder of its pages; several names are joined."""
-    names = [shown(name.strip()).removesuffix(".gguf") for name in model.split(",")]
+    names = [shown(name).removesuffix(".gguf") for name in names_in(model)]
     return "-".join(filter(None, map(slug, names)))
 
 
 def title(model: str) -> str:
     """The heading of a model's pages: its hub id, or the slug of a local one."""
-    return ", ".join(address(name) if is_local(name) else name for name in map(str.strip, model.split(",")))
+    return ", ".join(address(name) if is_local(name) else name for name in names_in(model))
 
 
 # The parameters in a record, at any depth, that may be a path on the machine that measured it.
@@ -127,7 +128,7 @@ def _last_part(path: str) -> str:
 
 def _paths(values: Mapping[str, Any]) -> list[str]:
     """Every path of an existing file or folder that `values` names, as it was typed."""
-    typed = (part.strip() for value in values.values() if isinstance(value, str) for part in value.split(","))
+    typed = (name for value in values.values() if isinstance(value, str) for name in names_in(value))
     # Without a separator there is no folder to hide, and a short word may occur anywhere.
     return [text for text in typed if _is_path(text)]
 

@@ -26,7 +26,7 @@ from firsttoken.book.ahead import Ahead
 from firsttoken.book.prose import leave_out_other_models
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT, refuse_unwritable, slug, write_atomically
-from firsttoken.parameters import Parameter, renamed
+from firsttoken.parameters import Parameter, names_in, renamed
 from firsttoken.processes import is_running
 
 SENTENCES = ("FirstTokenError", "AlreadyTraining")  # by name, which is all that a notebook's process tells
@@ -228,6 +228,8 @@ def report(
     chosen = [name for name in names or chapters(root) if "model" in parameters(name, root)]
     if not chosen:
         raise FirstTokenError("None of these chapters has a parameter model, so there is nothing to report.")
+    if not names_in(model):
+        raise FirstTokenError("This report is about no model; give a bundled name, hub id, folder or .gguf file.")
     refuse_shared_addresses([model])
     folder = root / "book" / "models" / address(model)
     values = choose({**(asked or {}), "model": model, **({"quick": "true"} if quick else {})}, chosen, root)
@@ -244,10 +246,7 @@ def write_index(model: str, folder: Path) -> None:
     """The first page of a model's part of the book, if it has any other."""
     if pages := sorted(folder.glob("[0-9]*.ipynb")):
         lines = "\n".join(f"- [](./{page.name})" for page in pages)
-        name, command = (
-            title(model),
-            shlex.join(["firsttoken", "report", ",".join(shown(part.strip()) for part in model.split(","))]),
-        )
+        name, command = title(model), shlex.join(["firsttoken", "report", ",".join(map(shown, names_in(model)))])
         text = f"The chapters of this book, run for `{name}` with `{command}`."
         write_atomically(folder / "index.md", f"# {name}\n\n{text}\n\n{lines}\n")
 
@@ -286,7 +285,7 @@ def _without_paths(executed: Path, notebook: Path, values: Mapping[str, Any], ro
     """The executed notebook as text; where its files lie on this machine is nobody's business."""
     content = nbformat.read(executed, as_version=4)
     if "model" in values and not _has_default_models(notebook.stem, values["model"], root):
-        leave_out_other_models(content, [slug(name.strip()) for name in str(values["model"]).split(",")])
+        leave_out_other_models(content, [slug(name) for name in names_in(str(values["model"]))])
     content.metadata.papermill.update(
         input_path=notebook.relative_to(root).as_posix(), output_path=None, environment_variables={}
     )

@@ -27,6 +27,7 @@ import yaml
 from firsttoken.book import addresses, build, chapters
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import ROOT
+from firsttoken.parameters import names_in
 from firsttoken.ranges import between
 
 # Seconds that a cancelled job of this machine is waited for.
@@ -89,7 +90,7 @@ def models_in(source: str) -> list[str]:
             raise FirstTokenError(f"There is no file {source}; see notebooks/families for examples.")
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         source = content.get("model", "") if isinstance(content, dict) else ""
-    names = [name.strip() for name in source.split(",") if name.strip()]
+    names = names_in(source)
     if not names:
         raise FirstTokenError(f"{path} names no model; write `model: first,second`.")
     return names

@@ -15,7 +15,7 @@ from firsttoken.model_names import model_name, own_name
 from firsttoken.plots import Display, table
 from firsttoken.records import Record, Status
 from firsttoken.records.numbers import NOT_RUN
-from firsttoken.records.store import QUICK
+from firsttoken.records.record import QUICK
 
 _BOXES: Mapping[Status, str] = {
     "reproduced": "tip",

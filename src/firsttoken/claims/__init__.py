@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from firsttoken.claims.base import Claim
 from firsttoken.errors import FirstTokenError
 from firsttoken.records import Record, Verdict
+from firsttoken.records.record import QUICK
 from firsttoken.records.schema import FORMER_CLAIMS
-from firsttoken.records.store import QUICK
 
 if TYPE_CHECKING:
     from firsttoken.measures.measurement import Measurement

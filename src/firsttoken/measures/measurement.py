@@ -19,17 +19,9 @@ from firsttoken.measures.bos_arms import BOS_IS_NATIVE
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.progress import measuring
 from firsttoken.ranges import in_range
-from firsttoken.records.store import (
-    QUICK,
-    Record,
-    Verdict,
-    hash_of_texts,
-    quick_store,
-    recorded,
-    reusable,
-    reuse_or_measure,
-    with_verdict,
-)
+from firsttoken.records.record import QUICK, Record, Verdict, recorded
+from firsttoken.records.reuse import hash_of_texts, reusable, reuse_or_measure, with_verdict
+from firsttoken.records.store import quick_store
 
 P = TypeVar("P")
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from firsttoken.measures.dose import first_mass
+from firsttoken.measures.score_changes import first_mass
 from firsttoken.models import LanguageModel
 from firsttoken.models.anatomy import Block, attention_blocks, output_weight
 from firsttoken.models.out_of_memory import explain_out_of_memory

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.models.loading import DTYPES
+from firsttoken.models.language_model import DTYPES
 
 
 def refuse_weights_without_number(name: str, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.files import cache_folder, whole_folder
+from firsttoken.models.absurd_sizes import refuse_too_many_layers
 from firsttoken.models.anatomy import head_size
 from firsttoken.models.fingerprints import file_sha256
 from firsttoken.models.gguf_header import GgufHeader
@@ -35,7 +36,7 @@ from firsttoken.models.gguf_unread import (
 )
 from firsttoken.models.quiet import no_progress_bar
 from firsttoken.models.rope_factors import rope_parameters
-from firsttoken.models.weight_check import meta_model, refuse_incomplete, refuse_too_many_layers
+from firsttoken.models.weight_check import meta_model, refuse_incomplete
 from firsttoken.processes import is_running
 
 if TYPE_CHECKING:

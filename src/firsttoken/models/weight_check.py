@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.models.checkpoint import DTYPES, Checkpoint
+from firsttoken.models.checkpoint import Checkpoint
+from firsttoken.models.positions import positions_of
 from firsttoken.models.quiet import no_progress_bar
+from firsttoken.models.safetensors_header import DTYPES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -26,16 +28,6 @@ if TYPE_CHECKING:
 # Modules that a training script puts around a model or its layers, whose names stay in what it saves.
 _ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _OUTERMOST = re.compile(rf"^((?:module|{'|'.join(_ANYWHERE)})\.)+")
-# Modules are made one by one and tables row by row, so these are bounded before a model is made.
-# The first part that is in a key counts: `vocab_size_per_layer_input` is a size, not a number of layers.
-_LIMITS = {
-    "_size": 1 << 26,
-    "layer": 10_000,
-    "expert": 100_000,
-    "position": 1 << 28,
-    "head_dim": 1 << 16,
-    "head": 1 << 16,
-}
 _PLAIN = frozenset({"F64", "F32", "F16", "BF16"})  # types whose numbers are the weights themselves
 _LARGEST_BUFFERS = 1 << 30  # bytes
 _SHOWN = 3  # names in a sentence
@@ -110,37 +102,6 @@ def meta_model(config: PreTrainedConfig, trust_remote_code: bool = False) -> Pre
 
     with torch.device("meta"), no_init_weights():
         return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-
-
-def refuse_absurd(name: str, config: Mapping[str, Any]) -> None:
-    """Refuse a configuration whose counts would fill the memory before any weight is compared with them.
-
-    Raises:
-        FirstTokenError: a count beyond what any model has.
-    """
-    for key, value in config.items():
-        if isinstance(value, dict):
-            refuse_absurd(name, value)
-        elif isinstance(value, int) and any(part in key for part in _LIMITS):
-            limit = next(limit for part, limit in _LIMITS.items() if part in key)
-            if not -1 <= value <= limit:
-                raise FirstTokenError(
-                    f"{name} says {key} = {value}, which no model has; it is damaged, do not use it."
-                )
-
-
-def refuse_too_many_layers(name: str, config: PreTrainedConfig, tensors: int) -> None:
-    """Refuse a configuration with more layers than its file has tensors; to make such a model takes minutes.
-
-    Raises:
-        FirstTokenError: it has.
-    """
-    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if isinstance(layers, int) and layers > tensors:
-        raise FirstTokenError(
-            f"{name}: the file holds {tensors} tensors, too few for the {layers} layers of its configuration; save or "
-            "download the whole model again, or put the configuration right."
-        )
 
 
 def refuse_incomplete(
@@ -285,38 +246,6 @@ def _same_numbers(checkpoint: Checkpoint, one: str, other: str) -> bool:
     first, second = checkpoint.read(one), checkpoint.read(other)
     common = torch.promote_types(first.dtype, second.dtype)
     return first.shape == second.shape and torch.equal(first.to(common), second.to(common))
-
-
-_POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|pos(itions?)?_emb(ed(dings?)?)?)$")
-_OF_OTHER_INPUT = re.compile(r"vision|visual|image|audio|speech")
-# Types with a table of computed vectors, or one in parts, and what their configurations call its length.
-_TABLES = {
-    "codegen": "n_positions",
-    "ctrl": "n_positions",
-    "gptj": "n_positions",
-    "mpt": "max_seq_len",
-    "reformer": "max_position_embeddings",
-}
-
-
-def positions_of(model: PreTrainedModel) -> int | None:
-    """How many tokens a model can read that has a table of positions, as GPT-2 and OPT have; None without one."""
-    config = model.config.get_text_config()
-    if config.model_type in _TABLES:
-        return int(getattr(config, _TABLES[config.model_type]))
-    # The rows up to that of padding are no position's in the models that have one, RoBERTa's kin.
-    rows = [
-        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Embedding) and _POSITIONS.search(name) and not _OF_OTHER_INPUT.search(name)
-    ]
-    if not rows:
-        return None
-    if config.model_type == "prophetnet":
-        return min(rows) - 1  # it predicts the token after the next one too, from that one's position
-    # OPT's table is two rows longer than its positions; the configuration counts the positions.
-    stated = getattr(config, "max_position_embeddings", None)
-    return min(rows) if not isinstance(stated, int) else min(*rows, stated)
 
 
 def some(names: list[str]) -> str:

@@ -1,7 +1,7 @@
 """Attention that also returns its log-sum-exp, from the fused kernels that already compute it.
 
 One softmax row is A[j, s] = exp(score[j, s] - lse[j]) with score = scale * q_j . k_s. Whoever has `lse` can have any
-entry of A for one dot product, without the T x T matrix. `attention_probe.py` builds on this.
+entry of A for one dot product, without the T x T matrix. `row_statistics.py` and `attention_probe.py` build on this.
 """
 
 from __future__ import annotations

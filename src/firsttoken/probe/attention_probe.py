@@ -4,39 +4,29 @@
 ...     model(ids)
 >>> p.attention  # (layer, batch, head, query): attention of every query to token 0
 
-The model runs as it always does; a function registered with transformers' `AttentionInterface` computes the
-ordinary attention output with a fused kernel and keeps the kernel's log-sum-exp, from which any column of the
-attention matrix follows: A[j, s] = exp(scale * q_j . k_s - lse_j). Likewise
-
-    entropy   H_j  = lse_j - scale * q_j . sum_s A[j, s] k_s       (one more attention call, with value = key)
-    Renyi-2   H2_j = 2 * lse_j(scale) - lse_j(2 * scale)           (= -log sum_s A[j, s]^2)
+The model runs as it always does; a function registered with transformers' `AttentionInterface` computes the ordinary
+attention output with a fused kernel and keeps the kernel's log-sum-exp, from which `row_statistics` has the rest.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.probe.attention import AttentionCall, additive, attend, log_sum_exp, plain_scores, scores
+from firsttoken.probe.arguments import as_call, strange_arguments
+from firsttoken.probe.attention import AttentionCall, attend
 from firsttoken.probe.implementation import attention_function
 from firsttoken.probe.passes import Held, Passes
+from firsttoken.probe.row_statistics import columns, entropy, renyi2
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-# Arguments of transformers' attention functions that the probe uses, or that only say what the mask already does.
-UNDERSTOOD = {
-    *("module", "query", "key", "value", "attention_mask", "scaling", "dropout", "is_causal"),
-    *("softcap", "s_aux", "sinks", "position_bias", "sliding_window"),
-}
 
 
 @dataclass
@@ -149,7 +139,7 @@ class Probe:
         layer = getattr(module, "layer_idx", None)
         self._passes.outside()
         held = self._held(module, layer)
-        call = _as_call(module, query, key, value, attention_mask, scaling, is_causal, kwargs, held)
+        call = as_call(module, query, key, value, attention_mask, scaling, is_causal, kwargs, held)
         if self.hook is not None:
             call = self.hook(module, call)
         output, lse = attend(call, plain=self._eager and torch.is_grad_enabled())
@@ -257,145 +247,3 @@ def _as_positions(keys: Any) -> Tensor:
             f"Keys are whole numbers, [0, 3] for instance, or a row of them for each text; not {keys!r}."
         )
     return positions.long()
-
-
-@cache
-def strange_arguments(module_class: type[nn.Module]) -> tuple[str, ...]:
-    """Arguments that the model's own eager attention reads and the probe does not know."""
-    eager = getattr(inspect.unwrap(module_class.forward), "__globals__", {}).get("eager_attention_forward")
-    if eager is None:
-        return ()
-    named = [p.name for p in inspect.signature(eager).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    return tuple(name for name in named if name not in UNDERSTOOD)
-
-
-def _as_call(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    scale: float | None,
-    is_causal: bool | None,
-    kwargs: dict[str, Any],
-    held: Held | None,
-) -> AttentionCall:
-    """The arguments of transformers' attention interface in one form."""
-    from transformers.integrations.sdpa_attention import create_position_bias_mask, repeat_kv
-
-    groups = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    queries = query.shape[2]
-    is_causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
-    causal = bool(queries > 1 and mask is None and is_causal)
-    bias = kwargs.get("position_bias")
-    if causal and key.shape[2] > queries:
-        # An empty static cache: the slots after the last query hold nothing yet.
-        key, value = key[:, :, :queries], value[:, :, :queries]
-        bias = None if bias is None else bias[..., :queries]
-    if mask is not None:
-        mask = mask[..., : key.shape[2]]
-    if bias is not None:
-        mask, causal = create_position_bias_mask(bias, mask, causal, query, key), False
-    sink = kwargs.get("s_aux")  # (head,)
-    if sink is not None:
-        sink = sink.view(1, -1, 1, 1)
-    positions = None if held is None or held.positions is None else held.positions[: key.shape[2]]
-    return AttentionCall(
-        query,
-        key,
-        value,
-        scale if scale is not None else query.shape[-1] ** -0.5,
-        mask,
-        causal,
-        softcap=kwargs.get("softcap"),
-        sink_logits=sink if sink is not None else kwargs.get("sinks"),
-        positions=positions,
-        first_query=None if held is None else held.seen,
-    )
-
-
-# -- statistics as functions of a call ----------------------------------------------------------------------
-
-
-def columns(call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
-    """Columns of the attention matrix.
-
-    Args:
-        lse: log-sum-exp of the rows, (batch, head, query).
-        keys: (key,) or (batch, key).
-
-    Returns:
-        attention  # (batch, head, query, key), float32; 0 where the mask forbids
-    """
-    batch, _, queries, _ = call.query.shape
-    places = call.key_positions()
-    length = int(places.max()) + 1 if call.positions is not None else call.key.shape[2]
-    if keys.numel() and (keys.min() < 0 or keys.max() >= length):
-        asked = int(keys.max() if keys.max() >= length else keys.min())
-        raise FirstTokenError(f"The probe was asked for key {asked}, but the input has {length} tokens.")
-    if keys.dim() == 2 and keys.shape[0] != batch:
-        raise FirstTokenError(f"Keys were given for {keys.shape[0]} texts, but the input has {batch}.")
-    gone = None
-    if call.positions is not None:
-        there = keys[..., None] == places
-        gone, keys = ~there.any(-1), there.long().argmax(-1)
-    if keys.dim() == 1:
-        chosen = call.key[:, :, keys]
-    else:
-        index = keys[:, None, :, None].expand(-1, call.key.shape[1], -1, call.key.shape[3])
-        chosen = call.key.gather(2, index)
-    logits = scores(call, chosen)
-    positions = keys if keys.dim() == 2 else keys.expand(batch, -1)
-    if call.mask is not None:
-        mask = call.mask.expand(batch, -1, queries, -1)
-        index = positions[:, None, None, :].expand(-1, mask.shape[1], queries, -1)
-        logits = logits + additive(mask.gather(3, index))
-    elif call.causal:
-        later = positions[:, None, None, :] > torch.arange(queries, device=keys.device)[None, None, :, None]
-        logits = logits.masked_fill(later, -torch.inf)
-    if gone is not None:
-        logits = logits.masked_fill(gone.view(-1, 1, 1, keys.shape[-1]), -torch.inf)
-    return torch.exp(logits - lse.nan_to_num(neginf=0.0)[..., None])
-
-
-def entropy(call: AttentionCall) -> Tensor:
-    """Shannon entropy of each row in nats, (batch, head, query), float32."""
-    if _is_linear(call):
-        call = _in_float32(replace(call, value=call.key))
-        mean_key, lse = attend(call)
-        return (lse - call.scale * (call.query * mean_key).sum(-1)).clamp_min(0.0)
-    return torch.cat([_row_entropy(part, order=1) for part in call.rows()], dim=2)
-
-
-def renyi2(call: AttentionCall) -> Tensor:
-    """Renyi entropy of order 2 of each row in nats, (batch, head, query), float32."""
-    if _is_linear(call):
-        call = _in_float32(replace(call, value=call.key))
-        once, twice = attend(call)[1], attend(replace(call, scale=2 * call.scale))[1]
-        return (2 * once - twice).clamp_min(0.0)
-    return torch.cat([_row_entropy(part, order=2) for part in call.rows()], dim=2)
-
-
-def _is_linear(call: AttentionCall) -> bool:
-    # Both identities need scores that are scale * q . k and nothing else.
-    only_mask = call.mask is None or call.mask.dtype == torch.bool
-    return only_mask and call.softcap is None and call.sink_logits is None
-
-
-def _in_float32(call: AttentionCall) -> AttentionCall:
-    # In half precision the weighted mean of keys is rounded to three digits, and entropy is a difference of
-    # numbers ten times as large as itself.
-    return replace(call, query=call.query.float(), key=call.key.float(), value=call.value.float())
-
-
-def _row_entropy(call: AttentionCall, order: int) -> Tensor:
-    logits = plain_scores(call)
-    if call.sink_logits is not None:
-        virtual = call.sink_logits.float().expand(*logits.shape[:3], 1)
-        logits = torch.cat([logits, virtual], dim=-1)
-    log_p = logits - log_sum_exp(logits, None).nan_to_num(neginf=0.0)[..., None]
-    p = torch.exp(log_p)
-    if order == 2:
-        return -torch.log((p * p).sum(-1))
-    return -(p * log_p.masked_fill(p == 0, 0.0)).sum(-1)

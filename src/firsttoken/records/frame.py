@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.records.store import Record, all_records
+from firsttoken.records.record import Record
+from firsttoken.records.store import all_records
 
 if TYPE_CHECKING:
     import pandas as pd

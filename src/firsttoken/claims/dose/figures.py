@@ -8,8 +8,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 
-from firsttoken.claims.equal_loss import LEAST_COST, costly, covered
 from firsttoken.estimates import JSON, interval
+from firsttoken.measures.matched_control import LEAST_COST, costly, covered
 from firsttoken.model_names import called, names_of
 from firsttoken.panels import lines_by_model
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, reach, table

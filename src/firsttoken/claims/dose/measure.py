@@ -20,12 +20,13 @@ from firsttoken import statistics, texts
 from firsttoken.claims.dose import gains
 from firsttoken.claims.dose.runs import Bench, Make, Ran, Scale, pooled, prepare, untouched
 from firsttoken.claims.dose.verdict import judge
-from firsttoken.claims.equal_loss import LEAST_COST
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures.bos_arms import Arm
-from firsttoken.measures.dose import Change, Masses, dosed, matching_strengths, noisy, sharpened
+from firsttoken.measures.dose import Change, Masses, dosed, noisy, sharpened
 from firsttoken.measures.equal_loss import compare
+from firsttoken.measures.matched_control import LEAST_COST
+from firsttoken.measures.matching_strength import matching_strengths
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.ranges import in_range

@@ -11,8 +11,9 @@ from matplotlib.ticker import NullLocator
 from firsttoken.measures.bos_arms import ARMS, LABELS, called_with_arms
 from firsttoken.model_names import called
 from firsttoken.panels import at_the_end, by_arm, ratio_by_layer
-from firsttoken.plots import Display, table, whole_numbers
+from firsttoken.plots import Display, table
 from firsttoken.records import Record
+from firsttoken.ticks import whole_numbers
 
 
 def by_layer(records: Sequence[Record]) -> Display:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from firsttoken.claims.no_op.figures import tokens
+from firsttoken.claims.no_op.rule_figures import tokens
 from firsttoken.estimates import JSON, interval
 from firsttoken.model_names import called, names_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, table

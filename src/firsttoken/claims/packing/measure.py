@@ -8,7 +8,7 @@ from firsttoken.estimates import JSON
 from firsttoken.measures.sinks import even_share
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
-from firsttoken.pretraining.checkpoint_probe import ARMS
+from firsttoken.pretraining.checkpoint_probe import READINGS
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import SHORT, Training
 from firsttoken.records import Record
@@ -67,7 +67,7 @@ def measure(budget_name: str, seeds: int = 0, train: bool = True, fresh: bool = 
             },
             "rows": rows,
             "alpha": {
-                record.model: {arm: record.values["final"][str(SHORT)][arm]["alpha"] for arm in ARMS}
+                record.model: {arm: record.values["final"][str(SHORT)][arm]["alpha"] for arm in READINGS}
                 for one, record in runs.items()
                 if one.seed == each[0]
             },

@@ -14,9 +14,10 @@ from firsttoken.estimates import interval
 from firsttoken.measures.bos_arms import ARMS, LABELS, called_with_arms
 from firsttoken.model_names import called
 from firsttoken.panels import by_arm, ratio_by_layer
-from firsttoken.plots import COLORMAP, NARROW, Cells, Display, figure, table, whole_numbers
+from firsttoken.plots import COLORMAP, NARROW, Cells, Display, figure, table
 from firsttoken.records import Record
 from firsttoken.texts.edits import Kind, Place
+from firsttoken.ticks import whole_numbers
 
 FLOOR = 1e-3  # smaller relative distances share one colour
 

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from firsttoken.claims.phenomenon.head_map import read, whole
 from firsttoken.measures.attention_maps import unpack
 from firsttoken.model_names import called
-from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, figure, model_color, numbering, table
+from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, figure, model_color, table
 from firsttoken.records import Record
+from firsttoken.ticks import numbering
 
 
 def head_map(record: Record) -> Display:

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from firsttoken.claims.quantisation.verdict import works
 from firsttoken.estimates import JSON, interval
 from firsttoken.model_names import called, names_of
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, model_color, reach, table, whole_numbers
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, model_color, reach, table
 from firsttoken.records import Record
+from firsttoken.ticks import whole_numbers
 
 KEEPING = {
     "none": ("nothing kept exact", NEUTRAL, "o"),

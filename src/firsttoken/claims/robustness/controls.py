@@ -2,8 +2,8 @@
 
 All scores but those for the first token, for the query's own and for the changed tokens are disturbed, while each
 query's attention to the first token stays what it is when the untouched model reads the same input; see
-`measures.dose`. One batch holds an input and a copy for each control: the first row is the untouched model, from
-which the copies have the attention that they hold.
+`measures.score_changes`. One batch holds an input and a copy for each control: the first row is the untouched model,
+from which the copies have the attention that they hold.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from firsttoken.claims.robustness.changes import Pairs, noisy_embeddings, touched
 from firsttoken.claims.robustness.sensitivity import Sensitivity, at_end, divergence, key, losses
-from firsttoken.measures.dose import add_noise, first_mass, noise, sharpen
+from firsttoken.measures.score_changes import add_noise, first_mass, noise, sharpen
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, additive

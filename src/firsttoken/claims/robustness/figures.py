@@ -8,12 +8,12 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from firsttoken.claims.equal_loss import covered, decides
 from firsttoken.claims.robustness.attacks import MEANING
 from firsttoken.claims.robustness.changes import KINDS
 from firsttoken.claims.robustness.sensitivity import SINK_ARMS
 from firsttoken.claims.robustness.verdict import in_nats
 from firsttoken.estimates import interval
+from firsttoken.measures.matched_control import covered, decides
 from firsttoken.model_names import called, names_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, name_rows, reach, table
 from firsttoken.records import Record

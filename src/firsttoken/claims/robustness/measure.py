@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from firsttoken import statistics, texts
-from firsttoken.claims.equal_loss import LEAST_COST
 from firsttoken.claims.robustness.attacks import attacks, react, search
 from firsttoken.claims.robustness.changes import KINDS, TAIL, of_every_kind
 from firsttoken.claims.robustness.controls import Control, Inputs, Kind, pooled, rise, under
@@ -23,8 +22,9 @@ from firsttoken.claims.robustness.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures.ablations import calibrated
-from firsttoken.measures.dose import matching_strength
 from firsttoken.measures.equal_loss import compare
+from firsttoken.measures.matched_control import LEAST_COST
+from firsttoken.measures.matching_strength import matching_strength
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
 from firsttoken.progress import tracked

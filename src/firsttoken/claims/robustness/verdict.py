@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from firsttoken.claims.equal_loss import LEAST_COST, costly, covered, decides
 from firsttoken.estimates import interval
+from firsttoken.measures.matched_control import LEAST_COST, costly, covered, decides
 from firsttoken.records import Record, Verdict
 
 BROKEN = 2.0  # times the loss of the intact model, above which an arm has broken it

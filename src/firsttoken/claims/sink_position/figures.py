@@ -13,19 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 from firsttoken.claims.sink_position.measure import MEANING, READINGS
 from firsttoken.model_names import called, names_of
-from firsttoken.plots import (
-    CATEGORIES,
-    NEUTRAL,
-    Display,
-    Panels,
-    figure,
-    model_color,
-    name_rows,
-    numbering,
-    reach,
-    table,
-)
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, figure, model_color, name_rows, reach, table
 from firsttoken.records import Record
+from firsttoken.ticks import numbering
 
 DASHES = {"as it is": "-", "without BOS": "--", "with BOS": ":"}
 

@@ -14,10 +14,11 @@ from firsttoken.estimates import interval
 from firsttoken.measures import sinks
 from firsttoken.model_names import called, names_of, short_name
 from firsttoken.panels import lines_by_model, points_by_model
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, model_color, numbering, table
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, model_color, table
 from firsttoken.records import Record, paper_numbers
 from firsttoken.records.numbers import NOT_RUN
 from firsttoken.records.paper_numbers import PAPER_EPSILON
+from firsttoken.ticks import numbering
 
 
 def paper_table(records: Sequence[Record]) -> Display:

@@ -16,8 +16,9 @@ from firsttoken.measures.attention_maps import unpack
 from firsttoken.measures.bos_arms import ARMS, LABELS, Arm, called_with_arms
 from firsttoken.model_names import called, names_of
 from firsttoken.panels import ARM_COLORS, at_the_end, by_arm, draw_arms
-from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, Panels, figure, numbering, table, whole_numbers
+from firsttoken.plots import COLORMAP, NEUTRAL, Cells, Display, Panels, figure, table
 from firsttoken.records import Record
+from firsttoken.ticks import numbering, whole_numbers
 
 MEASURES = {
     "effective_tokens": "all of the row, exp(H)",

@@ -13,8 +13,9 @@ from firsttoken.estimates import interval
 from firsttoken.measures.bos_arms import ARMS, LABELS, called_with_arms
 from firsttoken.model_names import called
 from firsttoken.panels import at_the_end, by_arm, draw_arms
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, power, table, whole_numbers
+from firsttoken.plots import CATEGORIES, NEUTRAL, Display, Panels, band, figure, table
 from firsttoken.records import Record
+from firsttoken.ticks import power, whole_numbers
 
 _NAMES = {"sink": "sink strength s", "depth": "layers L", "heads": "heads H", "length": "tokens T"}
 

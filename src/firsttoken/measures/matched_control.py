@@ -1,4 +1,7 @@
-"""Whether a control of equal loss decides: what the verdicts of `dose` and `robustness` ask, without torch."""
+"""Whether a control of equal loss decides: what rules ask of a weakened sink beside its controls.
+
+Without torch, because verdicts and figures use it; `equal_loss` compares the two.
+"""
 
 from __future__ import annotations
 

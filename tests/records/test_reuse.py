@@ -1,0 +1,133 @@
+"""What is measured is measured once: which questions are the same, and what a new record says of itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsttoken import records
+from firsttoken.errors import FirstTokenError
+from firsttoken.records import Record, Verdict
+from firsttoken.records.reuse import UNSTAMPED
+
+pytestmark = pytest.mark.usefixtures("stores")
+
+
+class Model:
+    """A model, as far as a record knows it."""
+
+    slug = "tiny"
+
+    def __init__(self, **identity: str) -> None:
+        self.identity = {"fingerprint": "f1", "dtype": "float32", "quantisation": None, "device": "cpu", **identity}
+
+    def provenance(self) -> dict[str, Any]:
+        return self.identity
+
+
+def measure(value: float = 0.25, calls: list | None = None, model: Model | None = None, **options: Any) -> Record:
+    def counted() -> dict[str, Any]:
+        if calls is not None:
+            calls.append(1)
+        return {"rate": value}
+
+    asked: dict[str, Any] = {
+        "parameters": {"n": 1, "shape": (2, 3)},
+        "texts_hash": "t1",
+        "measure": counted,
+        **options,
+    }
+    return records.reuse_or_measure("claim", model=model or Model(), **asked)
+
+
+def test_the_same_question_is_not_measured_twice() -> None:
+    calls: list = []
+    first = measure(calls=calls)
+    assert measure(0.75, calls) == first
+    assert len(calls) == 1
+    assert measure(calls=calls, model=Model(device="cuda")) == first, "the device does not change the question"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"parameters": {"n": 2}},
+        {"texts_hash": "t2"},
+        {"version": 2},
+        {"fresh": True},
+        {"model": Model(fingerprint="f2")},
+        {"model": Model(dtype="bfloat16")},
+        {"model": Model(quantisation="Q4_1")},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_another_question_is_measured(other: dict[str, Any]) -> None:
+    measure()
+    assert measure(0.75, **other).values == {"rate": 0.75}
+
+
+def test_other_rules_for_gguf_files_are_another_question() -> None:
+    first = measure()
+    assert measure(0.75, model=Model(conversion=UNSTAMPED)) == first, "a record from before the rules were named"
+    assert measure(0.75, model=Model(conversion="4")).values == {"rate": 0.75}
+    assert measure(0.5, model=Model(conversion="4")).values == {"rate": 0.75}
+    assert measure(0.5).values == {"rate": 0.5}
+
+
+@pytest.mark.parametrize("provenance", [{}, {"model": None}, {"model": "x"}, {"model": {}}])
+def test_a_record_of_no_known_model_answers_for_none(stores: tuple[Path, Path], provenance: dict[str, Any]) -> None:
+    measure()
+    path = stores[1] / "claim" / "tiny.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "provenance": provenance}))
+    assert measure(0.75).values == {"rate": 0.75}
+
+
+@pytest.mark.parametrize("place", ["file", "/proc/nope", "folder"])
+def test_a_place_that_cannot_be_written_is_told_before_measuring(
+    place: str, stores: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "folder":  # where the record would be
+        (stores[1] / "claim" / "tiny.json").mkdir(parents=True)
+    elif place == "file":
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "file"))
+    else:
+        monkeypatch.setenv("FIRSTTOKEN_RESULTS", place)
+    calls: list = []
+    with pytest.raises(FirstTokenError, match=r"^Records cannot be written to [^\n]*, so nothing is measured") as said:
+        measure(calls=calls)
+    assert not calls
+    assert "None" not in str(said.value)
+
+
+def test_a_corrupt_record_is_measured_again(stores: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
+    measure()
+    (stores[1] / "claim" / "tiny.json").write_text("{")
+    assert measure(0.75).values == {"rate": 0.75}
+    assert "measured again" in capsys.readouterr().out
+
+
+def test_the_reference_is_reused_unless_one_measures_here(
+    stores: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records.write(measure(), stores[0])
+    (stores[1] / "claim" / "tiny.json").unlink()
+    assert measure(0.75).values == {"rate": 0.25}
+    monkeypatch.setenv("FIRSTTOKEN_MEASURE_HERE", "1")
+    assert measure(0.75).values == {"rate": 0.75}
+
+
+def test_the_judge_speaks_and_provenance_is_complete() -> None:
+    record = measure(judge=lambda judged: Verdict("reproduced", f"It is {judged.values['rate']} of {judged.model}."))
+    assert record.verdict == Verdict("reproduced", "It is 0.25 of tiny.")
+    assert {"model", "texts_hash", "packages", "python", "machine", "commit", "dirty", "seconds", "time"} <= set(
+        record.provenance
+    )
+
+
+def test_time_is_measured() -> None:
+    assert measure(measure=lambda: time.sleep(0.11) or {"rate": 1.0}).provenance["seconds"] >= 0.1
