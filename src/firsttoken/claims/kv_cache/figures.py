@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from matplotlib.axes import Axes
+
 from firsttoken.estimates import interval
 from firsttoken.model_names import called, names_of
-from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, model_color, name_rows, reach, table
+from firsttoken.plots import NEUTRAL, Display, figure, model_color, name_rows, reach, table
 from firsttoken.records import Record
 
 LABELS = {
@@ -30,25 +32,37 @@ LABELS = {
 
 
 def policies(records: Sequence[Record]) -> Display:
-    """Increase of the loss past the window under each policy."""
+    """Increase of the loss past the window under each policy, all models in one panel."""
+    names = [
+        name for name in LABELS if name != "full" and any(name in record.values["policies"] for record in records)
+    ]
 
-    def draw(axes: Any) -> None:
-        for ax, record in zip(axes[:, 0], records, strict=True):
-            of = record.values["policies"]
-            names = [name for name in LABELS if name in of and name != "full"]
-            for place, name in enumerate(names):
-                e = of[name]["increase"]
-                color = CATEGORIES[0] if name.startswith("sinks") else NEUTRAL
-                ax.errorbar(e["value"], place, xerr=reach(e), color=color, marker="o", capsize=3, linestyle="none")
-            name_rows(ax, [LABELS[name] for name in names])
-            ax.axvline(0, color=NEUTRAL, linewidth=0.8)
-            ax.set_xscale("symlog", linthresh=0.1)
-            ax.set_title(f"{called(record)}, {record.parameters['window']} tokens in the cache", fontsize=10)
-            ax.set_xlabel("increase of the loss over the full cache (nats)")
+    def draw(ax: Axes) -> None:
+        for number, record in enumerate(records):
+            of, asked = record.values["policies"], record.parameters
+            there = [place for place, name in enumerate(names) if name in of]
+            increases = [of[names[place]]["increase"] for place in there]
+            ax.errorbar(
+                [increase["value"] for increase in increases],
+                [place - 0.06 + 0.11 * number for place in there],
+                xerr=reach(*increases),
+                color=model_color(record.model),
+                marker="osD^"[number % 4],
+                markersize=4,
+                capsize=2,
+                linestyle="none",
+                label=f"{called(record)}, {asked['windows']} texts of {asked['length']} tokens",
+            )
+        name_rows(ax, [LABELS[name] for name in names])
+        ax.axvline(0, color=NEUTRAL, linewidth=0.8)
+        ax.set_xscale("symlog", linthresh=0.1)
+        ax.set_xlabel("increase of the loss over the full cache (nats)")
+        ax.legend(frameon=False)
 
+    windows = " or ".join(sorted({str(record.parameters["window"]) for record in records}))
     alt = (
-        "Increase of the loss over the full cache under each policy, with intervals; policies that keep the first "
-        f"tokens are coloured; one panel for each model: {names_of(records)}"
+        "Increase of the loss over the full cache under each policy, a row for each, with intervals; in each row a "
+        f"mark for each model: {names_of(records)}"
     )
     losses = "; ".join(
         f"{called(record)} by {interval(of['window']['increase'])} and by {interval(of['sinks 4']['increase'])}"
@@ -56,10 +70,10 @@ def policies(records: Sequence[Record]) -> Display:
         for of in [record.values["policies"]]
     )
     caption = (
-        "What each cache costs over one that keeps everything, with 95 % intervals; policies that keep the first "
-        f"tokens are coloured. The newest tokens alone, and with the first four, raise the loss of {losses} nats."
+        f"What a cache of {windows} tokens costs over one that keeps everything, with 95 % intervals over texts. The "
+        f"newest tokens alone, and with the first four, raise the loss of {losses} nats."
     )
-    return figure(draw, alt, caption, nrows=len(records), figsize=(4.9, 5.2 * len(records)), squeeze=False)
+    return figure(draw, alt, caption, figsize=(4.9, 0.62 * len(names) + 0.8))
 
 
 def perplexities(records: Sequence[Record]) -> Display:
