@@ -6,7 +6,7 @@ with a small learning rate, and more with weight decay, up to a point.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 
 from firsttoken.claims.emergence.verdict import ONSET, judge
 from firsttoken.estimates import JSON
@@ -14,13 +14,23 @@ from firsttoken.measures.sinks import even_share
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import Packing
+from firsttoken.pretraining.run_records import Group
 from firsttoken.pretraining.run_spec import SHORT, Training
+from firsttoken.pretraining.trained import TrainedMeasurement
 from firsttoken.records import Record
 
 CLAIM = "emergence"
 VERSION = 2  # 2: every seed by itself
 FACTOR = 3.0  # between learning rates
 EVEN = even_share(SHORT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked."""
+
+    budget: str = ""  # whose models; none where nothing is asked for
+    seeds: int = 1  # runs of each kind that differ in the seed only
 
 
 def variants(budget_name: str) -> dict[str, Training]:
@@ -36,32 +46,34 @@ def variants(budget_name: str) -> dict[str, Training]:
     }
 
 
-def measure(budget_name: str, seeds: int = 1, train: bool = True, fresh: bool = False) -> Record | None:
-    """The record `emergence/<budget>-budget.json`; None where nothing was trained and nothing is to be.
-
-    Its values: `variants` {name: `run`, `learning_rate`, `weight_decay`, the numbers of `run_records.row` over the
-    seeds that were trained, and `onset` of the first, or null where none was}, `even` (attention to the first of 64
-    tokens that an even spread would give), `runs`.
-    """
-    every = {
-        name: [replace(one, seed=seed) for seed in run_records.seeds_from(seeds)]
-        for name, one in variants(budget_name).items()
+def trainings(parameters: Parameters) -> dict[str, list[Training]]:
+    """The runs of each variant, one for each seed."""
+    return {
+        name: [replace(one, seed=seed) for seed in run_records.seeds_from(parameters.seeds)]
+        for name, one in variants(parameters.budget).items()
     }
-    trainings = [one for of_variant in every.values() for one in of_variant]
-    runs = run_records.runs_of(trainings, train, fresh)
 
-    def values() -> JSON:
-        return {
-            "variants": {
-                name: _variant(of_variant[0], [runs[one] for one in of_variant if one in runs])
-                for name, of_variant in every.items()
-            },
-            "even": EVEN,
-            "runs": [record.model for record in runs.values()],
-        }
 
-    parameters = {"seeds": seeds, **run_records.settings(trainings)}
-    return run_records.record_of(CLAIM, budget_name, parameters, runs, values, judge, VERSION)
+def told(parameters: Parameters) -> JSON:
+    """What the record says was asked."""
+    return {**asdict(parameters), **run_records.settings(variants(parameters.budget).values())}
+
+
+def run(parameters: Parameters, group: Group) -> JSON:
+    """The values of `emergence/<budget>-budget.json`.
+
+    `variants` {name: `run`, `learning_rate`, `weight_decay`, the numbers of `run_records.row` over the seeds that were
+    trained, and `onset` of the first, or null where none was}, `even` (attention to the first of 64 tokens that an
+    even spread would give), `runs`.
+    """
+    return {
+        "variants": {
+            name: _variant(of_variant[0], [group.runs[one] for one in of_variant if one in group.runs])
+            for name, of_variant in trainings(parameters).items()
+        },
+        "even": EVEN,
+        "runs": group.names,
+    }
 
 
 def _variant(training: Training, of_seeds: list[Record]) -> JSON | None:
@@ -89,4 +101,13 @@ def onset(curve: list[JSON], arm: str) -> JSON | None:
     return first
 
 
-MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`
+def models(parameters: Parameters, train: bool, fresh: bool) -> Group | None:
+    """All runs, variant after variant."""
+    every = [one for of_variant in trainings(parameters).values() for one in of_variant]
+    return run_records.group(every, train, fresh)
+
+
+MEASUREMENT = TrainedMeasurement(
+    claim=CLAIM, parameters=Parameters, models=models, run=run, judge=judge, version=VERSION, told=told
+)
+TRAINED = (MEASUREMENT,)
