@@ -296,7 +296,7 @@ def test_the_record_holds_what_the_runs_show(monkeypatch: pytest.MonkeyPatch, tm
 
     monkeypatch.setattr(on_text, "step_times", lambda *_: {})
     trained = {one: run(one) for one in on_text.trainings() if (one.design, one.seed) != ("gate", 1)}
-    values = on_text.run(Fixed(), run_records.Group(on_text.BUDGET, trained, fresh=True))
+    values = on_text.run(Fixed(), run_records.Group(on_text.trainings(), trained, fresh=True))
     even = sum(1 / n for n in range(1, 65)) / 64
     gate, sigmoid = values["on_text"]["gate"], values["on_text"]["sigmoid"]
     assert gate[0]["excess"] == pytest.approx(over_texts(0.1 - even))

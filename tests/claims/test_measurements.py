@@ -94,10 +94,12 @@ def test_a_record_of_a_given_model(name: str) -> None:
 def test_a_record_of_trained_models(name: str) -> None:
     (measurement, asked), record = TRAINED[name], COMMITTED[name]
     says(measurement, record)
-    assert store._normal(measurement.told(asked)) == record.parameters
-    assert measurement.variant(asked) == record.variant
-    beyond = record.parameters.keys() - {field.name for field in fields(asked)}
-    assert beyond <= OF_BUDGET if "budget" in record.parameters else not beyond
+    models = measurement.models(asked, False, False)
+    assert (models.slug, measurement.variant(asked)) == (record.model, record.variant)
+    assert store._normal({**models.told, **measurement.told(asked)}) == record.parameters
+    names = {field.name for field in fields(asked)}
+    assert names <= record.parameters.keys()
+    assert record.parameters.keys() - names <= (OF_BUDGET if "budget" in record.parameters else set())
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -370,7 +370,7 @@ def test_values_on_text_are_those_of_the_runs() -> None:
         return Record("pretraining", training.slug, {}, {"final": final, "design": beside}, {})
 
     trained = {one: run(one) for one in on_text.trainings() if (one.replaced, one.seed) != (0.05, 1)}
-    values = on_text.run(Fixed(), run_records.Group(on_text.BUDGET, trained))
+    values = on_text.run(Fixed(), run_records.Group(on_text.trainings(), trained))
     even = sum(1 / n for n in range(1, 65)) / 64
     assert values["on_text"]["sink_penalised"][1]["excess"] == pytest.approx(over_texts(0.06 - even))
     assert values["on_text"]["tokens_replaced"][1] is None

@@ -37,6 +37,10 @@ class OneLayer:
     def ready(self) -> bool:
         return bool(self.parts)
 
+    @property
+    def told(self) -> JSON:
+        return {}
+
     def provenance(self) -> JSON:
         return {
             "name": NAMES[self.slug],

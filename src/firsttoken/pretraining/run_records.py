@@ -27,10 +27,12 @@ class Group:
     """The runs that a chapter's record is computed from; takes the place of a model in it.
 
     Attributes:
+        trainings: all that the chapter asks for.
+        runs: of those that were trained, one at least.
         fresh: whether what is computed from earlier runs counts no more.
     """
 
-    budget: str
+    trainings: Sequence[Training]
     runs: Mapping[Training, Record]
     fresh: bool = False
 
@@ -38,7 +40,13 @@ class Group:
 
     @property
     def slug(self) -> str:
-        return self.budget + SUFFIX
+        return self.trainings[0].budget + SUFFIX
+
+    @property
+    def told(self) -> JSON:
+        settings = self.trainings[0].settings().told().items()
+        common = {name: value for name, value in settings if name not in ("name", "lengths", "length")}
+        return {"budget": self.trainings[0].budget, **common}
 
     @property
     def texts_hash(self) -> str:
@@ -55,7 +63,7 @@ class Group:
         told = json.dumps([[run.filename, *(run.provenance.get(fact) for fact in facts)] for run in runs])
         first = runs[0].provenance["model"]
         return {
-            "name": f"{len(runs)} models trained here, budget {self.budget}",
+            "name": f"{len(runs)} models trained here, budget {self.trainings[0].budget}",
             "source": "pretrained",
             "fingerprint": hashlib.sha256(told.encode()).hexdigest()[:16],
             "quantisation": "",
@@ -98,7 +106,7 @@ def runs_of(trainings: Sequence[Training], train: bool, fresh: bool = False) -> 
 def group(trainings: Sequence[Training], train: bool, fresh: bool) -> Group | None:
     """The runs of these trainings, see `runs_of`; None where there are none."""
     runs = runs_of(trainings, train, fresh)
-    return Group(trainings[0].budget, runs, fresh) if runs else None
+    return Group(trainings, runs, fresh) if runs else None
 
 
 def shown(claim: str, only: str = "") -> list[Record]:
@@ -203,12 +211,6 @@ def row(runs: Sequence[Record], arm: Arm, tokens: int) -> JSON | None:
 def own_arm(bos: BosInTraining) -> Arm:
     """How a model reads at inference what it read in training."""
     return "text" if bos == "never" else "BOS+text"
-
-
-def settings(trainings: Iterable[Training]) -> JSON:
-    """What a chapter's runs have in common, as it is recorded."""
-    first = next(iter(trainings)).settings()
-    return {name: value for name, value in first.told().items() if name not in ("name", "lengths", "length")}
 
 
 def cost_rows(tflops: float) -> list[tuple[str, ...]]:

@@ -30,6 +30,10 @@ class Models(Protocol):
     def ready(self) -> bool:
         """Whether they are trained; if not, `run` trains them."""
 
+    @property
+    def told(self) -> JSON:
+        """What they have in common, as the record says it beside what was asked."""
+
     def provenance(self) -> JSON:
         """What they are, as records say it of a model."""
 
@@ -41,16 +45,6 @@ M = TypeVar("M", bound=Models)
 @dataclass(frozen=True, kw_only=True)
 class Fixed:
     """The parameters of a measurement in which nothing is to be chosen."""
-
-
-def main_record(parameters: P) -> str:
-    """The variant of a claim's main record: none."""
-    return ""
-
-
-def nothing(parameters: P, models: M) -> JSON:
-    """No more in the provenance than in that of any record."""
-    return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +60,7 @@ class TrainedMeasurement(Generic[P, M]):
         judge: what the record says about the claim, from the record alone.
         version: raised when the meaning of a value changes; older records are then measured again.
         variant: the part of the file name after the slug of the models; empty for a main record.
-        told: what the record says was asked, where that is more or less than the fields of the parameters: what a
-            budget sets for all its models.
+        told: what the record says was asked; the fields of the parameters, if nothing else is given.
         about: more for the record's provenance, asked for before something is measured.
     """
 
@@ -77,9 +70,9 @@ class TrainedMeasurement(Generic[P, M]):
     run: Callable[[P, M], JSON]
     judge: Callable[[Record], Verdict | None] | None = None
     version: int = 1
-    variant: Callable[[P], str] = main_record
+    variant: Callable[[P], str] = lambda _: ""
     told: Callable[[P], JSON] = recorded
-    about: Callable[[P, M], JSON] = nothing
+    about: Callable[[P, M], JSON] = lambda *_: {}
 
     def record(self, parameters: P, *, train: bool = False, fresh: bool = False) -> Record | None:
         """The record that answers these parameters: an existing one, else measured now and stored; None where it
@@ -95,7 +88,7 @@ class TrainedMeasurement(Generic[P, M]):
         in_range(parameters)
         if (models := self.models(parameters, train, fresh)) is None:
             return None
-        told, variant = self.told(parameters), self.variant(parameters)
+        told, variant = {**models.told, **self.told(parameters)}, self.variant(parameters)
         if not (train or models.ready):
             old = reusable(self.claim, models, told, models.texts_hash, self.version, variant)
             return old and with_verdict(old, self.judge, None)

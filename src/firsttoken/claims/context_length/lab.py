@@ -79,5 +79,4 @@ MEASUREMENT = TrainedMeasurement(
     run=run,
     judge=judge,
     version=VERSION,
-    told=lambda _: {"budget": BUDGET, **run_records.settings(trainings())},
 )

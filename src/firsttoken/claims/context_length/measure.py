@@ -8,7 +8,7 @@ rules of their own: see `lab` and `without_bos`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from firsttoken.claims.context_length import lab, without_bos
 from firsttoken.claims.context_length.verdict import judge
@@ -49,11 +49,6 @@ def trainings(budget_name: str, seeds: int = 1) -> list[Training]:
     ]
 
 
-def told(parameters: Parameters) -> JSON:
-    """What the record says was asked."""
-    return {**asdict(parameters), **run_records.settings(trainings(parameters.budget))}
-
-
 def run(parameters: Parameters, group: Group) -> JSON:
     """The values of `context_length/<budget>-budget.json`.
 
@@ -86,7 +81,6 @@ MEASUREMENT = TrainedMeasurement(
     run=run,
     judge=judge,
     version=VERSION,
-    told=told,
 )
 TRAINED = (MEASUREMENT, lab.MEASUREMENT, without_bos.MEASUREMENT)
 

@@ -60,7 +60,7 @@ def models(parameters: Fixed, train: bool, fresh: bool) -> Group | None:
     trained = run_records.runs_of([gate()], train, fresh)
     others = [one for one in trainings() if one != gate() and not spared(one)]
     trained |= run_records.runs_of(others, train, fresh)
-    return Group(BUDGET, trained, fresh) if trained else None
+    return Group(trainings(), trained, fresh) if trained else None
 
 
 def run(parameters: Fixed, group: Group) -> JSON:
@@ -93,12 +93,4 @@ def entry(run: Record, length: int) -> JSON:
     }
 
 
-MEASUREMENT = TrainedMeasurement(
-    claim=CLAIM,
-    parameters=Fixed,
-    models=models,
-    run=run,
-    judge=judge,
-    version=VERSION,
-    told=lambda _: {"budget": BUDGET, **run_records.settings(trainings())},
-)
+MEASUREMENT = TrainedMeasurement(claim=CLAIM, parameters=Fixed, models=models, run=run, judge=judge, version=VERSION)

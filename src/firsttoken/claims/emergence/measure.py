@@ -6,7 +6,7 @@ with a small learning rate, and more with weight decay, up to a point.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from firsttoken.claims.emergence.verdict import ONSET, judge
 from firsttoken.estimates import JSON
@@ -17,7 +17,6 @@ from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_records import Group
 from firsttoken.pretraining.run_spec import SHORT, Training
 from firsttoken.pretraining.trained import TrainedMeasurement
-from firsttoken.records import Record
 
 CLAIM = "emergence"
 VERSION = 2  # 2: every seed by itself
@@ -46,17 +45,10 @@ def variants(budget_name: str) -> dict[str, Training]:
     }
 
 
-def trainings(parameters: Parameters) -> dict[str, list[Training]]:
-    """The runs of each variant, one for each seed."""
-    return {
-        name: [replace(one, seed=seed) for seed in run_records.seeds_from(parameters.seeds)]
-        for name, one in variants(parameters.budget).items()
-    }
-
-
-def told(parameters: Parameters) -> JSON:
-    """What the record says was asked."""
-    return {**asdict(parameters), **run_records.settings(variants(parameters.budget).values())}
+def trainings(parameters: Parameters) -> list[Training]:
+    """All runs, variant after variant."""
+    seeds = run_records.seeds_from(parameters.seeds)
+    return [replace(one, seed=seed) for one in variants(parameters.budget).values() for seed in seeds]
 
 
 def run(parameters: Parameters, group: Group) -> JSON:
@@ -67,16 +59,14 @@ def run(parameters: Parameters, group: Group) -> JSON:
     even spread would give), `runs`.
     """
     return {
-        "variants": {
-            name: _variant(of_variant[0], [group.runs[one] for one in of_variant if one in group.runs])
-            for name, of_variant in trainings(parameters).items()
-        },
+        "variants": {name: _variant(one, group) for name, one in variants(parameters.budget).items()},
         "even": EVEN,
         "runs": group.names,
     }
 
 
-def _variant(training: Training, of_seeds: list[Record]) -> JSON | None:
+def _variant(training: Training, group: Group) -> JSON | None:
+    of_seeds = [run for one, run in group.runs.items() if replace(one, seed=training.seed) == training]
     if not of_seeds:
         return None
     settings, arm = training.settings(), run_records.own_arm(training.packing.bos)
@@ -101,13 +91,12 @@ def onset(curve: list[JSON], arm: str) -> JSON | None:
     return first
 
 
-def models(parameters: Parameters, train: bool, fresh: bool) -> Group | None:
-    """All runs, variant after variant."""
-    every = [one for of_variant in trainings(parameters).values() for one in of_variant]
-    return run_records.group(every, train, fresh)
-
-
 MEASUREMENT = TrainedMeasurement(
-    claim=CLAIM, parameters=Parameters, models=models, run=run, judge=judge, version=VERSION, told=told
+    claim=CLAIM,
+    parameters=Parameters,
+    models=lambda asked, *how: run_records.group(trainings(asked), *how),
+    run=run,
+    judge=judge,
+    version=VERSION,
 )
 TRAINED = (MEASUREMENT,)

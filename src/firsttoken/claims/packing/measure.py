@@ -53,12 +53,8 @@ def trainings(budget_name: str, seeds: int = 0) -> list[Training]:
 
 def told(parameters: Parameters) -> JSON:
     """What the record says was asked: of the seeds, how many there are."""
-    return {
-        "budget": parameters.budget,
-        "seeds": len(seeds_of(parameters.budget, parameters.seeds)),
-        "length": budget(parameters.budget).length,
-        **run_records.settings(trainings(parameters.budget)),
-    }
+    seeds = len(seeds_of(parameters.budget, parameters.seeds))
+    return {"seeds": seeds, "length": budget(parameters.budget).length}
 
 
 def run(parameters: Parameters, group: Group) -> JSON:

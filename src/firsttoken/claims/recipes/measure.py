@@ -66,6 +66,11 @@ class OfRecipe(Parameters):
     recipe: str
 
 
+def parts(parameters: Parameters) -> list[OfRecipe]:
+    """What is asked of each recipe."""
+    return [OfRecipe(**asdict(parameters), recipe=recipe) for recipe in parameters.recipes]
+
+
 def run_part(asked: OfRecipe, models: OneLayer) -> JSON:
     """`each`: the `outcomes` of every seed of one recipe."""
     runs = train(asked.setting, range(asked.seeds), recipe=asked.recipes[asked.recipe])
@@ -96,13 +101,6 @@ PART = TrainedMeasurement(
     version=VERSION,
     variant=lambda asked: asked.recipe.replace("_", "-"),
 )
-
-
-def parts(parameters: Parameters) -> list[OfRecipe]:
-    """What is asked of each recipe."""
-    return [OfRecipe(**asdict(parameters), recipe=recipe) for recipe in parameters.recipes]
-
-
 MEASUREMENT = TrainedMeasurement(
     claim=CLAIM,
     parameters=Parameters,

@@ -22,6 +22,7 @@ CLAIM = "recipes"
 BUDGET = "lab"
 VERSION = 2  # 2: numbers of each model with their intervals
 SEEDS = (0, 1)
+TOLD = {"seeds": len(SEEDS), "length": budget(BUDGET).length}  # what the record says was asked
 # What each recipe changes of plain training; the strengths are those on one head.
 CHANGES: Mapping[str, JSON] = {
     PLAIN: {},
@@ -48,12 +49,6 @@ def models(parameters: Fixed, train: bool, fresh: bool) -> Group | None:
     return group if group and any(one.first_penalty or one.replaced for one in group.runs) else None
 
 
-def told() -> JSON:
-    """What the record says was asked."""
-    own = {"budget": BUDGET, "seeds": len(SEEDS), "length": budget(BUDGET).length}
-    return {**own, **run_records.settings(trainings())}
-
-
 def run(parameters: Fixed, group: Group) -> JSON:
     """The values of `recipes/lab-budget.json`.
 
@@ -78,5 +73,5 @@ def run(parameters: Fixed, group: Group) -> JSON:
 
 
 MEASUREMENT = TrainedMeasurement(
-    claim=CLAIM, parameters=Fixed, models=models, run=run, judge=judge, version=VERSION, told=lambda _: told()
+    claim=CLAIM, parameters=Fixed, models=models, run=run, judge=judge, version=VERSION, told=lambda _: TOLD
 )

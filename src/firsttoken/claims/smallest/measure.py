@@ -1,6 +1,6 @@
 """Many seeds of the smallest model with a sink, at several text lengths: where does its one head rest?
 
-Each length is measured and stored by itself.
+Each length is measured and stored by itself, so that an interrupted measurement loses one of them at most.
 """
 
 from __future__ import annotations
@@ -49,16 +49,6 @@ class OfLength(Parameters):
     @property
     def setting(self) -> Setting:
         return Setting(length=self.length, bos=self.with_bos, steps=self.steps, settle=self.settle, enough=self.enough)
-
-
-PART = TrainedMeasurement(
-    claim=CLAIM,
-    parameters=OfLength,
-    models=alone,
-    run=lambda asked, _: count(train(asked.setting, range(asked.seeds))),
-    version=VERSION,
-    variant=lambda asked: f"t{asked.length}" + ("" if asked.with_bos else "-no-bos"),
-)
 
 
 def parts(parameters: Parameters) -> list[OfLength]:
@@ -117,6 +107,14 @@ def summary(by_length: dict[int, JSON]) -> JSON:
     }
 
 
+PART = TrainedMeasurement(
+    claim=CLAIM,
+    parameters=OfLength,
+    models=alone,
+    run=lambda asked, _: count(train(asked.setting, range(asked.seeds))),
+    version=VERSION,
+    variant=lambda asked: f"t{asked.length}" + ("" if asked.with_bos else "-no-bos"),
+)
 MEASUREMENT = TrainedMeasurement(
     claim=CLAIM,
     parameters=Parameters,
