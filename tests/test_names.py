@@ -112,10 +112,10 @@ def test_names_of_declared_parameters() -> None:
     # Also of classes that no measurement of a claim uses.
     faults = [f"{place}: {fault}" for path in FILES for place, names in _classes(path) for fault in wrong(names)]
     for claim in claims.names():
-        for measurement in claims.measurements(claim):
+        for measurement in (*claims.measurements(claim), *claims.trained(claim)):
             # With those that a class inherits.
             names = {field.name for field in dataclasses.fields(measurement.parameters)}
-            faults += [f"{claim} {measurement.variant}: {fault}" for fault in wrong(names)]
+            faults += [f"{claim} {measurement.parameters.__name__}: {fault}" for fault in wrong(names)]
     assert faults == []
 
 

@@ -17,9 +17,6 @@ from firsttoken import claims, cli, models
 from firsttoken.book import chapters
 from firsttoken.book.notebook import Notebook
 from firsttoken.claims import verify
-from firsttoken.claims.design.measure import Parameters as Design
-from firsttoken.claims.recipes.measure import Parameters as Recipes
-from firsttoken.claims.smallest.measure import Parameters as Smallest
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.measurement import Measurement
 from firsttoken.pretraining.run_spec import from_command_line
@@ -56,7 +53,7 @@ def numbers(kind: type) -> Iterator[tuple[str, Any]]:
     for field in fields(kind):
         if "int" in str(field.type) or "float" in str(field.type):
             assert field.default is not MISSING, f"{kind}.{field.name} has no default to begin from"
-            for value in (*SENSELESS, *([] if field.name in MAY_BE_NONE else [0])):
+            for value in (*SENSELESS, *([] if field.name in MAY_BE_NONE or field.default == 0 else [0])):
                 if isinstance(field.default, float) or not isinstance(value, float):
                     yield field.name, value
 
@@ -128,12 +125,19 @@ def test_of_every_number_of_a_chapter_before_a_model_is_loaded(chapter: str) -> 
             refused(said)
 
 
-@pytest.mark.parametrize("kind", [Design, Recipes, Smallest])
-def test_of_every_training_of_small_models(kind: type) -> None:
-    for field, value in numbers(kind):
-        with pytest.raises(FirstTokenError) as said:
-            kind(**{field: value})
-        refused(said)
+@pytest.mark.parametrize("claim", [claim for claim in claims.names() if claims.trained(claim)])
+def test_of_every_measurement_of_trained_models(claim: str) -> None:
+    for kind in {measurement.parameters for measurement in claims.trained(claim)}:
+        for field, value in numbers(kind):
+            with pytest.raises(FirstTokenError) as said:
+                in_range(kind(**{field: value}))
+            refused(said)
+
+
+def test_what_is_no_plain_value_is_refused_where_models_are_trained_too() -> None:
+    declared = {name: one.value for name, one in chapters.parameters("packing").items()}
+    with pytest.raises(FirstTokenError, match=r"^The parameter seeds must be a text, a number"):
+        Notebook("packing", declared | {"seeds": [3]})
 
 
 def test_the_parameters_of_committed_records_are_in_range() -> None:

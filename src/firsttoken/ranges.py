@@ -56,7 +56,7 @@ def in_range(parameters: Any) -> None:
 
     Raises:
         FirstTokenError: a value is of another type than the dataclass says, such as a number in quotes; a number is
-            negative, not finite, or larger than any that can be meant; or a count is 0.
+            negative, not finite, or larger than any that can be meant; or a count is 0 whose default is another.
     """
     given = {field.name: getattr(parameters, field.name) for field in fields(parameters)}
     hints = get_type_hints(type(parameters))
@@ -64,7 +64,8 @@ def in_range(parameters: Any) -> None:
         if not _is_of(value, hints[name]):
             raise FirstTokenError(f"{name} must be {_spelled(hints[name])}, not {value!r}.")
     none_too_large(given)
-    at_least(1, **{name: value for name, value in given.items() if name in _AT_LEAST_ONE})
+    counts = {field.name for field in fields(parameters) if field.default != 0} & _AT_LEAST_ONE
+    at_least(1, **{name: value for name, value in given.items() if name in counts})
 
 
 _WORDS = {

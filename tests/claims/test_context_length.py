@@ -15,6 +15,7 @@ from firsttoken.claims.packing import measure as packing
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.sinks import even_share
 from firsttoken.pretraining import run_records
+from firsttoken.pretraining.trained import Fixed
 from firsttoken.records import Record
 from made_runs import estimate, ran, stores_below
 
@@ -28,7 +29,7 @@ def lengths(never: dict[int, float], fixed: dict[int, float] | None = None) -> R
     for bos, of in (("never", never), ("fixed", fixed or {})):
         for length, rate in of.items():
             ran(context_length.training("gpu", bos, length), rate)  # type: ignore[arg-type]
-    return context_length.measure("gpu", train=False)
+    return context_length.MEASUREMENT.record(context_length.Parameters(budget="gpu"))
 
 
 def test_rows_hold_what_was_trained_and_no_more() -> None:
@@ -81,7 +82,7 @@ def test_verdict_on_context_length_without_bos(rates: dict[int, tuple[float, ...
     for length, of_seed in rates.items():
         for seed, rate in enumerate(of_seed):
             card_run(length, "all", seed, rate)
-    record = context_length.measure("lab-gpu", train=False)
+    record = without_bos.MEASUREMENT.record(Fixed())
     assert record is not None
     assert record.verdict is not None
     assert record.verdict.status == status
@@ -130,7 +131,7 @@ def lab_record(excess: dict[int, tuple[float, float]], late: float | None = None
             lab_run(length, "all", seed, number)
             if late is not None and length in lab.LENGTHS["second_half"]:
                 lab_run(length, "second_half", seed, 0.0, late, late_loss)
-    record = context_length.measure("lab", train=False)
+    record = lab.MEASUREMENT.record(Fixed())
     assert record is not None
     assert record.verdict is not None
     return record
@@ -180,7 +181,7 @@ def test_positions_without_loss(late: float | None, late_loss: float, words: str
 def test_seeds_are_joined() -> None:
     ran(context_length.training("gpu", "never", 128), 0.2)
     ran(context_length.training("gpu", "never", 128, seed=1), 0.4)
-    record = context_length.measure("gpu", seeds=2, train=False)
+    record = context_length.MEASUREMENT.record(context_length.Parameters(budget="gpu", seeds=2))
     assert record is not None
     row = record.values["rows"]["never"]["128"]
     assert row["sink_rate_0.3"] == {
@@ -193,7 +194,7 @@ def test_seeds_are_joined() -> None:
 
 def test_a_new_run_makes_a_new_record_and_nothing_new_keeps_it() -> None:
     first = lengths({128: 0.1, 2048: 0.6})
-    assert context_length.measure("gpu", train=False) == first
+    assert context_length.MEASUREMENT.record(context_length.Parameters(budget="gpu")) == first
     second = lengths({512: 0.3})
     assert second is not None
     assert second.values["rows"]["never"]["512"]["mass"]["value"] == 0.3

@@ -13,9 +13,11 @@ from firsttoken import records
 from firsttoken.claims.design import figures, measure, on_text, verdict
 from firsttoken.estimates import value_of
 from firsttoken.plots import Display
+from firsttoken.pretraining import run_records
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.pretraining.smallest import ATTENTIONS, BLOCKS, Smallest
 from firsttoken.pretraining.smallest_training import Run, Setting
+from firsttoken.pretraining.trained import Fixed
 from firsttoken.records import Record
 from firsttoken.records.provenance import environment
 
@@ -151,7 +153,8 @@ def test_blocks_are_held_against_their_own_plain_ones(
 def test_blocks_are_trained_and_stored_each_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
     small = measure.Parameters(seeds=2, length=8, steps=3, settle=0)
-    made = measure.measure_blocks(small)
+    made = measure.ONE_LAYER.record(small, train=True)
+    assert made is not None
     assert sorted(path.name for path in (tmp_path / "design").iterdir()) == [
         "one-head--softmax.json", "one-layer--depth-gate.json", "one-layer--split-heads.json",
         "one-layer--two-heads.json", "one-layer.json",
@@ -164,9 +167,7 @@ def test_blocks_are_trained_and_stored_each_by_itself(tmp_path: Path, monkeypatc
     assert each["largest_activation"] > 1
     assert set(made.values["step"]) == {"threads", "softmax", *BLOCKS}
     assert made.values["step"]["softmax"]["value"] == 1
-    assert measure.measure_blocks(small) == made
-    monkeypatch.setattr(measure, "VERSION", measure.VERSION + 1)
-    assert measure.measure_blocks(small).version == made.version + 1
+    assert measure.ONE_LAYER.record(small) == made
 
 
 def over_texts(value: float, reach: float = 0.004) -> dict[str, Any]:
@@ -332,7 +333,7 @@ def test_the_record_holds_what_the_runs_show(monkeypatch: pytest.MonkeyPatch, tm
 
     monkeypatch.setattr(on_text, "step_times", lambda *_: {})
     trained = {one: run(one) for one in on_text.trainings() if (one.design, one.seed) != ("gate", 1)}
-    values = on_text.values(trained)
+    values = on_text.run(Fixed(), run_records.Group(on_text.trainings(), trained, fresh=True))
     even = sum(1 / n for n in range(1, 65)) / 64
     gate, sigmoid = values["on_text"]["gate"], values["on_text"]["sigmoid"]
     assert gate[0]["excess"] == pytest.approx(over_texts(0.1 - even))

@@ -36,7 +36,7 @@ def test_verdict_on_emergence(rates: tuple[float, ...], status: str) -> None:
     every = emergence.variants("gpu")
     for training, rate in zip(every.values(), rates, strict=False):
         ran(training, rate)
-    record = emergence.measure("gpu", train=False)
+    record = emergence.MEASUREMENT.record(emergence.Parameters(budget="gpu"))
     assert record is not None
     assert record.verdict is not None
     assert record.verdict.status == status
@@ -49,7 +49,7 @@ def test_a_second_seed_of_one_variant_widens_its_row() -> None:
     ran(every["as in the budget"], 0.5)
     ran(every["weight decay 0"], 0.2)
     ran(replace(every["weight decay 0"], seed=1), 0.6)
-    record = emergence.measure("gpu", seeds=2, train=False)
+    record = emergence.MEASUREMENT.record(emergence.Parameters(budget="gpu", seeds=2))
     assert record is not None
     base, other = (record.values["variants"][name] for name in ("as in the budget", "weight decay 0"))
     assert (base["seeds"], other["seeds"]) == (1, 2)

@@ -24,7 +24,7 @@ def table(**rates: tuple[float, float, float]) -> Record | None:
         name = f"{row.masking.split('_')[0]}_{row.bos}"
         if name in rates:
             ran(packing.training("gpu", row), *rates[name])
-    return packing.measure("gpu", train=False)
+    return packing.MEASUREMENT.record(packing.Parameters(budget="gpu"))
 
 
 def test_rows_are_the_papers() -> None:
@@ -87,7 +87,7 @@ def seeds_table(fixed: list[float], never: list[float], missing: list[float], ha
     for seed, (with_bos, none, without, cost) in enumerate(zip(fixed, never, missing, harm, strict=True), 1):
         ran(packing.training("lab-notes", Row("causal", "fixed", "text"), seed), with_bos + even, without + even, cost)
         ran(packing.training("lab-notes", Row("causal", "never", "text"), seed), none + even)
-    record = packing.measure("lab-notes", train=False)
+    record = packing.MEASUREMENT.record(packing.Parameters(budget="lab-notes"))
     assert record is not None
     return record
 

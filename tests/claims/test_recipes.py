@@ -20,6 +20,7 @@ from firsttoken.pretraining.recipe import Recipe, replace_tokens
 from firsttoken.pretraining.run_spec import Training
 from firsttoken.pretraining.smallest import Smallest
 from firsttoken.pretraining.smallest_training import Setting, look, train
+from firsttoken.pretraining.trained import Fixed
 from firsttoken.records import Record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -249,7 +250,8 @@ def test_a_short_measurement_has_every_recipe_and_keeps_its_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
-    made = measure.measure(measure.Parameters(seeds=2, length=16, steps=4))
+    made = measure.MEASUREMENT.record(measure.Parameters(seeds=2, length=16, steps=4), train=True)
+    assert made is not None
     assert set(made.values["by_recipe"]) == {"plain", *verdict.PROMISES}
     assert all(len(seeds) == 2 for seeds in made.values["by_recipe"].values())
     assert made.values["kept"] is None  # nobody learns anything in four steps
@@ -354,13 +356,13 @@ def test_runs_on_text_differ_from_plain_training_in_one_thing(monkeypatch: pytes
             assert on_text.training(recipe, seed).told() == {**plain, **change}
 
     monkeypatch.setattr(run_records, "find", lambda training: None)
-    assert on_text.measure() is None
+    assert on_text.MEASUREMENT.record(Fixed()) is None
 
     def only_plain(training: Training) -> Record | None:
         return Record("pretraining", training.slug, {}, {}, {}) if training in runs[::4] else None
 
     monkeypatch.setattr(run_records, "find", only_plain)
-    assert on_text.measure() is None, "plain training alone is no recipe"
+    assert on_text.MEASUREMENT.record(Fixed()) is None, "plain training alone is no recipe"
 
 
 def test_values_on_text_are_those_of_the_runs() -> None:
@@ -379,7 +381,7 @@ def test_values_on_text_are_those_of_the_runs() -> None:
         return Record("pretraining", training.slug, {}, {"final": final, "design": beside}, {})
 
     trained = {one: run(one) for one in on_text.trainings() if (one.replaced, one.seed) != (0.05, 1)}
-    values = on_text.values(trained)
+    values = on_text.run(Fixed(), run_records.Group(on_text.trainings(), trained))
     even = sum(1 / n for n in range(1, 65)) / 64
     assert values["on_text"]["sink_penalised"][1]["excess"] == pytest.approx(over_texts(0.06 - even))
     assert values["on_text"]["tokens_replaced"][1] is None

@@ -118,16 +118,19 @@ def test_each_length_is_kept_when_a_later_one_fails(tmp_path: Path, monkeypatch:
         return [run_of(seed, 100, 0.9) for seed in seeds]
 
     monkeypatch.setattr(measure, "train", training)
+    asked = measure.Parameters(seeds=2)
+    assert measure.MEASUREMENT.record(asked) is None
     with pytest.raises(FirstTokenError, match="went away"):
-        measure.measure(measure.Parameters(seeds=2))
+        measure.MEASUREMENT.record(asked, train=True)
     assert [path.name for path in (tmp_path / "smallest").iterdir()] == ["one-head--t4.json"]
     trained.append((64, True))
-    whole = measure.measure(measure.Parameters(seeds=2))
+    whole = measure.MEASUREMENT.record(asked, train=True)
+    assert whole is not None
     assert trained.count((4, True)) == 1
     assert whole.values["rests_on_first"]["value"] == 1.0
     assert whole.verdict is not None
     before = len(trained)
-    assert measure.measure(measure.Parameters(seeds=2)) == whole
+    assert measure.MEASUREMENT.record(asked, train=True) == whole
     assert len(trained) == before
 
 

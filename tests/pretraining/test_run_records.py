@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -30,16 +30,15 @@ def own_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_trained_is_no_record() -> None:
-    assert context_length.measure("gpu", train=False) is None
-    assert packing.measure("gpu", train=False) is None
-    assert emergence.measure("gpu", train=False) is None
+    for chapter in (context_length, packing, emergence):
+        assert chapter.MEASUREMENT.record(chapter.Parameters(budget="gpu")) is None
     assert run_records.shown("context_length") == []
 
 
 def test_smoke_is_shown_only_to_who_asks_and_has_no_verdict() -> None:
     ran(context_length.training("smoke", "never", 64), 0.1)
     ran(context_length.training("smoke", "never", 128), 0.9)
-    record = context_length.measure("smoke", train=False)
+    record = context_length.MEASUREMENT.record(context_length.Parameters(budget="smoke"))
     assert record is not None
     assert record.verdict == Verdict(
         "inconclusive", "A smoke run tests the machinery; it is too short to say anything."
@@ -61,27 +60,24 @@ def test_a_smoke_run_says_nothing_whatever_it_shows(claim: str) -> None:
     assert smoke != said
 
 
-@pytest.mark.parametrize(
-    ("claim", "measure"),
-    [("context_length", context_length.measure), ("packing", packing.measure), ("emergence", emergence.measure)],
-)
+@pytest.mark.parametrize("chapter", [context_length, packing, emergence])
 def test_the_committed_chapter_is_used_while_its_runs_are_the_same(
-    claim: str, measure: Callable[..., Record | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chapter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is put together again from the committed runs, until one of them is another run."""
     monkeypatch.delenv("FIRSTTOKEN_MEASURE_HERE", raising=False)
     monkeypatch.setattr(store, "reference_store", lambda: files.ROOT / "results")
-    committed = records.read(files.ROOT / "results" / claim / "cpu-budget.json")
-    seeds = committed.parameters["seeds"]
-    assert measure("cpu", seeds, train=False) == committed
+    committed = records.read(files.ROOT / "results" / chapter.CLAIM / "cpu-budget.json")
+    asked = chapter.Parameters(budget="cpu", seeds=committed.parameters["seeds"])
+    assert chapter.MEASUREMENT.record(asked) == committed
     assert not (tmp_path / "local").exists()
     run = run_records.behind([committed])[0]
     records.write(replace(run, provenance={**run.provenance, "time": "2027-01-01T00:00:00Z"}))
-    again = measure("cpu", seeds, train=False)
+    again = chapter.MEASUREMENT.record(asked)
     assert again is not None
     assert again.values == committed.values
     assert again.provenance["model"]["fingerprint"] != committed.provenance["model"]["fingerprint"]
-    assert records.read(tmp_path / "local" / claim / "cpu-budget.json") == again
+    assert records.read(tmp_path / "local" / chapter.CLAIM / "cpu-budget.json") == again
 
 
 def test_a_run_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

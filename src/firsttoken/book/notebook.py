@@ -71,8 +71,10 @@ class Notebook:
             if not isinstance(value := self.asked.get(name, False), bool):
                 raise FirstTokenError(f"{name} must be true or false, not {value!r}.")
         # A notebook of another folder may have any name.
-        measurements = claims.measurements(self.chapter) if self.chapter in claims.names() else ()
-        asked_of = {field.name for one in measurements for field in fields(one.parameters)}
+        own = [self.chapter] if self.chapter in claims.names() else []
+        kinds = [one.parameters for name in own for one in claims.measurements(name)]
+        kinds += [one.parameters for name in own for one in claims.trained(name)]
+        asked_of = {field.name for kind in kinds for field in fields(kind)}
         for name in sorted(asked_of.union(_LOADING, _SWITCHES, ("model",)) & set(self.names) - set(self.asked)):
             raise FirstTokenError(
                 f"The parameter {name} must be a text, a number, true or false of Python's own, not "

@@ -1,7 +1,8 @@
 """The claims that this book tests, a folder each, found by looking.
 
-`claims/<name>/__init__.py` says what is claimed (`CLAIM`), `measure.py` measures it (`MEASUREMENTS`), `verdict.py`
-judges a record (`judge`), `figures.py` draws. Only measuring needs torch.
+`claims/<name>/__init__.py` says what is claimed (`CLAIM`), `measure.py` measures it (`MEASUREMENTS` of a given model,
+or `TRAINED` of models that are trained for it), `verdict.py` judges a record (`judge`), `figures.py` draws. Only
+measuring needs torch.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import pkgutil
 from collections.abc import Iterable
 from functools import cache
 from importlib import util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from firsttoken.claims.base import Claim
 from firsttoken.errors import FirstTokenError
@@ -21,6 +22,7 @@ from firsttoken.records.schema import FORMER_CLAIMS
 
 if TYPE_CHECKING:
     from firsttoken.measures.measurement import Measurement
+    from firsttoken.pretraining.trained import TrainedMeasurement
 
 
 # Of a record that lacks what today's rule or board asks for.
@@ -71,5 +73,15 @@ def verdict(record: Record) -> Verdict | None:
 
 def measurements(name: str) -> tuple[Measurement, ...]:
     """Every measurement of a claim that can be repeated on a model; empty where models must first be trained."""
-    of_claim: tuple[Measurement, ...] = importlib.import_module(f"{__name__}.{name}.measure").MEASUREMENTS
+    of_claim: tuple[Measurement, ...] = _listed(name, "MEASUREMENTS")
     return of_claim
+
+
+def trained(name: str) -> tuple[TrainedMeasurement, ...]:
+    """Every measurement of a claim about models that are trained for it; empty where models are given."""
+    of_claim: tuple[TrainedMeasurement, ...] = _listed(name, "TRAINED")
+    return of_claim
+
+
+def _listed(name: str, kind: str) -> Any:
+    return getattr(importlib.import_module(f"{__name__}.{name}.measure"), kind, ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
 
@@ -44,8 +45,15 @@ def verify(chosen: list[str], *, variants: bool = True) -> Iterator[tuple[Record
         the committed record, and every difference above `TOLERANCE` as a readable line (none: it holds)
 
     Raises:
-        FirstTokenError: a claim has no committed record.
+        FirstTokenError: a claim has no committed record, or its models must be trained first.
     """
+    for claim in (name for name in chosen if name in claims.names()):
+        if trained := claims.trained(claim):
+            budget = " -p budget cpu" if "budget" in {field.name for field in fields(trained[0].parameters)} else ""
+            raise FirstTokenError(
+                f"The models of {claim} must be trained first, which takes too long to verify; `firsttoken run {claim}"
+                f"{budget} -p fresh true` trains and measures them again."
+            )
     known = sorted({record.claim for record in committed()})
     for claim in chosen:
         if claim not in known:

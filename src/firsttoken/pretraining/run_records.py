@@ -16,7 +16,7 @@ from firsttoken.pretraining.checkpoint_probe import Reading
 from firsttoken.pretraining.packing import BosInTraining
 from firsttoken.pretraining.run_spec import CLAIM, SHORT, Training, find
 from firsttoken.progress import duration
-from firsttoken.records import Record, Verdict
+from firsttoken.records import Record
 from firsttoken.records.numbers import NOT_RUN
 
 SUFFIX = "-budget"  # a record of a chapter is about the models of a budget, and so is its name
@@ -24,21 +24,46 @@ SUFFIX = "-budget"  # a record of a chapter is about the models of a budget, and
 
 @dataclass(frozen=True)
 class Group:
-    """The runs that a chapter's record is computed from; takes the place of a model in it."""
+    """The runs that a chapter's record is computed from; takes the place of a model in it.
 
-    budget: str
-    runs: tuple[Record, ...]
+    Attributes:
+        trainings: all that the chapter asks for.
+        runs: of those that were trained, one at least.
+        fresh: whether what is computed from earlier runs counts no more.
+    """
+
+    trainings: Sequence[Training]
+    runs: Mapping[Training, Record]
+    fresh: bool = False
+
+    ready = True
 
     @property
     def slug(self) -> str:
-        return self.budget + SUFFIX
+        return self.trainings[0].budget + SUFFIX
+
+    @property
+    def told(self) -> JSON:
+        settings = self.trainings[0].settings().told().items()
+        common = {name: value for name, value in settings if name not in ("name", "lengths", "length")}
+        return {"budget": self.trainings[0].budget, **common}
+
+    @property
+    def texts_hash(self) -> str:
+        return " ".join(sorted({run.provenance["texts_hash"] for run in self.runs.values()}))
+
+    @property
+    def names(self) -> list[str]:
+        """What the records of the runs are called."""
+        return [run.model for run in self.runs.values()]
 
     def provenance(self) -> JSON:
         facts = ("texts_hash", "commit", "time", "seconds")
-        told = json.dumps([[run.filename, *(run.provenance.get(fact) for fact in facts)] for run in self.runs])
-        first = self.runs[0].provenance["model"]
+        runs = list(self.runs.values())
+        told = json.dumps([[run.filename, *(run.provenance.get(fact) for fact in facts)] for run in runs])
+        first = runs[0].provenance["model"]
         return {
-            "name": f"{len(self.runs)} models trained here, budget {self.budget}",
+            "name": f"{len(runs)} models trained here, budget {self.trainings[0].budget}",
             "source": "pretrained",
             "fingerprint": hashlib.sha256(told.encode()).hexdigest()[:16],
             "quantisation": "",
@@ -78,36 +103,10 @@ def runs_of(trainings: Sequence[Training], train: bool, fresh: bool = False) -> 
     return trained
 
 
-def record_of(
-    claim: str,
-    budget_name: str,
-    parameters: JSON,
-    trained: Mapping[Training, Record],
-    measure: Callable[[], JSON],
-    judge: Callable[[Record], Verdict | None],
-    version: int,
-    about: JSON | None = None,
-) -> Record | None:
-    """The record of a chapter, from the records of its runs; None where there are none.
-
-    Args:
-        about: more for its provenance.
-    """
-    if not trained:
-        return None
-    runs = tuple(trained.values())
-    hashes = sorted({run.provenance["texts_hash"] for run in runs})
-
-    return records.reuse_or_measure(
-        claim,
-        model=Group(budget_name, runs),
-        parameters={"budget": budget_name, **parameters},
-        texts_hash=" ".join(hashes),
-        measure=measure,
-        judge=judge,
-        version=version,
-        about=lambda: about or {},
-    )
+def group(trainings: Sequence[Training], train: bool, fresh: bool) -> Group | None:
+    """The runs of these trainings, see `runs_of`; None where there are none."""
+    runs = runs_of(trainings, train, fresh)
+    return Group(trainings, runs, fresh) if runs else None
 
 
 def shown(claim: str, only: str = "") -> list[Record]:
@@ -212,12 +211,6 @@ def row(runs: Sequence[Record], arm: Reading, tokens: int) -> JSON | None:
 def own_arm(bos: BosInTraining) -> Reading:
     """How a model reads at inference what it read in training."""
     return "text" if bos == "never" else "BOS+text"
-
-
-def settings(trainings: Iterable[Training]) -> JSON:
-    """What a chapter's runs have in common, as it is recorded."""
-    first = next(iter(trainings)).settings()
-    return {name: value for name, value in first.told().items() if name not in ("name", "lengths", "length")}
 
 
 def cost_rows(tflops: float) -> list[tuple[str, ...]]:

@@ -14,7 +14,9 @@ from firsttoken.measures.sinks import even_share
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import LossOn, Packing
+from firsttoken.pretraining.run_records import Group
 from firsttoken.pretraining.run_spec import SHORT, Training
+from firsttoken.pretraining.trained import Fixed, TrainedMeasurement
 from firsttoken.records import Record
 
 CLAIM = "context_length"
@@ -33,27 +35,20 @@ def trainings() -> list[Training]:
     return [training(length, loss, seed) for seed in SEEDS for loss in LOSSES for length in LENGTHS[loss]]
 
 
-def measure(train: bool = True, fresh: bool = False) -> Record | None:
-    """The record `context_length/lab-budget.json`; None where nothing was trained and nothing is to be.
+def run(parameters: Fixed, group: Group) -> JSON:
+    """The values of `context_length/lab-budget.json`.
 
-    Its values: `runs_of` {loss: {length: one entry for each seed, see `entry`, or null}}, `runs`, `weights` of one
-    model, `sink_rate_longest`
-    (share of heads above 0.3 at 64 tokens of the longest window with loss everywhere, seeds joined).
+    `runs_of` {loss: {length: one entry for each seed, see `entry`, or null}}, `runs`, `weights` of one model,
+    `sink_rate_longest` (share of heads above 0.3 at 64 tokens of the longest window with loss everywhere, seeds
+    joined).
     """
-    trained = run_records.runs_of(trainings(), train, fresh)
-    return run_records.record_of(
-        CLAIM, BUDGET, run_records.settings(trainings()), trained, lambda: values(trained), judge, VERSION
-    )
-
-
-def values(trained: dict[Training, Record]) -> JSON:
-    """The values of the record, from those of the runs."""
+    trained = group.runs
     everywhere = [one for one in trained if one.packing.loss == "all"]
     longest = max((one.packing.length for one in everywhere), default=0)
     row = run_records.row([trained[one] for one in everywhere if one.packing.length == longest], "BOS+text", SHORT)
     return {
         "runs_of": grid(LENGTHS, training, trained, entry),
-        "runs": [record.model for record in trained.values()],
+        "runs": group.names,
         "weights": next(iter(trained.values())).values["weights"],
         "sink_rate_longest": row and row["sink_rate_0.3"],
     }
@@ -75,3 +70,13 @@ def entry(run: Record, length: int) -> JSON:
         "windows": run.values["tokens"] // length,
         "heads": budget(BUDGET).layers * budget(BUDGET).heads,
     }
+
+
+MEASUREMENT = TrainedMeasurement(
+    claim=CLAIM,
+    parameters=Fixed,
+    models=lambda _, *how: run_records.group(trainings(), *how),
+    run=run,
+    judge=judge,
+    version=VERSION,
+)

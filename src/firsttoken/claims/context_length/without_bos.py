@@ -13,7 +13,9 @@ from firsttoken.estimates import JSON
 from firsttoken.pretraining import run_records, run_spec
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import LossOn, Packing
+from firsttoken.pretraining.run_records import Group
 from firsttoken.pretraining.run_spec import SHORT, Training
+from firsttoken.pretraining.trained import Fixed, TrainedMeasurement
 from firsttoken.records import Record
 
 CLAIM = "context_length"
@@ -53,30 +55,28 @@ def spared(training: Training) -> str:
     )
 
 
-def measure(train: bool = True, fresh: bool = False) -> Record | None:
-    """The record `context_length/lab-gpu-budget.json`; None where nothing was trained and nothing is to be.
-
-    Its values: `rates_of` {loss: {length: one entry for each seed, see `entry`, or null}}, `runs`, `heads` of one
-    model, `sink_rate_longest` (share of heads above 0.3 at 64 tokens of the longest window with loss everywhere, seeds
-    joined).
-    """
+def models(parameters: Fixed, train: bool, fresh: bool) -> Group | None:
+    """The gate, and all others if it was passed."""
     trained = run_records.runs_of([gate()], train, fresh)
     others = [one for one in trainings() if one != gate() and not spared(one)]
     trained |= run_records.runs_of(others, train, fresh)
-    return run_records.record_of(
-        CLAIM, BUDGET, run_records.settings(trainings()), trained, lambda: values(trained), judge, VERSION
-    )
+    return Group(trainings(), trained, fresh) if trained else None
 
 
-def values(trained: dict[Training, Record]) -> JSON:
-    """The values of the record, from those of the runs."""
-    most = max(LENGTHS["all"])
+def run(parameters: Fixed, group: Group) -> JSON:
+    """The values of `context_length/lab-gpu-budget.json`.
+
+    `rates_of` {loss: {length: one entry for each seed, see `entry`, or null}}, `runs`, `heads` of one model,
+    `sink_rate_longest` (share of heads above 0.3 at 64 tokens of the longest window with loss everywhere, seeds
+    joined).
+    """
+    trained, most = group.runs, max(LENGTHS["all"])
     longest = [trained[one] for one in trained if one.packing.loss == "all" and one.packing.length == most]
     row = run_records.row(longest, "text", SHORT) if longest else None
     return {
         "rates_of": grid(LENGTHS, training, trained, entry),
         "heads": budget(BUDGET).layers * budget(BUDGET).heads,
-        "runs": [record.model for record in trained.values()],
+        "runs": group.names,
         "sink_rate_longest": row and row["sink_rate_0.3"],
     }
 
@@ -91,3 +91,6 @@ def entry(run: Record, length: int) -> JSON:
         "loss": short["loss"]["value"],
         "loss_own": own["loss"]["value"],
     }
+
+
+MEASUREMENT = TrainedMeasurement(claim=CLAIM, parameters=Fixed, models=models, run=run, judge=judge, version=VERSION)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 
 from firsttoken import statistics
+from firsttoken.claims.design import on_text
 from firsttoken.claims.design.verdict import judge, some_head_has_one
 from firsttoken.estimates import JSON
 from firsttoken.pretraining import smallest_outcomes
-from firsttoken.pretraining.one_head import stored
+from firsttoken.pretraining.one_head import OneLayer, of_parts
 from firsttoken.pretraining.smallest import ATTENTIONS, BLOCKS, Variant
 from firsttoken.pretraining.smallest_training import Run, Setting, train
-from firsttoken.progress import tracked
+from firsttoken.pretraining.trained import TrainedMeasurement
 from firsttoken.ranges import at_least, between, in_range
-from firsttoken.records import Record
 
 CLAIM = "design"
 VERSION = 2  # 2: spread / own and the largest activation of each model, the time of a step of each variant
@@ -37,65 +37,56 @@ class Parameters:
         between(1e-9, 1000, enough=self.enough)
         at_least(1, seeds=self.seeds, steps=self.steps)
 
-    def setting(self, variant: Variant) -> Setting:
-        return Setting(length=self.length, variant=variant, steps=self.steps, settle=self.settle, enough=self.enough)
+
+@dataclass(frozen=True, kw_only=True)
+class OfDesign(Parameters):
+    """What is asked of one design."""
+
+    design: Variant
+
+    @property
+    def setting(self) -> Setting:
+        return Setting(
+            length=self.length, variant=self.design, steps=self.steps, settle=self.settle, enough=self.enough
+        )
 
 
-def measure(parameters: Parameters, fresh: bool = False) -> Record:
-    """The record `design/one-head.json`.
+def parts(parameters: Parameters, designs: Iterable[Variant]) -> list[OfDesign]:
+    """What is asked of each of some designs."""
+    return [OfDesign(**asdict(parameters), design=design) for design in designs]
 
-    Its values: `by_variant` {design: `count`}, `without_sink`, the share of seeds without a sink among all designs but
-    softmax, `step` {design: time of a training step over that of softmax}.
+
+def run_heads(parameters: Parameters, models: OneLayer) -> JSON:
+    """The values of `design/one-head.json`.
+
+    `by_variant` {design: `count`}, `without_sink`, the share of seeds without a sink among all designs but softmax,
+    `step` {design: time of a training step over that of softmax}.
     """
-    counts: dict[Variant, JSON] = {variant: _part(parameters, variant, fresh) for variant in tracked(ATTENTIONS)}
-    settings = [parameters.setting(variant) for variant in ATTENTIONS]
-
-    def values() -> JSON:
-        return summary(counts) | {"step": _step_times(parameters, ATTENTIONS)}
-
-    return stored(CLAIM, settings, asdict(parameters), values, VERSION, fresh, judge=judge)
+    return step_times(models) | summary({asked.design: counted for asked, counted in models.parts.items()})
 
 
-def measure_blocks(parameters: Parameters, fresh: bool = False) -> Record:
-    """The record `design/one-layer.json`: what changes the block around attention.
+def run_blocks(parameters: Parameters, models: OneLayer) -> JSON:
+    """The values of `design/one-layer.json`: what changes the block around attention.
 
-    Its values: `by_block` {block: `count`}, `without_sink`, the share of seeds without a sink in any head among split
-    heads and gated depth, `softmax`, what the latter is compared with, `step` {block or softmax: time of a training
-    step over that of softmax}.
+    `by_block` {block: `count`}, `without_sink`, the share of seeds without a sink in any head among split heads and
+    gated depth, `softmax`, what the latter is compared with, `step` {block or softmax: time of a training step over
+    that of softmax}.
     """
-    blocks = {block: _part(parameters, block, fresh, "one-layer") for block in tracked(BLOCKS)}
-    softmax = _part(parameters, "softmax", fresh)
-    settings = [*map(parameters.setting, BLOCKS), parameters.setting("softmax")]
-
-    def values() -> JSON:
-        changed = [blocks[block] for block in ("split_heads", "depth_gate")]
-        return {
-            "by_block": blocks,
-            "softmax": softmax,
-            "without_sink": without_sink(changed),
-            "step": _step_times(parameters, ("softmax", *BLOCKS)),
-        }
-
-    return stored(CLAIM, settings, asdict(parameters), values, VERSION, fresh, judge=judge, slug="one-layer")
+    counts = {asked.design: counted for asked, counted in models.parts.items()}
+    changed = [counts[block] for block in ("split_heads", "depth_gate")]
+    return step_times(models) | {
+        "by_block": {block: counts[block] for block in BLOCKS},
+        "softmax": counts["softmax"],
+        "without_sink": without_sink(changed),
+    }
 
 
-def _part(parameters: Parameters, variant: Variant, fresh: bool, slug: str = "one-head") -> JSON:
-    setting = parameters.setting(variant)
-    return stored(
-        CLAIM,
-        [setting],
-        {**asdict(parameters), "design": variant},
-        lambda: count(train(setting, range(parameters.seeds)), setting),
-        VERSION,
-        fresh,
-        variant=variant.replace("_", "-"),
-        slug=slug,
-    ).values
-
-
-def _step_times(parameters: Parameters, variants: Sequence[Variant]) -> JSON:
-    settings: dict[str, Setting] = {variant: parameters.setting(variant) for variant in variants}
-    return smallest_outcomes.step_times(settings, torch.get_num_threads())
+def step_times(models: OneLayer) -> JSON:
+    """`step`, how long a training step takes in each setting, over softmax's."""
+    settings: dict[str, Setting] = {
+        setting.variant: setting for setting in sorted(models.settings, key=lambda one: one.variant != "softmax")
+    }
+    return {"step": smallest_outcomes.step_times(settings, torch.get_num_threads())}
 
 
 def count(runs: Sequence[Run], setting: Setting) -> JSON:
@@ -129,4 +120,28 @@ def without_sink(counts: Sequence[JSON]) -> JSON | None:
     return statistics.share_of_pairs([not some_head_has_one(each) for each in one["each"]] for one in counts)
 
 
-MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`
+PART = TrainedMeasurement(
+    claim=CLAIM,
+    parameters=OfDesign,
+    models=lambda asked, *_: OneLayer((asked.setting,), "one-layer" if asked.design in BLOCKS else "one-head"),
+    run=lambda asked, _: count(train(asked.setting, range(asked.seeds)), asked.setting),
+    version=VERSION,
+    variant=lambda asked: asked.design.replace("_", "-"),
+)
+ONE_HEAD = TrainedMeasurement(
+    claim=CLAIM,
+    parameters=Parameters,
+    models=lambda asked, *how: of_parts(PART, parts(asked, ATTENTIONS), *how),
+    run=run_heads,
+    judge=judge,
+    version=VERSION,
+)
+ONE_LAYER = TrainedMeasurement(
+    claim=CLAIM,
+    parameters=Parameters,
+    models=lambda asked, *how: of_parts(PART, parts(asked, [*BLOCKS, "softmax"]), *how, slug="one-layer"),
+    run=run_blocks,
+    judge=judge,
+    version=VERSION,
+)
+TRAINED = (ONE_HEAD, ONE_LAYER, on_text.MEASUREMENT)

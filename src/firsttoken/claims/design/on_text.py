@@ -17,14 +17,16 @@ from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.design_outcomes import step_times
 from firsttoken.pretraining.packing import Packing
+from firsttoken.pretraining.run_records import Group
 from firsttoken.pretraining.run_spec import Training
-from firsttoken.records import Record
+from firsttoken.pretraining.trained import Fixed, TrainedMeasurement
 from firsttoken.records.provenance import environment
 
 CLAIM = "design"
 BUDGET = "lab"
 VERSION = 2  # 2: numbers of each model with their intervals
 SEEDS = (0, 1)
+TOLD = {"seeds": len(SEEDS), "length": budget(BUDGET).length}  # what the record says was asked
 
 
 def training(design: str, seed: int) -> Training:
@@ -35,30 +37,6 @@ def training(design: str, seed: int) -> Training:
 def trainings() -> list[Training]:
     """All of them, those of the first seed first."""
     return [training(design, seed) for seed in SEEDS for design in TEXT_DESIGNS]
-
-
-def measure(train: bool = False, fresh: bool = False) -> Record | None:
-    """The record `design/lab-budget.json`; None where nothing was trained and nothing is to be.
-
-    Its values: `on_text` {design: an entry for each seed, see `run_records.end_of`, or null}, `step` {design: time of
-    a training step over that of softmax}, `heads` of one model, `without_sink`, the share of models without a sink
-    among all but softmax, `runs`. Times that are those of an earlier record have their origin in the provenance,
-    `step_times`.
-    """
-    trained = run_records.runs_of(trainings(), train, fresh)
-    parameters = {"seeds": len(SEEDS), "length": budget(BUDGET).length, **run_records.settings(trainings())}
-    earlier = None if fresh else step_known({"budget": BUDGET, **parameters})
-    step, origin = earlier or (None, None)
-    return run_records.record_of(
-        CLAIM,
-        BUDGET,
-        parameters,
-        trained,
-        lambda: values(trained, step),
-        judge,
-        VERSION,
-        origin and {"step_times": origin},
-    )
 
 
 def step_known(parameters: JSON) -> tuple[JSON, JSON] | None:
@@ -81,18 +59,41 @@ def _machine(provenance: JSON) -> tuple[Any, ...]:
     return provenance["machine"], provenance["threads"], provenance["packages"]["torch"]
 
 
-def values(trained: dict[Training, Record], step: JSON | None = None) -> JSON:
-    """The values of the record, from those of the runs; the time of a step is measured now unless it is given."""
+def kept(group: Group) -> tuple[JSON | None, JSON]:
+    """Times of a step that need not be measured, and what the provenance says of them."""
+    known = None if group.fresh else step_known({**group.told, **TOLD})
+    return (known[0], {"step_times": known[1]}) if known else (None, {})
+
+
+def run(parameters: Fixed, group: Group) -> JSON:
+    """The values of `design/lab-budget.json`.
+
+    `on_text` {design: an entry for each seed, see `run_records.end_of`, or null}, `step` {design: time of a training
+    step over that of softmax}, `heads` of one model, `without_sink`, the share of models without a sink among all but
+    softmax, `runs`. Times that are those of an earlier record have their origin in the provenance, `step_times`.
+    """
     settings = budget(BUDGET)
-    entries = run_records.ends_of(trained, training, TEXT_DESIGNS, SEEDS, settings.length)
+    entries = run_records.ends_of(group.runs, training, TEXT_DESIGNS, SEEDS, settings.length)
     others = [of_design for design, of_design in entries.items() if design != "softmax"]
     without_sink = statistics.share_of_pairs(
         [value_of(one["excess"]) < LEAST_EXCESS if one else None for one in each] for each in others
     )
     return {
         "on_text": entries,
-        "step": step or step_times(settings, TEXT_DESIGNS, torch.get_num_threads()),
+        "step": kept(group)[0] or step_times(settings, TEXT_DESIGNS, torch.get_num_threads()),
         "heads": settings.layers * settings.heads,
         "without_sink": without_sink,
-        "runs": [record.model for record in trained.values()],
+        "runs": group.names,
     }
+
+
+MEASUREMENT = TrainedMeasurement(
+    claim=CLAIM,
+    parameters=Fixed,
+    models=lambda _, *how: run_records.group(trainings(), *how),
+    run=run,
+    judge=judge,
+    version=VERSION,
+    told=lambda _: TOLD,
+    about=lambda _, group: kept(group)[1],
+)

@@ -6,7 +6,7 @@ with a small learning rate, and more with weight decay, up to a point.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from firsttoken.claims.emergence.verdict import ONSET, judge
 from firsttoken.estimates import JSON
@@ -14,13 +14,22 @@ from firsttoken.measures.sinks import even_share
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import Packing
+from firsttoken.pretraining.run_records import Group
 from firsttoken.pretraining.run_spec import SHORT, Training
-from firsttoken.records import Record
+from firsttoken.pretraining.trained import TrainedMeasurement
 
 CLAIM = "emergence"
 VERSION = 2  # 2: every seed by itself
 FACTOR = 3.0  # between learning rates
 EVEN = even_share(SHORT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked."""
+
+    budget: str = ""  # whose models; none where nothing is asked for
+    seeds: int = 1  # runs of each kind that differ in the seed only
 
 
 def variants(budget_name: str) -> dict[str, Training]:
@@ -36,35 +45,28 @@ def variants(budget_name: str) -> dict[str, Training]:
     }
 
 
-def measure(budget_name: str, seeds: int = 1, train: bool = True, fresh: bool = False) -> Record | None:
-    """The record `emergence/<budget>-budget.json`; None where nothing was trained and nothing is to be.
+def trainings(parameters: Parameters) -> list[Training]:
+    """All runs, variant after variant."""
+    seeds = run_records.seeds_from(parameters.seeds)
+    return [replace(one, seed=seed) for one in variants(parameters.budget).values() for seed in seeds]
 
-    Its values: `variants` {name: `run`, `learning_rate`, `weight_decay`, the numbers of `run_records.row` over the
-    seeds that were trained, and `onset` of the first, or null where none was}, `even` (attention to the first of 64
-    tokens that an even spread would give), `runs`.
+
+def run(parameters: Parameters, group: Group) -> JSON:
+    """The values of `emergence/<budget>-budget.json`.
+
+    `variants` {name: `run`, `learning_rate`, `weight_decay`, the numbers of `run_records.row` over the seeds that were
+    trained, and `onset` of the first, or null where none was}, `even` (attention to the first of 64 tokens that an
+    even spread would give), `runs`.
     """
-    every = {
-        name: [replace(one, seed=seed) for seed in run_records.seeds_from(seeds)]
-        for name, one in variants(budget_name).items()
+    return {
+        "variants": {name: _variant(one, group) for name, one in variants(parameters.budget).items()},
+        "even": EVEN,
+        "runs": group.names,
     }
-    trainings = [one for of_variant in every.values() for one in of_variant]
-    runs = run_records.runs_of(trainings, train, fresh)
-
-    def values() -> JSON:
-        return {
-            "variants": {
-                name: _variant(of_variant[0], [runs[one] for one in of_variant if one in runs])
-                for name, of_variant in every.items()
-            },
-            "even": EVEN,
-            "runs": [record.model for record in runs.values()],
-        }
-
-    parameters = {"seeds": seeds, **run_records.settings(trainings)}
-    return run_records.record_of(CLAIM, budget_name, parameters, runs, values, judge, VERSION)
 
 
-def _variant(training: Training, of_seeds: list[Record]) -> JSON | None:
+def _variant(training: Training, group: Group) -> JSON | None:
+    of_seeds = [run for one, run in group.runs.items() if replace(one, seed=training.seed) == training]
     if not of_seeds:
         return None
     settings, arm = training.settings(), run_records.own_arm(training.packing.bos)
@@ -89,4 +91,12 @@ def onset(curve: list[JSON], arm: str) -> JSON | None:
     return first
 
 
-MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`
+MEASUREMENT = TrainedMeasurement(
+    claim=CLAIM,
+    parameters=Parameters,
+    models=lambda asked, *how: run_records.group(trainings(asked), *how),
+    run=run,
+    judge=judge,
+    version=VERSION,
+)
+TRAINED = (MEASUREMENT,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from firsttoken.claims.packing.rows import ROWS, Row
 from firsttoken.claims.packing.verdict import judge
 from firsttoken.estimates import JSON
@@ -10,14 +12,23 @@ from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.checkpoint_probe import READINGS
 from firsttoken.pretraining.packing import Packing
+from firsttoken.pretraining.run_records import Group
 from firsttoken.pretraining.run_spec import SHORT, Training
-from firsttoken.records import Record
+from firsttoken.pretraining.trained import TrainedMeasurement
 
 CLAIM = "packing"
 VERSION = 2  # 2: every seed by itself
 NOTES = "lab-notes"  # the budget that two cores can train with three seeds
 # Of the budgets whose verdict is one about seeds. Seed 0 of the notes was a pilot, which the rule has seen.
 SEEDS = {NOTES: range(1, 4), "lab-gpu": range(3)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is asked."""
+
+    budget: str = ""  # whose models; none where nothing is asked for
+    seeds: int = 0  # runs of each kind that differ in the seed only; 0: so many as the budget is meant for
 
 
 def training(budget_name: str, row: Row, seed: int = 0) -> Training:
@@ -40,47 +51,43 @@ def trainings(budget_name: str, seeds: int = 0) -> list[Training]:
     return sorted(runs, key=lambda run: run.packing.masking != "causal")
 
 
-def measure(budget_name: str, seeds: int = 0, train: bool = True, fresh: bool = False) -> Record | None:
-    """The record `packing/<budget>-budget.json`; None where nothing was trained and nothing is to be.
+def told(parameters: Parameters) -> JSON:
+    """What the record says was asked: of the seeds, how many there are."""
+    seeds = len(seeds_of(parameters.budget, parameters.seeds))
+    return {"seeds": seeds, "length": budget(parameters.budget).length}
 
-    Its values: `rows`, nine of them in the paper's order, each the numbers of `run_records.row` at T = 64 or null;
+
+def run(parameters: Parameters, group: Group) -> JSON:
+    """The values of `packing/<budget>-budget.json`.
+
+    `rows`, nine of them in the paper's order, each the numbers of `run_records.row` at T = 64 or null;
     `excess_fixed_bos` (attention to the first token beyond an even share, causal, BOS fixed in training and there at
     inference), `sink_rate_fixed_bos` (sink heads of the same at epsilon 0.3) and `sink_rate_never_bos`
     {masking: without any BOS, or null}; `alpha` {run: {arm: mean attention to the first token of each head, (layer,
     head)}}; `windows_shared`, the share of windows that hold several documents; `runs`.
     """
-    each = seeds_of(budget_name, seeds)
-    runs = run_records.runs_of(trainings(budget_name, seeds), train, fresh)
-
-    def values() -> JSON:
-        rows = []
-        for row in ROWS:
-            of_row = [runs[one] for seed in each if (one := training(budget_name, row, seed)) in runs]
-            rows.append(run_records.row(of_row, row.inference, SHORT))
-        return {
-            "excess_fixed_bos": beyond_even_share(rows[2]),
-            "sink_rate_fixed_bos": rows[2] and rows[2]["sink_rate_0.3"],
-            "sink_rate_never_bos": {
-                row.masking: measured and measured["sink_rate_0.3"]
-                for row, measured in zip(ROWS, rows, strict=True)
-                if (row.bos, row.inference) == ("never", "text")
-            },
-            "rows": rows,
-            "alpha": {
-                record.model: {arm: record.values["final"][str(SHORT)][arm]["alpha"] for arm in READINGS}
-                for one, record in runs.items()
-                if one.seed == each[0]
-            },
-            "windows_shared": max(record.values["windows_shared"] for record in runs.values()),
-            "runs": [record.model for record in runs.values()],
-        }
-
-    parameters = {
-        "seeds": len(each),
-        "length": budget(budget_name).length,
-        **run_records.settings(trainings(budget_name)),
+    runs, each = group.runs, seeds_of(parameters.budget, parameters.seeds)
+    rows = []
+    for row in ROWS:
+        of_row = [runs[one] for seed in each if (one := training(parameters.budget, row, seed)) in runs]
+        rows.append(run_records.row(of_row, row.inference, SHORT))
+    return {
+        "excess_fixed_bos": beyond_even_share(rows[2]),
+        "sink_rate_fixed_bos": rows[2] and rows[2]["sink_rate_0.3"],
+        "sink_rate_never_bos": {
+            row.masking: measured and measured["sink_rate_0.3"]
+            for row, measured in zip(ROWS, rows, strict=True)
+            if (row.bos, row.inference) == ("never", "text")
+        },
+        "rows": rows,
+        "alpha": {
+            record.model: {arm: record.values["final"][str(SHORT)][arm]["alpha"] for arm in READINGS}
+            for one, record in runs.items()
+            if one.seed == each[0]
+        },
+        "windows_shared": max(record.values["windows_shared"] for record in runs.values()),
+        "runs": group.names,
     }
-    return run_records.record_of(CLAIM, budget_name, parameters, runs, values, judge, VERSION)
 
 
 def beyond_even_share(row: JSON | None) -> JSON | None:
@@ -90,4 +97,13 @@ def beyond_even_share(row: JSON | None) -> JSON | None:
     return row["mass"] | {name: row["mass"][name] - even_share(SHORT) for name in ("value", "low", "high")}
 
 
-MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`
+MEASUREMENT = TrainedMeasurement(
+    claim=CLAIM,
+    parameters=Parameters,
+    models=lambda asked, *how: run_records.group(trainings(asked.budget, asked.seeds), *how),
+    run=run,
+    judge=judge,
+    version=VERSION,
+    told=told,
+)
+TRAINED = (MEASUREMENT,)

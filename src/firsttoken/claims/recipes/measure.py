@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from firsttoken import statistics
+from firsttoken.claims.recipes import on_text
 from firsttoken.claims.recipes.outcomes import outcomes
 from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, judge, pairs
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
-from firsttoken.pretraining.one_head import stored
+from firsttoken.pretraining.one_head import OneLayer, alone, of_parts
 from firsttoken.pretraining.recipe import Recipe
 from firsttoken.pretraining.smallest_training import Setting, train
-from firsttoken.progress import tracked
+from firsttoken.pretraining.trained import TrainedMeasurement
 from firsttoken.ranges import at_least, in_range
-from firsttoken.records import Record
 
 CLAIM = "recipes"
 VERSION = 2  # 2: spread / own and the largest activation of each model
@@ -59,25 +59,31 @@ class Parameters:
         }
 
 
-def measure(parameters: Parameters, fresh: bool = False) -> Record:
-    """The record `recipes/one-head.json`.
+@dataclass(frozen=True, kw_only=True)
+class OfRecipe(Parameters):
+    """What is asked of one recipe."""
 
-    Its values: `by_recipe` {recipe: for each seed its `outcomes`}, `kept`, the share of pairs (recipe, seed) in which
-    the recipe's promise holds, among seeds that learn the task by plain training.
+    recipe: str
+
+
+def parts(parameters: Parameters) -> list[OfRecipe]:
+    """What is asked of each recipe."""
+    return [OfRecipe(**asdict(parameters), recipe=recipe) for recipe in parameters.recipes]
+
+
+def run_part(asked: OfRecipe, models: OneLayer) -> JSON:
+    """`each`: the `outcomes` of every seed of one recipe."""
+    runs = train(asked.setting, range(asked.seeds), recipe=asked.recipes[asked.recipe])
+    return {"each": [outcomes(run, asked.setting, asked.enough) for run in runs]}
+
+
+def run(parameters: Parameters, models: OneLayer) -> JSON:
+    """The values of `recipes/one-head.json`.
+
+    `by_recipe` {recipe: for each seed its `outcomes`}, `kept`, the share of pairs (recipe, seed) in which the recipe's
+    promise holds, among seeds that learn the task by plain training.
     """
-    each = {name: _part(parameters, name, fresh) for name in tracked(parameters.recipes)}
-    return stored(CLAIM, [parameters.setting], asdict(parameters), lambda: summary(each), VERSION, fresh, judge=judge)
-
-
-def _part(parameters: Parameters, name: str, fresh: bool) -> list[JSON]:
-    setting, recipe = parameters.setting, parameters.recipes[name]
-
-    def each() -> JSON:
-        runs = train(setting, range(parameters.seeds), recipe=recipe)
-        return {"each": [outcomes(run, setting, parameters.enough) for run in runs]}
-
-    asked = {**asdict(parameters), "recipe": name}
-    return list(stored(CLAIM, [setting], asked, each, VERSION, fresh, variant=name.replace("_", "-")).values["each"])
+    return summary({asked.recipe: part["each"] for asked, part in models.parts.items()})
 
 
 def summary(by_recipe: dict[str, list[JSON]]) -> JSON:
@@ -87,4 +93,20 @@ def summary(by_recipe: dict[str, list[JSON]]) -> JSON:
     return values | {"kept": statistics.share_of_pairs(holds)}
 
 
-MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`
+PART = TrainedMeasurement(
+    claim=CLAIM,
+    parameters=OfRecipe,
+    models=alone,
+    run=run_part,
+    version=VERSION,
+    variant=lambda asked: asked.recipe.replace("_", "-"),
+)
+MEASUREMENT = TrainedMeasurement(
+    claim=CLAIM,
+    parameters=Parameters,
+    models=lambda asked, *how: of_parts(PART, parts(asked), *how),
+    run=run,
+    judge=judge,
+    version=VERSION,
+)
+TRAINED = (MEASUREMENT, on_text.MEASUREMENT)

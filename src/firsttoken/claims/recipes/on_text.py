@@ -14,13 +14,15 @@ from firsttoken.estimates import JSON
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import Packing
+from firsttoken.pretraining.run_records import Group
 from firsttoken.pretraining.run_spec import Training
-from firsttoken.records import Record
+from firsttoken.pretraining.trained import Fixed, TrainedMeasurement
 
 CLAIM = "recipes"
 BUDGET = "lab"
 VERSION = 2  # 2: numbers of each model with their intervals
 SEEDS = (0, 1)
+TOLD = {"seeds": len(SEEDS), "length": budget(BUDGET).length}  # what the record says was asked
 # What each recipe changes of plain training; the strengths are those on one head.
 CHANGES: Mapping[str, JSON] = {
     PLAIN: {},
@@ -41,23 +43,20 @@ def trainings() -> list[Training]:
     return [training(recipe, seed) for seed in SEEDS for recipe in CHANGES]
 
 
-def measure(train: bool = False, fresh: bool = False) -> Record | None:
-    """The record `recipes/lab-budget.json`; None where no recipe was trained and none is to be.
+def models(parameters: Fixed, train: bool, fresh: bool) -> Group | None:
+    """The runs; None where no recipe was trained: plain training alone belongs to another chapter."""
+    group = run_records.group(trainings(), train, fresh)
+    return group if group and any(one.first_penalty or one.replaced for one in group.runs) else None
 
-    Its values: `on_text` {recipe: an entry for each seed, see `run_records.end_of`, or null}, `kept`, the share of
-    pairs (recipe, seed) in which its promise holds, `heads` of one model, `runs`.
+
+def run(parameters: Fixed, group: Group) -> JSON:
+    """The values of `recipes/lab-budget.json`.
+
+    `on_text` {recipe: an entry for each seed, see `run_records.end_of`, or null}, `kept`, the share of pairs (recipe,
+    seed) in which its promise holds, `heads` of one model, `runs`.
     """
-    trained = run_records.runs_of(trainings(), train, fresh)
-    if not any(one.first_penalty or one.replaced for one in trained):
-        return None  # plain training alone belongs to another chapter
-    parameters = {"seeds": len(SEEDS), "length": budget(BUDGET).length, **run_records.settings(trainings())}
-    return run_records.record_of(CLAIM, BUDGET, parameters, trained, lambda: values(trained), judge, VERSION)
-
-
-def values(trained: Mapping[Training, Record]) -> JSON:
-    """The values of the record, from those of the runs."""
     settings = budget(BUDGET)
-    entries = run_records.ends_of(trained, training, CHANGES, SEEDS, settings.length)
+    entries = run_records.ends_of(group.runs, training, CHANGES, SEEDS, settings.length)
     holds = [
         [
             held_on_text(name, seed, plain) if seed and plain else None
@@ -69,5 +68,10 @@ def values(trained: Mapping[Training, Record]) -> JSON:
         "on_text": entries,
         "kept": statistics.share_of_pairs(holds),
         "heads": settings.layers * settings.heads,
-        "runs": [record.model for record in trained.values()],
+        "runs": group.names,
     }
+
+
+MEASUREMENT = TrainedMeasurement(
+    claim=CLAIM, parameters=Fixed, models=models, run=run, judge=judge, version=VERSION, told=lambda _: TOLD
+)

@@ -13,11 +13,10 @@ from firsttoken import statistics
 from firsttoken.claims.smallest.verdict import judge
 from firsttoken.estimates import JSON
 from firsttoken.measures import resting
-from firsttoken.pretraining.one_head import stored
+from firsttoken.pretraining.one_head import OneLayer, alone, of_parts
 from firsttoken.pretraining.smallest_training import Run, Setting, train
-from firsttoken.progress import tracked
+from firsttoken.pretraining.trained import TrainedMeasurement
 from firsttoken.ranges import at_least, between, in_range
-from firsttoken.records import Record
 
 CLAIM = "smallest"
 VERSION = 1
@@ -39,44 +38,34 @@ class Parameters:
         between(1e-9, 1000, enough=self.enough)
         at_least(1, seeds=self.seeds, steps=self.steps)
 
-    def setting(self, length: int, bos: bool = True) -> Setting:
-        return Setting(length=length, bos=bos, steps=self.steps, settle=self.settle, enough=self.enough)
+
+@dataclass(frozen=True, kw_only=True)
+class OfLength(Parameters):
+    """What is asked of one length."""
+
+    length: int  # tokens of a text, BOS included
+    with_bos: bool
+
+    @property
+    def setting(self) -> Setting:
+        return Setting(length=self.length, bos=self.with_bos, steps=self.steps, settle=self.settle, enough=self.enough)
 
 
-def measure(parameters: Parameters, fresh: bool = False) -> Record:
-    """The record `smallest/one-head.json`.
-
-    Its values: `by_length` {length: `count`}, `without_bos` the same at 64 tokens for models that see no BOS,
-    `rests_on_first` (share of the seeds that learnt the task, at 64 tokens), `trend` of that share with log2 of the
-    length (`z`, `p`).
-    """
+def parts(parameters: Parameters) -> list[OfLength]:
+    """Every length, and one of them without BOS."""
     arms = [(length, True) for length in LENGTHS] + [(HEADLINE, False)]
-    counts = [_part(parameters, length, bos, fresh) for length, bos in tracked(arms)]
-    return stored(
-        CLAIM,
-        [parameters.setting(length, bos) for length, bos in arms],
-        asdict(parameters),
-        lambda: (
-            summary({length: part for (length, bos), part in zip(arms, counts, strict=True) if bos})
-            | {"without_bos": counts[-1]}
-        ),
-        VERSION,
-        fresh,
-        judge=judge,
-    )
+    return [OfLength(**asdict(parameters), length=length, with_bos=bos) for length, bos in arms]
 
 
-def _part(parameters: Parameters, length: int, bos: bool, fresh: bool) -> JSON:
-    setting = parameters.setting(length, bos)
-    return stored(
-        CLAIM,
-        [setting],
-        {**asdict(parameters), "length": length, "with_bos": bos},
-        lambda: count(train(setting, range(parameters.seeds))),
-        VERSION,
-        fresh,
-        variant=f"t{length}" + ("" if bos else "-no-bos"),
-    ).values
+def run(parameters: Parameters, models: OneLayer) -> JSON:
+    """The values of `smallest/one-head.json`.
+
+    `by_length` {length: `count`}, `without_bos` the same at 64 tokens for models that see no BOS, `rests_on_first`
+    (share of the seeds that learnt the task, at 64 tokens), `trend` of that share with log2 of the length (`z`, `p`).
+    """
+    (without_bos,) = (counted for asked, counted in models.parts.items() if not asked.with_bos)
+    by_length = {asked.length: counted for asked, counted in models.parts.items() if asked.with_bos}
+    return summary(by_length) | {"without_bos": without_bos}
 
 
 def count(runs: Sequence[Run]) -> JSON:
@@ -118,4 +107,20 @@ def summary(by_length: dict[int, JSON]) -> JSON:
     }
 
 
-MEASUREMENTS = ()  # models must first be trained, which takes too long for `firsttoken verify`
+PART = TrainedMeasurement(
+    claim=CLAIM,
+    parameters=OfLength,
+    models=alone,
+    run=lambda asked, _: count(train(asked.setting, range(asked.seeds))),
+    version=VERSION,
+    variant=lambda asked: f"t{asked.length}" + ("" if asked.with_bos else "-no-bos"),
+)
+MEASUREMENT = TrainedMeasurement(
+    claim=CLAIM,
+    parameters=Parameters,
+    models=lambda asked, *how: of_parts(PART, parts(asked), *how),
+    run=run,
+    judge=judge,
+    version=VERSION,
+)
+TRAINED = (MEASUREMENT,)
