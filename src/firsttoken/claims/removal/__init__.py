@@ -37,5 +37,5 @@ CLAIM = Claim(
     ),
     leads_here="If it does so much, taking it away should cost something: abilities, not only loss.",
     keywords=("ablation", "knockout", "zero-shot", "tokenizer"),
-    quick={"passages": 6, "needle_length": 256},
+    quick={"passages": 4, "needle_length": 192},
 )
