@@ -22,7 +22,7 @@ from firsttoken.claims.design.verdict import (
 )
 from firsttoken.estimates import interval, over_seeds, value_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
-from firsttoken.pretraining.curves import END_COLUMNS, SEED_COLUMNS, end_cells, seed_cells
+from firsttoken.pretraining.curves import END_COLUMNS, SEED_COLUMNS, end_cells, seed_cells, with_content
 from firsttoken.records import Record
 from firsttoken.records.numbers import NOT_RUN
 
@@ -39,10 +39,8 @@ NAMES = {
 
 
 STEP = "time of a step / softmax"
-OVER_SEEDS = (
-    "numbers without a count are medians over seeds, in brackets the lowest and the highest seed; of a step's time, "
-    "the median and its 95 % interval over repetitions"
-)
+OVER_SEEDS = "numbers without a count are medians over seeds, in brackets the lowest and the highest seed"
+OVER_STEPS = "; of a step's time, the median and its 95 % interval over repetitions"
 
 
 def _seeds(counts: Mapping[str, Any]) -> str:
@@ -113,7 +111,9 @@ def design_table(record: Record) -> Display:
         "design", "seeds with a sink", "removes it", "learnt", "steps to it", "loss at triggers", "loss away",
         "row adds up to", "value norm of the first", *SEED_COLUMNS, STEP,
     )  # fmt: skip
-    return table(cells, columns, f"{_seeds(record.values['by_variant'])} of each design; {OVER_SEEDS}")
+    cells, columns = with_content(cells, columns)
+    caption = f"{_seeds(record.values['by_variant'])} of each design; {OVER_SEEDS}"
+    return table(cells, columns, caption + OVER_STEPS * (STEP in columns))
 
 
 def sinks_of_blocks(record: Record) -> Display:
@@ -174,7 +174,9 @@ def block_table(record: Record) -> Display:
         "block", "seeds with a sink", "learnt", "steps to it", "loss at triggers", "loss away", *SEED_COLUMNS, STEP,
         "depth at triggers", "depth away",
     )  # fmt: skip
-    return table(cells, columns, f"{_seeds(record.values['by_block'])} of each block; {OVER_SEEDS}")
+    cells, columns = with_content(cells, columns)
+    caption = f"{_seeds(record.values['by_block'])} of each block; {OVER_SEEDS}"
+    return table(cells, columns, caption + OVER_STEPS * (STEP in columns))
 
 
 MARKS = "os^v"  # a seed each

@@ -19,7 +19,7 @@ from firsttoken.pretraining.trained import TrainedMeasurement
 from firsttoken.ranges import at_least, between, in_range
 
 CLAIM = "design"
-VERSION = 2  # 2: spread / own and the largest activation of each model, the time of a step of each variant
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)

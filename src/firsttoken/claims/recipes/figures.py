@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, SINK, TEXT_PROMISES, fate, held, held_on_text, pairs
 from firsttoken.estimates import over_seeds, value_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
-from firsttoken.pretraining.curves import END_COLUMNS, SEED_COLUMNS, end_cells, seed_cells
+from firsttoken.pretraining.curves import END_COLUMNS, SEED_COLUMNS, end_cells, seed_cells, with_content
 from firsttoken.records import Record
 from firsttoken.records.numbers import NOT_RUN
 
@@ -141,6 +141,7 @@ def recipe_table(record: Record) -> Display:
         "value norm of the first", "moved by noise, nats", "share without BOS", "cost of no BOS, nats",
         *SEED_COLUMNS,
     )  # fmt: skip
+    rows, columns = with_content(rows, columns)
     return table(
         rows,
         columns,

@@ -17,7 +17,7 @@ from firsttoken.pretraining.trained import TrainedMeasurement
 from firsttoken.ranges import at_least, in_range
 
 CLAIM = "recipes"
-VERSION = 2  # 2: spread / own and the largest activation of each model
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
