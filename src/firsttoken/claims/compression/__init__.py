@@ -42,7 +42,7 @@ CLAIM = Claim(
     leads_here="If a head at rest does nothing, it could be removed, shortened or stored coarsely.",
     keywords=("pruning", "sparsity", "quantization", "GQA", "head-importance", "efficiency"),
     quick={
-        "windows": 4,
+        "windows": 2,
         "length": 128,
         "draws": 2,
         "long_windows": 2,
