@@ -12,7 +12,8 @@ from typing import Generic, Protocol, TypeVar
 
 from firsttoken.estimates import JSON
 from firsttoken.ranges import in_range
-from firsttoken.records.store import Record, Verdict, recorded, reusable, reuse_or_measure, with_verdict
+from firsttoken.records.record import Record, Verdict, recorded
+from firsttoken.records.reuse import reusable, reuse_or_measure, with_verdict
 
 
 class Models(Protocol):

@@ -111,9 +111,9 @@ def design_table(record: Record) -> Display:
         "design", "seeds with a sink", "removes it", "learnt", "steps to it", "loss at triggers", "loss away",
         "row adds up to", "value norm of the first", *SEED_COLUMNS, STEP,
     )  # fmt: skip
-    cells, columns = with_content(cells, columns)
+    rows, shown = with_content(cells, columns)
     caption = f"{_seeds(record.values['by_variant'])} of each design; {OVER_SEEDS}"
-    return table(cells, columns, caption + OVER_STEPS * (STEP in columns))
+    return table(rows, shown, caption + OVER_STEPS * (STEP in shown))
 
 
 def sinks_of_blocks(record: Record) -> Display:
@@ -174,9 +174,9 @@ def block_table(record: Record) -> Display:
         "block", "seeds with a sink", "learnt", "steps to it", "loss at triggers", "loss away", *SEED_COLUMNS, STEP,
         "depth at triggers", "depth away",
     )  # fmt: skip
-    cells, columns = with_content(cells, columns)
+    rows, shown = with_content(cells, columns)
     caption = f"{_seeds(record.values['by_block'])} of each block; {OVER_SEEDS}"
-    return table(cells, columns, caption + OVER_STEPS * (STEP in columns))
+    return table(rows, shown, caption + OVER_STEPS * (STEP in shown))
 
 
 MARKS = "os^v"  # a seed each

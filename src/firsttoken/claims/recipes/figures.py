@@ -141,10 +141,8 @@ def recipe_table(record: Record) -> Display:
         "value norm of the first", "moved by noise, nats", "share without BOS", "cost of no BOS, nats",
         *SEED_COLUMNS,
     )  # fmt: skip
-    rows, columns = with_content(rows, columns)
     return table(
-        rows,
-        columns,
+        *with_content(rows, columns),
         "Medians over all seeds, in brackets the lowest and the highest seed; of the steps, over those that learnt "
         "the task",
     )
