@@ -30,12 +30,14 @@ def small_changes(gains: Sequence[Record], measured: Sequence[Record]) -> Displa
         for ax, record in zip(axes, gains, strict=True):
             color = model_color(record.model)
             words = of_words[record.model].values
-            for doses, outcomes, marker, dash in (
-                (words["doses"], words["by_dose"]["outcome"], "s", "-"),
-                (record.values["doses"], record.values["later_over_own"], "o", "--"),
+            # Side by side, so that both intervals can be seen.
+            for doses, outcomes, aside, marker, dash in (
+                (words["doses"], words["by_dose"]["outcome"], -0.09, "s", "-"),
+                (record.values["doses"], record.values["later_over_own"], 0.09, "o", "--"),
             ):
                 heights = [outcome["value"] for outcome in outcomes]
-                ax.errorbar(doses, heights, yerr=reach(*outcomes), color=color, marker=marker, linestyle=dash)
+                places = [dose + aside for dose in doses]
+                ax.errorbar(places, heights, yerr=reach(*outcomes), color=color, marker=marker, linestyle=dash)
             ax.axhline(1, color=NEUTRAL, linestyle=":", linewidth=1)
             ax.set(title=called(record), xlabel="nats on the first key", xticks=record.values["doses"][::2])
         axes[0].set_ylabel("spread / own, times untouched")

@@ -73,7 +73,7 @@ def policies(records: Sequence[Record]) -> Display:
         f"What a cache of {windows} tokens costs over one that keeps everything, with 95 % intervals over texts. The "
         f"newest tokens alone, and with the first four, raise the loss of {losses} nats."
     )
-    return figure(draw, alt, caption, figsize=(4.9, 0.62 * len(names) + 0.8))
+    return figure(draw, alt, caption, figsize=(4.9, 0.52 * len(names) + 0.8))
 
 
 def perplexities(records: Sequence[Record]) -> Display:
