@@ -23,7 +23,8 @@ from firsttoken.claims.smallest import measure as smallest
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.measurement import Measurement
 from firsttoken.pretraining.trained import Fixed, TrainedMeasurement
-from firsttoken.records import Record, recorded, store
+from firsttoken.records import Record, recorded
+from firsttoken.records.record import normal
 
 COMMITTED = {
     f"{path.parent.name}/{path.stem}": records.read(path)
@@ -87,7 +88,7 @@ def says(measurement: Measurement | TrainedMeasurement, record: Record) -> None:
 def test_a_record_of_a_given_model(name: str) -> None:
     measurement, record = GIVEN[name]
     says(measurement, record)
-    assert store._normal(recorded(measurement.asked(record))) == record.parameters
+    assert normal(recorded(measurement.asked(record))) == record.parameters
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -96,7 +97,7 @@ def test_a_record_of_trained_models(name: str) -> None:
     says(measurement, record)
     models = measurement.models(asked, False, False)
     assert (models.slug, measurement.variant(asked)) == (record.model, record.variant)
-    assert store._normal({**models.told, **measurement.told(asked)}) == record.parameters
+    assert normal({**models.told, **measurement.told(asked)}) == record.parameters
     names = {field.name for field in fields(asked)}
     assert names <= record.parameters.keys()
     assert record.parameters.keys() - names <= (OF_BUDGET if "budget" in record.parameters else set())
