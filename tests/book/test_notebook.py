@@ -9,6 +9,7 @@ import pytest
 from firsttoken import claims
 from firsttoken.book import chapters
 from firsttoken.book.notebook import Notebook
+from firsttoken.claims.dose import measure as dose
 from firsttoken.claims.sink_rates import measure as sink_rates
 from firsttoken.files import slug
 from firsttoken.models.family import FAMILY
@@ -83,6 +84,17 @@ def test_the_published_book_shows_optional_models_beside_those_it_measures(monke
     assert Notebook("sink_rates", declared | {"dtype": "bfloat16", "batch_tokens": 64}).asks_as_published
     old = replace(sink_rates.MEASUREMENT, version=sink_rates.MEASUREMENT.version + 1)
     assert chapter.beside(old) == []
+
+
+def test_what_is_stored_is_shown_without_measuring() -> None:
+    declared = {name: one.value for name, one in chapters.parameters("dose").items()}
+    models = ["smollm2-135m", "gemma3-270m"]
+    shown = Notebook("dose", declared).stored(dose.GAINS)
+    assert [record.model for record in shown] == [*models, "qwen2-5-coder-0-5b"]
+    assert {record.variant for record in shown} == {"gains"}
+    other = Notebook("dose", declared | {"length": 32})
+    assert [record.model for record in other.stored(dose.GAINS)] == models
+    assert other.stored(replace(dose.GAINS, variant="none")) == []
 
 
 @pytest.mark.parametrize("chapter", [name for name in claims.names() if claims.measurements(name)])

@@ -71,9 +71,9 @@ class Notebook:
             if not isinstance(value := self.asked.get(name, False), bool):
                 raise FirstTokenError(f"{name} must be true or false, not {value!r}.")
         # A notebook of another folder may have any name.
-        own = [self.chapter] if self.chapter in claims.names() else []
-        kinds = [one.parameters for name in own for one in claims.measurements(name)]
-        kinds += [one.parameters for name in own for one in claims.trained(name)]
+        known = self.chapter in claims.names()
+        kinds = [one.parameters for one in claims.measurements(self.chapter)] if known else []
+        kinds += [one.parameters for one in claims.trained(self.chapter)] if known else []
         asked_of = {field.name for kind in kinds for field in fields(kind)}
         for name in sorted(asked_of.union(_LOADING, _SWITCHES, ("model",)) & set(self.names) - set(self.asked)):
             raise FirstTokenError(
@@ -131,6 +131,13 @@ class Notebook:
             for lm in (self.models if only is None else only)
         ]
         return measured + (self.beside(measurement) if only is None and self.asks_as_published else [])
+
+    def stored(self, measurement: Measurement[Any]) -> list[Record]:
+        """The records that there are, of the models that `records` would show; nothing is measured. For what is
+        measured on demand and was not asked for."""
+        there = [store.find(measurement.claim, lm.slug, measurement.variant) for lm in self.models]
+        known = [record for record in there if record is not None]
+        return known + (self.beside(measurement) if self.asks_as_published else [])
 
     def own(self, measured: Iterable[Record]) -> list[Record]:
         """The records of the models that the chapter asks for, without the optional ones; for what is shown once for
