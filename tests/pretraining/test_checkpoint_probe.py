@@ -36,7 +36,7 @@ def eager(model: LlamaForCausalLM, ids: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(out.attentions)[..., 0].mean(-1).transpose(0, 1), out.logits
 
 
-@pytest.mark.parametrize("arm", checkpoint_probe.READINGS)
+@pytest.mark.parametrize("arm", checkpoint_probe.INPUTS)
 def test_attention_and_loss_are_those_of_an_eager_pass(model: LlamaForCausalLM, texts: Tensor, arm: str) -> None:
     seen = checkpoint_probe.observe(model, texts, arm, batch_tokens=50)  # type: ignore[arg-type]
     given = texts if arm == "text" else torch.cat([torch.full((5, 1), BOS), texts[:, :-1]], 1)
@@ -49,7 +49,7 @@ def test_attention_and_loss_are_those_of_an_eager_pass(model: LlamaForCausalLM, 
         assert float(seen.loss[row]) == pytest.approx(sum(losses) / 22, abs=1e-5)
 
 
-@pytest.mark.parametrize("arm", checkpoint_probe.READINGS)
+@pytest.mark.parametrize("arm", checkpoint_probe.INPUTS)
 def test_the_second_half_is_that_of_an_eager_pass(model: LlamaForCausalLM, texts: Tensor, arm: str) -> None:
     given = texts if arm == "text" else torch.cat([torch.full((5, 1), BOS), texts[:, :-1]], 1)
     model.set_attn_implementation("eager")
@@ -92,7 +92,7 @@ def test_mode_and_short_form(model: LlamaForCausalLM, texts: Tensor) -> None:
     short = checkpoint_probe.point(model, texts)
     full = checkpoint_probe.in_full(model, texts)
     assert model.training
-    for arm in checkpoint_probe.READINGS:
+    for arm in checkpoint_probe.INPUTS:
         for name, value in short[arm].items():
             assert full[arm][name]["value"] == pytest.approx(value, abs=1e-4)
             assert full[arm][name]["low"] <= full[arm][name]["value"] <= full[arm][name]["high"]
@@ -111,7 +111,7 @@ def test_bf16_around_forward_does_not_reach_the_probe(model: LlamaForCausalLM, t
 
 def test_what_a_missing_bos_changes_is_taken_text_by_text(model: LlamaForCausalLM, texts: Tensor) -> None:
     change = checkpoint_probe.in_full(model, texts)["missing_bos"]
-    with_bos, without = (checkpoint_probe.observe(model, texts, arm) for arm in checkpoint_probe.READINGS)
+    with_bos, without = (checkpoint_probe.observe(model, texts, arm) for arm in checkpoint_probe.INPUTS)
     differences = [float(without.loss[i] - with_bos.loss[i]) for i in range(5)]
     assert change["loss"]["value"] == pytest.approx(sum(differences) / 5)
     assert min(differences) <= change["loss"]["low"] <= change["loss"]["high"] <= max(differences)

@@ -29,8 +29,8 @@ from firsttoken.probe.forward import in_batches, run_decoder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Reading = Literal["BOS+text", "text"]  # how texts are given to a model
-READINGS: tuple[Reading, ...] = ("BOS+text", "text")
+Input = Literal["BOS+text", "text"]  # how texts are given to a model
+INPUTS: tuple[Input, ...] = ("BOS+text", "text")
 EPSILONS = (0.3, 0.8)
 
 
@@ -65,7 +65,7 @@ def behind_bos(texts: Tensor) -> Tensor:
     return torch.cat([torch.full_like(texts[:, :1], BOS), texts[:, :-1]], dim=1)
 
 
-def observe(model: PreTrainedModel, texts: Tensor, arm: Reading, batch_tokens: int = 16_384) -> Seen:
+def observe(model: PreTrainedModel, texts: Tensor, arm: Input, batch_tokens: int = 16_384) -> Seen:
     """Read texts (text, token) once.
 
     With BOS the last token of each text is dropped, so that both arms have as many tokens and queries.
@@ -119,7 +119,7 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
 
 def point(model: PreTrainedModel, texts: Tensor) -> JSON:
     """Both arms in short, for a curve: rates, mass, value-norm ratio and loss."""
-    return {arm: _short(observe(model, texts, arm)) for arm in READINGS}
+    return {arm: _short(observe(model, texts, arm)) for arm in INPUTS}
 
 
 def _short(seen: Seen) -> JSON:
@@ -138,7 +138,7 @@ def in_full(model: PreTrainedModel, texts: Tensor, seed: int = 0) -> JSON:
     only. `missing_bos` is what leaving BOS out changes, text by text: the arm `text` minus the arm `BOS+text`.
     """
     summary: JSON = {}
-    both = {arm: observe(model, texts, arm) for arm in READINGS}
+    both = {arm: observe(model, texts, arm) for arm in INPUTS}
     for arm, seen in both.items():
         summary[arm] = {
             **{

@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from firsttoken.estimates import interval, over_seeds, value_of
 from firsttoken.measures.sinks import even_share
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure
-from firsttoken.pretraining.checkpoint_probe import Reading
+from firsttoken.pretraining.checkpoint_probe import Input
 from firsttoken.pretraining.run_records import own_arm
 from firsttoken.pretraining.run_spec import SHORT
 from firsttoken.records import Record
 
 BOS_WORDS = {"never": "no BOS", "documents": "BOS before each document", "fixed": "BOS fixed at the start"}
 MASKING_WORDS = {"causal": "causal", "intra_document": "intra-document"}
-ARM_COLORS: dict[Reading, str] = {"BOS+text": CATEGORIES[0], "text": CATEGORIES[1]}
+ARM_COLORS: dict[Input, str] = {"BOS+text": CATEGORIES[0], "text": CATEGORIES[1]}
 
 
 WIDEST_OF_TWO = 50  # letters of a label, of which two fit beside each other
@@ -121,7 +121,7 @@ def during_training(
     return figure(draw, alt, caption, nrows=rows, ncols=2, figsize=figsize, squeeze=False)
 
 
-def _own_arm(run: Record) -> Reading:
+def _own_arm(run: Record) -> Input:
     return own_arm(run.parameters["packing"]["bos"])
 
 

@@ -12,7 +12,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures.sinks import even_share
 from firsttoken.pretraining.budgets import BUDGETS, budget
-from firsttoken.pretraining.checkpoint_probe import Reading
+from firsttoken.pretraining.checkpoint_probe import Input
 from firsttoken.pretraining.packing import BosInTraining
 from firsttoken.pretraining.run_spec import CLAIM, SHORT, Training, find
 from firsttoken.progress import duration
@@ -180,7 +180,7 @@ def ends_of(
 NUMBERS = ("sink_rate_0.3", "sink_rate_0.8", "mass", "value_norm_ratio", "loss")
 
 
-def row(runs: Sequence[Record], arm: Reading, tokens: int) -> JSON | None:
+def row(runs: Sequence[Record], arm: Input, tokens: int) -> JSON | None:
     """What models of one kind (seeds) show on texts of so many tokens in one arm; None where none was trained.
 
     `missing_bos` is what leaving BOS out changes in them, whatever the arm; `each` has the main numbers of every seed
@@ -208,7 +208,7 @@ def row(runs: Sequence[Record], arm: Reading, tokens: int) -> JSON | None:
     }
 
 
-def own_arm(bos: BosInTraining) -> Reading:
+def own_arm(bos: BosInTraining) -> Input:
     """How a model reads at inference what it read in training."""
     return "text" if bos == "never" else "BOS+text"
 

@@ -12,7 +12,7 @@ from firsttoken.claims.packing.rows import ROWS, Row
 from firsttoken.claims.packing.verdict import SEEDS
 from firsttoken.estimates import JSON, interval
 from firsttoken.plots import NEUTRAL, Display, figure, name_rows, reach, table
-from firsttoken.pretraining.checkpoint_probe import Reading
+from firsttoken.pretraining.checkpoint_probe import Input
 from firsttoken.pretraining.curves import ARM_COLORS, BOS_WORDS, MASKING_WORDS
 from firsttoken.pretraining.run_spec import CLAIM
 from firsttoken.records import Record, paper_numbers
@@ -146,7 +146,7 @@ def heads(record: Record) -> Display:
     )
 
 
-def _with_sinks(alpha: Mapping[str, JSON], arm: Reading) -> int:
+def _with_sinks(alpha: Mapping[str, JSON], arm: Input) -> int:
     return sum(bool(np.max(arms[arm]) > 0.3) for arms in alpha.values())
 
 

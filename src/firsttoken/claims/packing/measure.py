@@ -10,7 +10,7 @@ from firsttoken.estimates import JSON
 from firsttoken.measures.sinks import even_share
 from firsttoken.pretraining import run_records
 from firsttoken.pretraining.budgets import budget
-from firsttoken.pretraining.checkpoint_probe import READINGS
+from firsttoken.pretraining.checkpoint_probe import INPUTS
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_records import Group
 from firsttoken.pretraining.run_spec import SHORT, Training
@@ -81,7 +81,7 @@ def run(parameters: Parameters, group: Group) -> JSON:
         },
         "rows": rows,
         "alpha": {
-            record.model: {arm: record.values["final"][str(SHORT)][arm]["alpha"] for arm in READINGS}
+            record.model: {arm: record.values["final"][str(SHORT)][arm]["alpha"] for arm in INPUTS}
             for one, record in runs.items()
             if one.seed == each[0]
         },

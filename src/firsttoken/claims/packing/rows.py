@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from firsttoken.pretraining.checkpoint_probe import Reading
+    from firsttoken.pretraining.checkpoint_probe import Input
     from firsttoken.pretraining.packing import BosInTraining, Masking
 
 
@@ -16,7 +16,7 @@ class Row:
 
     masking: Masking
     bos: BosInTraining
-    inference: Reading
+    inference: Input
 
 
 # In the order of the paper's table, which `results/paper.json` keeps.
