@@ -7,7 +7,7 @@ Notation of the paper: v_j^(l) is the representation of token j after l layers; 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -120,12 +120,8 @@ def push_forward(
         return v if layer == 0 else None
 
     try:
-        with ExitStack() as stack:
-            stack.enter_context(_differentiable(model))
-            if hook is not None:
-                stack.enter_context(probe(model, hook=hook))
-            for context in (torch.no_grad(), forward_mode.dual_level(), watch(model, attach)):
-                stack.enter_context(context)
+        changed = probe(model, hook=hook) if hook is not None else nullcontext()
+        with _differentiable(model), changed, torch.no_grad(), forward_mode.dual_level(), watch(model, attach):
             run_decoder(model, ids)
     except NotImplementedError as error:
         raise FirstTokenError(
