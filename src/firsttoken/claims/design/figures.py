@@ -55,6 +55,12 @@ def _besides(record: Record, name: str, each: Sequence[Mapping[str, Any]]) -> tu
     return (*seed_cells(each), interval(step) if step else "–")
 
 
+def _over_seeds(cells: Sequence[tuple[str, ...]], columns: tuple[str, ...], of: str) -> Display:
+    """A table of what is measured in several seeds each."""
+    rows, shown = with_content(cells, columns)
+    return table(rows, shown, f"{of}; {OVER_SEEDS}" + OVER_STEPS * (STEP in shown))
+
+
 def _share(each: dict[str, Any], head: int = 0) -> float:
     return of_head(each, "first_away", head) / max(of_head(each, "row_away", head), 1e-9)
 
@@ -111,9 +117,7 @@ def design_table(record: Record) -> Display:
         "design", "seeds with a sink", "removes it", "learnt", "steps to it", "loss at triggers", "loss away",
         "row adds up to", "value norm of the first", *SEED_COLUMNS, STEP,
     )  # fmt: skip
-    rows, shown = with_content(cells, columns)
-    caption = f"{_seeds(record.values['by_variant'])} of each design; {OVER_SEEDS}"
-    return table(rows, shown, caption + OVER_STEPS * (STEP in shown))
+    return _over_seeds(cells, columns, f"{_seeds(record.values['by_variant'])} of each design")
 
 
 def sinks_of_blocks(record: Record) -> Display:
@@ -174,9 +178,7 @@ def block_table(record: Record) -> Display:
         "block", "seeds with a sink", "learnt", "steps to it", "loss at triggers", "loss away", *SEED_COLUMNS, STEP,
         "depth at triggers", "depth away",
     )  # fmt: skip
-    rows, shown = with_content(cells, columns)
-    caption = f"{_seeds(record.values['by_block'])} of each block; {OVER_SEEDS}"
-    return table(rows, shown, caption + OVER_STEPS * (STEP in shown))
+    return _over_seeds(cells, columns, f"{_seeds(record.values['by_block'])} of each block")
 
 
 MARKS = "os^v"  # a seed each
