@@ -22,7 +22,7 @@ from firsttoken.execution import shared_pass
 from firsttoken.execution.streaming import StreamedModel
 from firsttoken.measures import dose, equal_loss
 from firsttoken.measures.bos_contrast import start
-from firsttoken.measures.jacobian import choose_sources
+from firsttoken.measures.jacobian import choose_sources, later_and_own
 from firsttoken.measures.matching_strength import matching_strength
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
@@ -381,6 +381,6 @@ def test_a_model_without_attention_output_has_no_later_tokens_and_no_dose() -> N
     of_dose = gains.gains(lm, ids()[0], [2, 5], 2, "without_bos", hook=in_every_layer(partial(weaken_key, nats=4.0)))
     untouched = gains.gains(lm, ids()[0], [2, 5], 2, "without_bos")
     torch.testing.assert_close(of_dose.squared, untouched.squared)
-    later, own = gains.later_and_own([of_dose])
+    later, own = later_and_own(of_dose.relative, of_dose.sources)
     assert later.abs().max() == 0
     assert own.min() > 0

@@ -67,6 +67,13 @@ def at_later(numbers: Tensor, sources: Tensor) -> Tensor:
     return (numbers * later).sum(-1) / later.sum(-1)
 
 
+def later_and_own(relative: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
+    """Relative gain, (source, layer + 1, token), at later tokens and at each source itself: means over layers 1 to L,
+    (source,) both. Their ratio is what spread over own is in the limit of small changes."""
+    later, own = (kind(relative, sources)[:, 1:].mean(1) for kind in (at_later, at_source))
+    return later, own
+
+
 def sphere(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Directions uniform on the unit sphere of the last dimension."""
     gaussian = torch.randn(*shape, generator=generator)

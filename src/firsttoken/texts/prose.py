@@ -117,16 +117,16 @@ def texts_from(source: str | os.PathLike[str], *, limit: int = 170) -> list[str]
     return texts
 
 
-def exactly(source: str, count: int) -> list[str]:
-    """The first `count` texts of `texts_from`.
+def exactly(source: str, count: int, skip: int = 0) -> list[str]:
+    """`count` texts of `texts_from`, behind the first `skip`.
 
     Raises:
         FirstTokenError: there are fewer.
     """
-    texts = texts_from(source, limit=count)
-    if len(texts) < count:
-        raise FirstTokenError(f"{source} holds {len(texts)} texts, fewer than passages={count}; lower it.")
-    return texts
+    texts = texts_from(source, limit=skip + count)
+    if len(texts) < skip + count:
+        raise FirstTokenError(f"{source} holds {len(texts)} texts, fewer than passages={skip + count}; lower it.")
+    return texts[skip:]
 
 
 def _path(source: str) -> Path:

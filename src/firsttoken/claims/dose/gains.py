@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from firsttoken import texts
+from firsttoken.claims.dose.runs import encoded
 from firsttoken.estimates import JSON
-from firsttoken.measures.bos_arms import Arm
-from firsttoken.measures.jacobian import Gains, at_later, at_source, choose_sources, gains
+from firsttoken.measures.jacobian import Gains, choose_sources, gains, later_and_own
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.probe.interventions import in_every_layer, weaken_key
 from firsttoken.progress import tracked
@@ -49,8 +48,7 @@ class Parameters:
 
 def passages(parameters: Parameters) -> list[str]:
     """The measured texts."""
-    used = parameters.skip_passages + parameters.gains
-    return texts.exactly(parameters.text_source, used)[parameters.skip_passages :]
+    return texts.exactly(parameters.text_source, parameters.gains, parameters.skip_passages)
 
 
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str], doses: Sequence[float]) -> JSON:
@@ -58,9 +56,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str], dose
     over that at the changed token, `later` and `own`, each a mean over layers 1 to L and with an interval over texts;
     `monte_carlo_error`, the median error of a gain from the random directions, as a share of it; `pairs` of tokens.
     """
-    prefix = lm.prefix(parameters.bos)
-    arm: Arm = "with_bos" if prefix else "without_bos"
-    ids = texts.encode(lm, passages, parameters.length - len(prefix), "never")
+    ids, arm = encoded(lm, passages, parameters.length, parameters.bos)
     generator = torch.Generator().manual_seed(parameters.seed)
     sources = [choose_sources(ids.shape[1], parameters.sources, generator) for _ in ids]
 
@@ -79,30 +75,22 @@ def summary(by_dose: dict[float, list[Gains]], seed: int = 0) -> JSON:
     """What `run` returns, from the gains of each text at each dose, the untouched model among them."""
     untouched = by_dose[0.0]
     of_text = torch.cat([torch.full((len(g.sources),), n) for n, g in enumerate(untouched)])
-    later, own = later_and_own(untouched)
+    at = torch.cat([g.sources for g in untouched])
+    means = {dose: later_and_own(torch.cat([g.relative for g in of_dose]), at) for dose, of_dose in by_dose.items()}
+    later, own = means[0.0]
     values: JSON = {
         "doses": list(by_dose),
-        "pairs": sum(int((g.relative.shape[-1] - 1 - g.sources).sum()) for g in untouched),
+        "pairs": int((untouched[0].relative.shape[-1] - 1 - at).sum()),
         "later_over_own": [],
         "later": [],
         "own": [],
         "monte_carlo_error": [],
     }
-    for of_dose in by_dose.values():
-        here = later_and_own(of_dose)
+    for dose, of_dose in by_dose.items():
+        here = means[dose]
         values["later_over_own"].append(asdict(ratio_of_ratios(here, (later, own), of_text, seed)))
         for name, above, below in (("later", here[0], later), ("own", here[1], own)):
             values[name].append(asdict(ratio_estimates(above[:, None], below[:, None], of_text, seed)[0]))
         errors = torch.cat([g.relative_error[g.relative > 0] for g in of_dose])
         values["monte_carlo_error"].append(float(errors.median()))
     return values
-
-
-def later_and_own(of_texts: Sequence[Gains]) -> tuple[Tensor, Tensor]:
-    """Relative gain of each source at later tokens and at itself, means over layers 1 to L, (source,) both."""
-    means = [
-        torch.stack([kind(g.relative, g.sources)[:, 1:].double().mean(1) for kind in (at_later, at_source)])
-        for g in of_texts
-    ]
-    later, own = torch.cat(means, dim=1)
-    return later, own

@@ -18,11 +18,10 @@ from torch import Tensor
 
 from firsttoken import statistics, texts
 from firsttoken.claims.dose import gains
-from firsttoken.claims.dose.runs import Bench, Make, Ran, Scale, pooled, prepare, untouched
+from firsttoken.claims.dose.runs import Bench, Make, Ran, Scale, encoded, pooled, prepare, untouched
 from firsttoken.claims.dose.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
-from firsttoken.measures.bos_arms import Arm
 from firsttoken.measures.dose import Change, Masses, dosed, noisy, sharpened
 from firsttoken.measures.equal_loss import compare
 from firsttoken.measures.matched_control import LEAST_COST
@@ -71,7 +70,7 @@ class Parameters:
 def passages(parameters: Parameters) -> list[str]:
     """The measured texts, then those for calibration."""
     used = parameters.passages + parameters.calibration_passages
-    return texts.exactly(parameters.text_source, parameters.skip_passages + used)[parameters.skip_passages :]
+    return texts.exactly(parameters.text_source, used, parameters.skip_passages)
 
 
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
@@ -83,9 +82,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     Every arm has `outcome`, `outcome_absolute` and `outcome_last_layer` (relative to the untouched model),
     `loss_rise`, `loss`, `mass` on key 0 and `entropy`.
     """
-    prefix = lm.prefix(parameters.bos)
-    arm: Arm = "with_bos" if prefix else "without_bos"
-    ids = texts.encode(lm, passages, parameters.length - len(prefix), "never")
+    ids, arm = encoded(lm, passages, parameters.length, parameters.bos)
     measured, calibration = (
         prepare(lm, part, arm, parameters.edits_per_text, parameters.seed)
         for part in (ids[: parameters.passages], ids[parameters.passages :])

@@ -10,12 +10,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from firsttoken import texts
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures.bos_arms import Arm
 from firsttoken.measures.bos_contrast import start
 from firsttoken.measures.dose import Change, Masses
 from firsttoken.measures.spread import Batch, edit_batches, in_order, run_batches, spread
-from firsttoken.models import LanguageModel
+from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
 from firsttoken.probe.losses import predict
@@ -63,6 +64,13 @@ class EditedTexts:
     edits: list[Edit]
     protected: Tensor
     other_keys: Tensor
+
+
+def encoded(lm: LanguageModel, passages: Sequence[str], length: int, bos: BosPolicy) -> tuple[Tensor, Arm]:
+    """Texts without BOS, (text, token), of so many tokens with what the policy puts in front, and whether that is
+    anything."""
+    prefix = lm.prefix(bos)
+    return texts.encode(lm, passages, length - len(prefix), "never"), "with_bos" if prefix else "without_bos"
 
 
 def prepare(lm: LanguageModel, ids: Tensor, arm: Arm, each: int, seed: int) -> EditedTexts:

@@ -13,7 +13,7 @@ from firsttoken.claims.jacobian.verdict import judge
 from firsttoken.estimates import JSON
 from firsttoken.measures.bos_arms import ARMS, Arm
 from firsttoken.measures.bos_contrast import first_token_mass
-from firsttoken.measures.jacobian import Gains, at_later, at_source, choose_sources, gains
+from firsttoken.measures.jacobian import Gains, at_later, at_source, choose_sources, gains, later_and_own
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
 from firsttoken.progress import tracked
@@ -91,7 +91,7 @@ def summary(of_arm: dict[Arm, list[Gains]], seed: int = 0) -> JSON:
         if name == "sensitivity_ratio":
             by_layer = ratio_estimates(above, below, first.of_text, seed)
             values["by_layer"]["ratio"] = [asdict(estimate) for estimate in by_layer]
-    pairs = [(arms[arm].later_mean(arms[arm].relative)[:, 1:].mean(1), own[arm][:, 1:].mean(1)) for arm in ARMS]
+    pairs = [later_and_own(arms[arm].relative, arms[arm].at) for arm in ARMS]
     (_, own_with), (_, own_without) = pairs
     values["own_ratio"] = asdict(ratio_estimates(own_without[:, None], own_with[:, None], first.of_text, seed)[0])
     values["later_over_own_ratio"] = asdict(ratio_of_ratios(pairs[1], pairs[0], first.of_text, seed))

@@ -61,8 +61,7 @@ class Parameters:
 
 def passages(parameters: Parameters) -> list[str]:
     """The texts that are measured."""
-    skipped = parameters.skip_passages
-    return texts.exactly(parameters.text_source, skipped + parameters.passages)[skipped:]
+    return texts.exactly(parameters.text_source, parameters.passages, parameters.skip_passages)
 
 
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
