@@ -50,11 +50,37 @@ def test_the_notebook_finds_what_was_measured(values: dict[str, Any], tmp_path: 
         path, passages = sorted(records.store.quick_store().glob("phenomenon/*.json"), key=lambda one: len(one.name))
         assert passages.stem == f"{path.stem}--passages"
         before = path.stat().st_mtime_ns
-        page = chapters.run_chapter("phenomenon", {**values, "fresh": True}, tmp_path / "page.ipynb", ahead=process)
+        out, following = tmp_path / "page.ipynb", ("smoothing", values)
+        page = chapters.run_chapter("phenomenon", {**values, "fresh": True}, out, ahead=process, following=following)
+        assert process._begun == following
+        assert process.measure(*following)
     assert path.stat().st_mtime_ns > before, "measured anew, because that was asked for"
     assert page.read_text().count("a first look") >= 2  # in the verdict's box and at the foot
     measured = records.read(path)
     assert measured.provenance["quick"]
+
+
+def test_each_chapter_is_told_which_one_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    monkeypatch.setattr(chapters, "run_chapter", lambda *given: told.append((given[0], given[-1])) or given[2])
+    chapters.run_chapters([("one", {"seed": 1}, None), ("two", {"seed": 2}, None)])
+    assert told == [("one", ("two", {"seed": 2})), ("two", None)]
+
+
+def test_what_was_begun_is_waited_for_once_and_no_answer_is_taken_for_another(values: dict[str, Any]) -> None:
+    with Ahead() as process:
+        process.begin("not_a_claim", values)
+        process.begin("phenomenon", {**values, "model": "/no/such/model"})
+        assert process.measure("phenomenon", values), "the answer to another question"
+        process.begin("phenomenon", {**values, "fresh": True})
+        assert process.measure("phenomenon", {**values, "fresh": True})
+        (main, *_) = sorted(records.store.quick_store().glob("phenomenon/*.json"), key=lambda one: len(one.name))
+        before = main.stat().st_mtime_ns
+        process.begin("phenomenon", values)
+        os.kill(process._process.pid, signal.SIGKILL)
+        assert not process.measure("phenomenon", values)
+        assert process.measure("phenomenon", values)
+        assert main.stat().st_mtime_ns == before
 
 
 def test_a_process_that_was_ended_leaves_the_next_chapter_unharmed(values: dict[str, Any]) -> None:

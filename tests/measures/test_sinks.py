@@ -82,6 +82,6 @@ def test_one_passage_gives_no_interval() -> None:
 
 def test_windows_cover_every_length_once() -> None:
     lengths = [2**power for power in range(4, 14)]
-    plan = window_plan(lengths)
+    plan = window_plan(lengths, 8192)
     assert [length for *_, group in plan for length in group] == lengths
     assert all(count >= 2 and window == group[-1] for window, count, group in plan)

@@ -30,6 +30,7 @@ class Ahead:
         self.root = root
         self._process: Any = None
         self._line: Connection | None = None
+        self._begun: tuple[str, dict[str, Any]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -44,8 +45,16 @@ class Ahead:
             whether all of it is there now. It is not where there is nothing to measure, where that failed, or where
             the process was ended from outside; the notebook then meets the same obstacle and reports it.
         """
+        asked = (chapter, dict(values))
+        if self._begun != asked:
+            self._answer()  # of what nobody asks for any more
+            self.begin(chapter, values)
+        return self._answer()
+
+    def begin(self, chapter: str, values: Mapping[str, Any]) -> None:
+        """Start measuring and return at once; `measure`, asked for the same, waits for it."""
         if chapter not in claims.names():
-            return False
+            return
         if self._process is None:
             # Not a fork: threads of torch and a GPU would be in an unknown state in it.
             context = multiprocessing.get_context("spawn")
@@ -54,8 +63,17 @@ class Ahead:
             self._process.start()
             other.close()
         assert self._line is not None
+        self._begun = (chapter, dict(values))
+        with contextlib.suppress(OSError):  # `_answer` meets it again
+            self._line.send(self._begun)
+
+    def _answer(self) -> bool:
+        """Whether what was begun is there now; waits for it."""
+        if self._begun is None:
+            return False
+        assert self._line is not None
+        self._begun = None
         try:
-            self._line.send((chapter, dict(values)))
             return bool(self._line.recv())
         except (EOFError, OSError):
             self._end()
@@ -65,7 +83,7 @@ class Ahead:
         if self._process is not None:
             self._process.kill()
             self._process.join()
-            self._process = None
+            self._process = self._begun = None
 
 
 def _serve(line: Connection, root: Path) -> None:

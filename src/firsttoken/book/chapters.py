@@ -115,12 +115,18 @@ def choose(asked: Mapping[str, str], names: Sequence[str], root: Path = ROOT) ->
 
 
 def run_chapter(
-    chapter: str, values: Mapping[str, Any], out: Path | None = None, root: Path = ROOT, ahead: Ahead | None = None
+    chapter: str,
+    values: Mapping[str, Any],
+    out: Path | None = None,
+    root: Path = ROOT,
+    ahead: Ahead | None = None,
+    following: tuple[str, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Execute a chapter and publish it at `out` (by default `book/chapters/<chapter>.ipynb`) if it succeeds.
 
     Args:
         ahead: measures what the chapter asks for before its notebook runs.
+        following: the next chapter and its values, measured while this notebook only shows what is there.
 
     Raises:
         FirstTokenError: the chapter or a parameter is unknown, or a cell failed. What ran until then is in
@@ -143,8 +149,11 @@ def run_chapter(
     failed = out.parent / ".failed" / out.name
     start = time.perf_counter()
     print(f"{chapter}: running", flush=True)
-    if ahead is not None and ahead.measure(chapter, values) and "fresh" in values:
-        values = {**values, "fresh": False}  # it is
+    if ahead is not None and ahead.measure(chapter, values):
+        if "fresh" in values:
+            values = {**values, "fresh": False}  # it is
+        if following is not None:
+            ahead.begin(*following)
     try:
         papermill.execute_notebook(
             str(notebook),
@@ -191,14 +200,16 @@ def run_chapter(
 def run_chapters(jobs: Sequence[tuple[str, Mapping[str, Any], Path | None]], root: Path = ROOT) -> list[Path]:
     """Run several chapters; one that fails leaves the others, and the error at the end names all failures.
 
-    What they measure is measured in one process for all of them, each before its notebook; see `ahead`.
+    What they measure is measured in one process for all of them, each before its notebook and most while the one
+    before is shown; see `ahead`.
     """
     done: list[Path] = []
     failures: list[str] = []
     with Ahead(root) as ahead:
-        for chapter, values, out in jobs:
+        for number, (chapter, values, out) in enumerate(jobs, 1):
+            following = jobs[number][:2] if number < len(jobs) else None
             try:
-                done.append(run_chapter(chapter, values, out, root, ahead))
+                done.append(run_chapter(chapter, values, out, root, ahead, following))
             except FirstTokenError as error:
                 print(f"{chapter}: failed", flush=True)
                 failures.append(str(error))

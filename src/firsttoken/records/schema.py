@@ -21,7 +21,10 @@ from firsttoken.files import write_atomically
 
 SCHEMA = 4
 FORMER_CLAIMS = {"where": "sink_position"}
-ADDED: Mapping[tuple[str, str], JSON] = {("compression", ""): {"removal_only": False}}  # by claim and variant
+ADDED: Mapping[tuple[str, str], JSON] = {  # by claim and variant
+    ("compression", ""): {"removal_only": False},
+    ("sink_rates", "length"): {"sweep_tokens": 8192},
+}
 # {claim and variant: {former name of a parameter: its name from schema 4 on}}
 RENAMED: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("smoothing", "length"): {"longest": "longest_text_tokens"},

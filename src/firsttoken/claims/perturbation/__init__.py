@@ -35,5 +35,5 @@ CLAIM = Claim(
     ),
     leads_here="Now what it may be for: the paper's first answer is that a change of one token stays where it is.",
     keywords=("over-mixing", "oversmoothing", "robustness", "sensitivity"),
-    quick={"edits": 24},
+    quick={"edits": 12},
 )

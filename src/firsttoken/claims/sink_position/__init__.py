@@ -32,5 +32,5 @@ CLAIM = Claim(
     ),
     leads_here="What is it that heads attend to: the token that stands first, or the first place?",
     keywords=("token-identity", "rotary", "RoPE", "position"),
-    quick={"passages": 6},
+    quick={"passages": 4},
 )

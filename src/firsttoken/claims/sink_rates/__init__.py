@@ -35,5 +35,5 @@ CLAIM = Claim(
     ),
     leads_here="One passage shows that sinks exist; many passages show how many heads have one.",
     keywords=("epsilon", "threshold", "metric"),
-    quick={"passages": 8, "longest": 256},
+    quick={"passages": 8, "longest": 256, "sweep_tokens": 2048},
 )

@@ -22,7 +22,7 @@ from firsttoken.measures.first_token_attention import alphas, alphas_of_prefixes
 from firsttoken.measures.first_token_summary import EPSILONS, Parameters
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.ranges import in_range
+from firsttoken.ranges import at_least, in_range
 from firsttoken.records import Record
 from firsttoken.records.paper_numbers import PAPER_EPSILON
 
@@ -34,6 +34,7 @@ class ByLength:
     """Parameters of the length sweep, on windows of one long document."""
 
     longest: int = 8192  # tokens of the longest input, BOS included; the model may allow fewer
+    sweep_tokens: int = 8192  # read at each of three scales of length; two windows at least
     epsilon: float = PAPER_EPSILON
     bos: BosPolicy = "auto"
     seed: int = 0
@@ -43,6 +44,7 @@ class ByLength:
     def __post_init__(self) -> None:
         in_range(self)
         sinks.check_epsilon(self.epsilon)
+        at_least(1, sweep_tokens=self.sweep_tokens)
         if self.longest < SHORTEST:
             raise FirstTokenError(f"longest is the longest input in tokens, at least {SHORTEST}; not {self.longest}.")
 
@@ -54,18 +56,18 @@ def lengths_up_to(lm: LanguageModel, longest: int) -> list[int]:
     return [2**power for power in range(4, 31) if 2**power <= limit]
 
 
-def window_plan(lengths: Sequence[int]) -> list[tuple[int, int, list[int]]]:
-    """(window length, how many windows, lengths read from them): many short windows and few long ones, about
-    8,192 tokens for each of up to three groups, and two windows at least."""
+def window_plan(lengths: Sequence[int], tokens: int) -> list[tuple[int, int, list[int]]]:
+    """(window length, how many windows, lengths read from them): many short windows and few long ones, about as many
+    `tokens` in each of up to three groups, and two windows at least."""
     groups = [[n for n in lengths if low < n <= high] for low, high in ((0, 256), (256, 2048), (2048, 1 << 31))]
-    return [(group[-1], max(2, 8192 // group[-1]), group) for group in groups if group]
+    return [(group[-1], max(2, tokens // group[-1]), group) for group in groups if group]
 
 
 def run_by_length(lm: LanguageModel, parameters: ByLength, passages: Sequence[str]) -> JSON:
     """Sink rate and mass against the number of tokens, the first token of each window included."""
     lengths = lengths_up_to(lm, parameters.longest)
     values: JSON = {"length": lengths, "sink_rate": [], "sink_rate_0.3": [], "mass": []}
-    for window, count, group in window_plan(lengths):
+    for window, count, group in window_plan(lengths, parameters.sweep_tokens):
         ids = texts.windows(lm, passages[0], window, count, parameters.bos)
         by_length = alphas_of_prefixes(lm, ids, group, parameters.batch_tokens, parameters.execution)
         for alpha in by_length.values():

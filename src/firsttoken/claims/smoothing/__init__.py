@@ -27,5 +27,5 @@ CLAIM = Claim(
     ),
     leads_here="If a change spreads farther without the sink, the attention maps should show why.",
     keywords=("entropy", "oversmoothing", "Rényi", "rank"),
-    quick={"passages": 8},
+    quick={"passages": 4},
 )
