@@ -15,7 +15,9 @@ from firsttoken.claims.packing import measure as packing
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.sinks import even_share
 from firsttoken.pretraining import run_records
+from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.trained import Fixed
+from firsttoken.progress import duration
 from firsttoken.records import Record
 from made_runs import estimate, ran, stores_below
 
@@ -41,6 +43,19 @@ def test_rows_hold_what_was_trained_and_no_more() -> None:
     assert record.values["sink_rate_longest"]["value"] == 0.6
     assert rows["never"]["2048"]["trained_length"]["sink_rate_0.8"]["value"] == 0.6
     assert [run.model for run in run_records.behind([record])] == sorted(record.values["runs"])
+
+
+def test_costs_count_what_runs_have_reached() -> None:
+    def of_budget() -> list[str]:
+        (line,) = [line for line in context_figures.costs(100.0).text.splitlines() if line.startswith("gpu |")]
+        return line.split(" | ")
+
+    assert of_budget()[5] == "not run"
+    ran(context_length.training("gpu", "never", 128), 0.5)
+    assert of_budget()[5] == "1,000"
+    settings = budget("gpu")
+    seconds = settings.tokens * settings.flops_per_token(settings.length) / 1e14
+    assert of_budget()[4] == duration(seconds)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from fake import Letters, fake_lm
 from firsttoken import records
 from firsttoken.claims.no_op import rule_figures, rules
 from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head
-from firsttoken.claims.no_op.measure import MEASUREMENT, Parameters, first_token_attention
+from firsttoken.claims.no_op.measure import MEASUREMENT, Parameters
 from firsttoken.claims.no_op.search import (
     Discovery,
     Rule,
@@ -24,6 +24,7 @@ from firsttoken.claims.no_op.search import (
 )
 from firsttoken.claims.no_op.verdict import judge
 from firsttoken.errors import FirstTokenError
+from firsttoken.measures import first_token_attention
 from firsttoken.measures.attention_maps import attention_maps
 from firsttoken.records import Record, Status
 from firsttoken.texts.token_classes import CLASSES, TokenClasses, classes_of, containing
@@ -77,7 +78,7 @@ def strings(ids: Tensor) -> list[list[str]]:
 
 def test_the_planted_head_is_found_and_named() -> None:
     ids = planted_texts()
-    attention = first_token_attention(fake_lm(planted_model()), ids)
+    attention = first_token_attention.by_query(fake_lm(planted_model()), ids)
     two, rules = discover(attention, classes_of(strings(ids)), Discovery(permutations=199))
     named = [rule for rule in rules if rule.named]
     assert [rule.head for rule in named] == [1]
@@ -93,7 +94,7 @@ def test_the_planted_head_is_found_and_named() -> None:
 
 def test_without_a_planted_head_none_is_found() -> None:
     ids = planted_texts()
-    attention = first_token_attention(fake_lm(planted_model(planted=False)), ids)
+    attention = first_token_attention.by_query(fake_lm(planted_model(planted=False)), ids)
     two, rules = discover(attention, classes_of(strings(ids)), Discovery(permutations=49))
     assert not two.bimodal.any()
     assert rules == []
@@ -103,7 +104,7 @@ def test_without_a_planted_head_none_is_found() -> None:
 def test_random_models_have_no_rules(seed: int) -> None:
     """Untrained attention has no two modes, so the whole search, with its criteria, finds nothing in any of them."""
     ids = planted_texts(seed)
-    attention = first_token_attention(fake_lm(tiny_model("llama", seed=seed)), ids)
+    attention = first_token_attention.by_query(fake_lm(tiny_model("llama", seed=seed)), ids)
     _, rules = discover(attention, classes_of(strings(ids)), Discovery(permutations=99, seed=seed))
     assert not [rule for rule in rules if rule.named]
 
@@ -237,7 +238,7 @@ def test_the_map_of_the_planted_head() -> None:
 def test_the_trigger_head_is_read_off_right() -> None:
     """Head 1 attends to apostrophes at apostrophes, not right after them: the paper's head it is not."""
     ids, lm = planted_texts(), fake_lm(planted_model(), Letters(STRINGS))
-    attention = first_token_attention(lm, ids)
+    attention = first_token_attention.by_query(lm, ids)
     values = trigger_head(lm, ids, strings(ids), attention, Wanted(layer=0, head=1), layers=[0])
     maps = attention_maps(lm, ids, [(0, 1)])[:, 0]
     rows = (ids == APOSTROPHE).any(1).nonzero()[:, 0][:16]

@@ -16,10 +16,8 @@ from firsttoken.claims.emergence import measure as emergence
 from firsttoken.claims.packing import measure as packing
 from firsttoken.errors import FirstTokenError
 from firsttoken.pretraining import run_records, train
-from firsttoken.pretraining.budgets import budget
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training
-from firsttoken.progress import duration
 from firsttoken.records import Record, Verdict, paper_numbers, store
 from made_runs import ran, stores_below
 
@@ -93,17 +91,6 @@ def test_a_run_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(FirstTokenError, match=r"smoke-causal-bos-never-t128: Out of memory"):
         run_records.runs_of([Training("smoke", Packing(length)) for length in (64, 128, 256)], train=True)
     assert done == [64, 256]
-
-
-def test_costs_count_what_runs_have_reached() -> None:
-    before = {row[0]: row for row in run_records.cost_rows(100.0)}
-    assert before["gpu"][5] == "not run"
-    ran(context_length.training("gpu", "never", 128), 0.5)
-    row = {row[0]: row for row in run_records.cost_rows(100.0)}["gpu"]
-    assert row[5] == "1,000"
-    settings = budget("gpu")
-    seconds = settings.tokens * settings.flops_per_token(settings.length) / 1e14
-    assert row[4] == duration(seconds)
 
 
 @pytest.mark.parametrize("chapter", ["context_length", "packing", "emergence"])

@@ -10,10 +10,9 @@ from torch import Tensor
 from firsttoken import statistics
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
-from firsttoken.execution.by_layer import attention, through_layers
 from firsttoken.measures.bos_arms import Arm
+from firsttoken.measures.first_token_attention import alphas
 from firsttoken.models import LanguageModel
-from firsttoken.probe import Probe
 
 
 def start(lm: LanguageModel, ids: Tensor, arm: Arm) -> tuple[Tensor, int]:
@@ -42,14 +41,8 @@ def first_token_mass(lm: LanguageModel, ids: Tensor, arm: Arm, seed: int = 0, ex
 
     Args:
         ids: (text, token), text tokens without BOS; a few texts are enough.
-        execution: see `by_layer.through_layers`.
+        execution: see `execution.choose`.
     """
     rows, _ = start(lm, ids, arm)
-
-    def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor | None:
-        weights = attention(p, layer)
-        return None if weights is None else weights[..., 0].mean(-1)  # (row, head)
-
-    by_layer = through_layers(lm, [rows], see, execution=execution, task="first-token mass")
-    alpha = torch.stack([torch.cat(parts) for parts in by_layer.values()], dim=1)  # (text, layer, head)
+    alpha = alphas(lm, rows, rows.numel(), execution)
     return asdict(statistics.bootstrap(alpha, seed=seed))

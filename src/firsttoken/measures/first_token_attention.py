@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,13 +64,33 @@ def alphas_of_prefixes(
         return _resident(lm.model, ids, lengths, batch_tokens)
 
 
-def _resident(model: PreTrainedModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int) -> dict[int, Tensor]:
-    alphas_of: dict[int, list[Tensor]] = {length: [] for length in lengths}
+def by_query(lm: LanguageModel, ids: Tensor, batch_tokens: int = 2048) -> Tensor:
+    """Attention of every query to the first token, of a model in memory.
+
+    Args:
+        ids: (text, token), without padding.
+
+    Returns:
+        attention  # (text, layer, head, query), float32, on the CPU
+    """
+    remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
+    with torch.inference_mode(), explain_out_of_memory(remedy):
+        return torch.cat([seen.transpose(0, 1).cpu() for seen in _batches(lm.model, ids, batch_tokens)])
+
+
+def _batches(model: PreTrainedModel, ids: Tensor, batch_tokens: int) -> Iterator[Tensor]:
+    """Of each batch, (layer, text, head, query)."""
     for batch in tracked(in_batches(ids, batch_tokens)):
         with probe(model, keys=[0]) as p:
             run_decoder(model, batch)
+        yield p.attention
+
+
+def _resident(model: PreTrainedModel, ids: Tensor, lengths: Sequence[int], batch_tokens: int) -> dict[int, Tensor]:
+    alphas_of: dict[int, list[Tensor]] = {length: [] for length in lengths}
+    for attention in _batches(model, ids, batch_tokens):
         for length in lengths:
-            alphas_of[length].append(sinks.first_token_attention(p.attention[..., :length]).cpu())
+            alphas_of[length].append(sinks.first_token_attention(attention[..., :length]).cpu())
     return {length: torch.cat(parts) for length, parts in alphas_of.items()}
 
 

@@ -15,9 +15,7 @@ from firsttoken.pretraining.budgets import BUDGETS, budget
 from firsttoken.pretraining.checkpoint_probe import Input
 from firsttoken.pretraining.packing import BosInTraining
 from firsttoken.pretraining.run_spec import CLAIM, SHORT, Training, find
-from firsttoken.progress import duration
 from firsttoken.records import Record
-from firsttoken.records.numbers import NOT_RUN
 
 SUFFIX = "-budget"  # a record of a chapter is about the models of a budget, and so is its name
 
@@ -211,38 +209,3 @@ def row(runs: Sequence[Record], arm: Input, tokens: int) -> JSON | None:
 def own_arm(bos: BosInTraining) -> Input:
     """How a model reads at inference what it read in training."""
     return "text" if bos == "never" else "BOS+text"
-
-
-def cost_rows(tflops: float) -> list[tuple[str, ...]]:
-    """What one run of each budget costs, predicted for a device that sustains so many 10^12 operations a second,
-    beside what the fastest run here has reached: a rate is over the whole time of a run, waiting included."""
-    every = records.all_records(CLAIM)
-    rows: list[tuple[str, ...]] = []
-    for name, of_budget in BUDGETS.items():
-        operations = of_budget.tokens * of_budget.flops_per_token(of_budget.length)
-        seconds = operations / (tflops * 1e12)
-        rates = [run.values["tokens_per_second"] for run in every if run.parameters["budget"] == name]
-        shares = [run.values["share_of_matmul_rate"] for run in every if run.parameters["budget"] == name]
-        rows.append(
-            (
-                name,
-                f"{of_budget.parameters / 1e6:.1f} M",
-                f"{of_budget.tokens / 1e6:,.1f} M",
-                f"{operations:.1e}",
-                duration(seconds) if seconds >= 1 else "under 1 s",
-                f"{max(rates):,.0f}" if rates else NOT_RUN,
-                f"{max(shares):.0%}" if shares else NOT_RUN,
-            )
-        )
-    return rows
-
-
-COST_COLUMNS = (
-    "budget",
-    "weights",
-    "tokens of a run",
-    "operations of a run",
-    "time on such a device, predicted",
-    "tokens a second, fastest run",
-    "share of a plain matrix product's rate",
-)

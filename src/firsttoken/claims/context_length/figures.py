@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from firsttoken import records
 from firsttoken.claims.context_length.grid import each, in_order
 from firsttoken.claims.context_length.measure import BOS_CHOICES
 from firsttoken.estimates import interval
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, band, figure, table
+from firsttoken.pretraining.budgets import BUDGETS
 from firsttoken.pretraining.curves import BOS_WORDS
+from firsttoken.pretraining.run_spec import CLAIM as RUNS
 from firsttoken.pretraining.run_spec import SHORT
+from firsttoken.progress import duration
 from firsttoken.records import Record, paper_numbers
 from firsttoken.records.numbers import NOT_RUN
 
@@ -223,3 +227,30 @@ def _rows_of_seeds(of_grid: Mapping[str, Any], numbers: Sequence[tuple[str, str]
         )
         for loss, length, seed, run in each(of_grid)
     ]
+
+
+def costs(tflops: float) -> Display:
+    """What one run of each budget costs, predicted for a device that sustains so many 10^12 operations a second,
+    beside what the fastest run here has reached: a rate is over the whole time of a run, waiting included."""
+    every = records.all_records(RUNS)
+    rows = []
+    for name, of_budget in BUDGETS.items():
+        operations = of_budget.tokens * of_budget.flops_per_token(of_budget.length)
+        seconds = operations / (tflops * 1e12)
+        reached = [run.values for run in every if run.parameters["budget"] == name]
+        rows.append(
+            (
+                name,
+                f"{of_budget.parameters / 1e6:.1f} M",
+                f"{of_budget.tokens / 1e6:,.1f} M",
+                f"{operations:.1e}",
+                duration(seconds) if seconds >= 1 else "under 1 s",
+                f"{max(run['tokens_per_second'] for run in reached):,.0f}" if reached else NOT_RUN,
+                f"{max(run['share_of_matmul_rate'] for run in reached):.0%}" if reached else NOT_RUN,
+            )
+        )
+    columns = (
+        "budget", "weights", "tokens of a run", "operations of a run", "time on such a device, predicted",
+        "tokens a second, fastest run", "share of a plain matrix product's rate",
+    )  # fmt: skip
+    return table(rows, columns, f"One run of each budget, at {tflops:g} TFLOP/s")

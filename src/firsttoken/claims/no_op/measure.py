@@ -26,13 +26,9 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.check import layer_numbers
 from firsttoken.execution.shared_pass import together
-from firsttoken.measures import attention_maps, head_norms
+from firsttoken.measures import attention_maps, first_token_attention, head_norms
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.models.out_of_memory import explain_out_of_memory
-from firsttoken.probe import probe
-from firsttoken.probe.forward import in_batches, run_decoder
-from firsttoken.progress import tracked
 from firsttoken.ranges import at_least, in_range
 from firsttoken.texts.token_classes import classes_of, decode
 
@@ -94,7 +90,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
         "traces": partial(head_norms.trace_heads, ids=few, batch_tokens=parameters.batch_tokens)
     }
     if len(rest):
-        passes["rest"] = partial(first_token_attention, ids=rest, batch_tokens=parameters.batch_tokens)
+        passes["rest"] = partial(first_token_attention.by_query, ids=rest, batch_tokens=parameters.batch_tokens)
     seen = together(lm, passes, parameters.execution)
     traces = seen["traces"]
     attention = torch.cat([traces.attention, seen["rest"]]) if len(rest) else traces.attention
@@ -135,18 +131,6 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
             layers=layers,
         ),
     }
-
-
-def first_token_attention(lm: LanguageModel, ids: Tensor, batch_tokens: int = 2048) -> Tensor:
-    """Attention of every query to the first token, (text, layer, head, query), float32, on the CPU."""
-    parts = []
-    remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
-    with torch.inference_mode(), explain_out_of_memory(remedy):
-        for batch in tracked(in_batches(ids, batch_tokens)):
-            with probe(lm.model, keys=[0]) as p:
-                run_decoder(lm.model, batch)
-            parts.append(p.attention.transpose(0, 1).cpu())
-    return torch.cat(parts)
 
 
 # -- norms --------------------------------------------------------------------------------------------------
