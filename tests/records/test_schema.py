@@ -53,7 +53,7 @@ CASES: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     ("sink_rates", "length"): (
         {"bos": "auto", "epsilon": 0.8, "length": 8192, "passages": None, "seed": 0, "texts": "long text"},
-        {"bos": "auto", "epsilon": 0.8, "longest": 8192, "seed": 0},
+        {"bos": "auto", "epsilon": 0.8, "longest": 8192, "seed": 0, "sweep_tokens": 8192},
     ),
     ("sink_rates", "bos"): (
         {"bos": "all", "epsilon": 0.8, "length": 64, "passages": 170, "seed": 0, "texts": "passages"},
