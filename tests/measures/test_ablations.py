@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from fake import Letters, fake_lm
-from firsttoken import models, texts
+from firsttoken import texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.ablations import (
     MEANING,
@@ -26,6 +27,7 @@ from firsttoken.measures.ablations import (
     residuals_changed,
     run_arm,
 )
+from firsttoken.models import LanguageModel
 from firsttoken.models.bundled import BUNDLED
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, attend, plain_scores
@@ -260,7 +262,7 @@ def test_masked_model_equals_eager_with_the_column_forbidden(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_zero_value_of_a_real_model_by_another_way(name: str) -> None:
+def test_zero_value_of_a_real_model_by_another_way(name: str, bundled: Callable[[str], LanguageModel]) -> None:
     """The arm whose result is hardest to believe: the sink is back and the loss is not. Reference: whole maps, with
     what later queries get from the first token taken out of each head's output."""
 
@@ -278,7 +280,7 @@ def test_zero_value_of_a_real_model_by_another_way(name: str) -> None:
     def future(scores: Tensor) -> Tensor:
         return torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
 
-    lm = models.load(name)
+    lm = bundled(name)
     given = texts.encode(lm, [passage.text for passage in texts.passages()[:2]], 40, "auto")
     queries = range(1, 39)
     outcome = run_arm(lm, given, queries, "zero_value")
