@@ -18,6 +18,7 @@ _AT_LEAST_ONE = frozenset(
         "length",
         "longest",
         "longest_text_tokens",
+        "noise_seeds",
         "passages",
         "seeds",
         "steps",

@@ -20,6 +20,7 @@ from firsttoken.claims.robustness import attacks, changes, controls, sensitivity
 from firsttoken.claims.robustness import measure as robustness
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures import score_changes
+from firsttoken.measures.matched_control import SEEDS
 from firsttoken.models import LanguageModel
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
@@ -295,7 +296,7 @@ def test_the_weakened_sink_is_compared_at_its_own_loss(lm: LanguageModel) -> Non
             level = np.interp(cost, *zip(*points, strict=True))
             assert values[kind]["at_equal_loss"]["value"] == pytest.approx(level)
             assert values[kind]["dose_minus_control"]["value"] == pytest.approx(1 - level)
-    assert len(values["noise"]["by_seed"]) == len(robustness.NOISE_SEEDS)
+    assert len(values["noise"]["by_seed"]) == SEEDS
 
 
 # -- attacks ------------------------------------------------------------------------------------------------

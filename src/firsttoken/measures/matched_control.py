@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 LEAST_COST = 0.08  # nats of loss; a weakened sink that costs less is held against no control
+SEEDS = 3  # of the noise that rules compare with
 
 
 def costly(values: Mapping[str, Any]) -> bool:
@@ -20,6 +21,12 @@ def covered(control: Mapping[str, Any]) -> bool:
     """Whether the strongest control surely costs more than the weakened sink, so that one of equal loss lies in
     between."""
     return bool(control["headroom"]["low"] > 0)
+
+
+def too_few_seeds(parameters: Mapping[str, Any]) -> str:
+    """A sentence where a record's noise had fewer seeds than rules ask for, else nothing."""
+    seeds = parameters.get("noise_seeds", SEEDS)
+    return f"The rule asks for noise of {SEEDS} seeds, not {seeds}: it cannot be decided." if seeds < SEEDS else ""
 
 
 def decides(values: Mapping[str, Any]) -> bool:

@@ -23,6 +23,8 @@ SCHEMA = 4
 FORMER_CLAIMS = {"where": "sink_position"}
 ADDED: Mapping[tuple[str, str], JSON] = {  # by claim and variant
     ("compression", ""): {"removal_only": False},
+    ("dose", ""): {"noise_seeds": 3},
+    ("robustness", ""): {"noise_seeds": 3},
     ("sink_rates", "length"): {"sweep_tokens": 8192},
 }
 # {claim and variant: {former name of a parameter: its name from schema 4 on}}

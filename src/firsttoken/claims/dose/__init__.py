@@ -41,5 +41,5 @@ CLAIM = Claim(
         "unchanged."
     ),
     keywords=("causal", "intervention", "steering", "temperature"),
-    quick={"passages": 2, "calibration_passages": 2, "edits_per_text": 1, "length": 48, "gains": 2},
+    quick={"passages": 2, "calibration_passages": 2, "edits_per_text": 1, "noise_seeds": 1, "length": 32, "gains": 2},
 )

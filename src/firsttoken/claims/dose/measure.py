@@ -24,7 +24,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures.dose import Change, Masses, dosed, noisy, sharpened
 from firsttoken.measures.equal_loss import compare
-from firsttoken.measures.matched_control import LEAST_COST
+from firsttoken.measures.matched_control import LEAST_COST, SEEDS
 from firsttoken.measures.matching_strength import matching_strengths
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
@@ -32,7 +32,6 @@ from firsttoken.ranges import in_range
 
 DOSES = (2.0, 1.0, 0.0, -1.0, -2.0, -4.0, -8.0)  # nats on key 0
 OTHER_KEY_DOSES = (2.0, 4.0)  # nats on one random ordinary key
-NOISE_SEEDS = (0, 1, 2)
 POWERS = {"sharpened": 1, "flattened": -1}  # the sign of the log of what scores are multiplied by
 STRENGTHS = (0.7, 1.0, 1.4)  # of each control, times the one that costs what the dose costs on the calibration texts
 
@@ -49,6 +48,7 @@ class Parameters:
     edits_per_text: int = 3  # one-token edits of each text, each in a copy of its own
     length: int = 64  # tokens of each text, BOS included
     bos: BosPolicy = "auto"
+    noise_seeds: int = SEEDS  # of the control at equal loss
     seed: int = 0  # of edits and bootstrap
     batch_tokens: int = 4096
     execution: str = "auto"  # resident, streamed; see `shared_pass.together`
@@ -102,7 +102,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     chosen = next((c for c in sorted(cost, reverse=True) if cost[c] >= LEAST_COST), min(cost))
     strength = matched(Scale(lm, calibration, parameters.execution), chosen)
     strengths = {kind: [at * times for times in STRENGTHS] for kind, at in strength.items()}
-    controls = run_controls(bench, strengths)
+    controls = run_controls(bench, strengths, parameters.noise_seeds)
 
     def beside(some: Sequence[Ran]) -> JSON:
         arms = [sums_of(ran, plain) for ran in (plain, *some, doses[chosen])]
@@ -153,9 +153,11 @@ def matched(scale: Scale, dose: float) -> dict[str, float]:
     return matching_strengths(rises, rise(loss["dose"]), {"noise": 1.0, **dict.fromkeys(POWERS, 0.5)})
 
 
-def run_controls(bench: Bench, strengths: Mapping[str, Sequence[float]]) -> dict[str, dict[int, list[Ran]]]:
+def run_controls(
+    bench: Bench, strengths: Mapping[str, Sequence[float]], noise_seeds: int
+) -> dict[str, dict[int, list[Ran]]]:
     """Every control at every strength, under each seed of the noise: kind -> seed -> one for each strength."""
-    seeds = {kind: NOISE_SEEDS if kind == "noise" else NOISE_SEEDS[:1] for kind in strengths}
+    seeds = {kind: range(noise_seeds if kind == "noise" else 1) for kind in strengths}
     ran = bench.run(
         {
             (kind, seed, place): control(kind, at, seed)
@@ -170,7 +172,7 @@ def run_controls(bench: Bench, strengths: Mapping[str, Sequence[float]]) -> dict
     }
 
 
-def control(kind: str, strength: float, seed: int = NOISE_SEEDS[0]) -> Make:
+def control(kind: str, strength: float, seed: int = 0) -> Make:
     """Noise of a standard deviation, or scores times `power`."""
     return partial(noisy, strength, seed) if kind == "noise" else partial(sharpened, power(kind, strength))
 

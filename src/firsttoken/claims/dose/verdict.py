@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from firsttoken.estimates import interval
-from firsttoken.measures.matched_control import LEAST_COST, costly, covered, decides
+from firsttoken.measures.matched_control import LEAST_COST, costly, covered, decides, too_few_seeds
 from firsttoken.records import Record, Verdict
 
 LEAST_EFFECT = 0.05  # of the outcome at one nat, either way
@@ -29,6 +29,8 @@ def judge(record: Record) -> Verdict:
         f"Spread / own becomes {interval(more)} times the untouched model's with one nat more on the first key and "
         f"{interval(less)} times with one nat less. {_of_control(values)}"
     )
+    if few := too_few_seeds(record.parameters):
+        return Verdict("inconclusive", f"{sentence} {few}")
     if contradicted:
         return Verdict("not reproduced", sentence)
     if follows and exceeds:

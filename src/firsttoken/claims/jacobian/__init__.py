@@ -32,5 +32,5 @@ CLAIM = Claim(
     ),
     leads_here="Maps show where attention goes, not how much a token depends on another; derivatives do.",
     keywords=("gradient", "over-squashing", "sensitivity"),
-    quick={"passages": 2},
+    quick={"passages": 2, "text_tokens": 48},
 )

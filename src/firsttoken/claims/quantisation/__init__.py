@@ -26,5 +26,5 @@ CLAIM = Claim(
     alternative="Any token kept exact could save as much: the first is held against others, one at a time.",
     leads_here="A cache that keeps everything may keep it coarsely, but not all of it.",
     keywords=("quantization", "KIVI", "int8", "outliers", "massive-activations", "IntactKV", "KVSink"),
-    quick={"passages": 2, "length": 48},
+    quick={"passages": 2, "length": 32},
 )

@@ -37,5 +37,5 @@ CLAIM = Claim(
     ),
     leads_here="The last promise: less mixing should mean less sensitivity to small changes of the input.",
     keywords=("adversarial", "typos", "attack", "jailbreak", "repeated-token"),
-    quick={"passages": 2, "skip_passages": 0, "candidates": 2},
+    quick={"passages": 2, "skip_passages": 0, "suffix": 2, "candidates": 2, "noise_seeds": 1},
 )

@@ -23,7 +23,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures.ablations import calibrated
 from firsttoken.measures.equal_loss import compare
-from firsttoken.measures.matched_control import LEAST_COST
+from firsttoken.measures.matched_control import LEAST_COST, SEEDS
 from firsttoken.measures.matching_strength import matching_strength
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
@@ -32,7 +32,6 @@ from firsttoken.ranges import at_least, in_range
 from firsttoken.statistics import ratio_of_sums
 
 NATS = (1.0, 2.0, 4.0, 8.0)  # by which `weakened` may lower the score of the first token
-NOISE_SEEDS = (0, 1, 2)
 STRENGTHS = (0.7, 1.0, 1.4)  # of a control, times the one that costs about what the weakened sink costs
 
 
@@ -46,6 +45,7 @@ class Parameters:
     text_tokens: int = 64  # of each text, BOS not counted
     suffix: int = 3  # tokens that the search may put into a text
     candidates: int = 16  # tried for each of them
+    noise_seeds: int = SEEDS  # of the control at equal loss
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
         with sink_arm(lm, arm, means, nats):
             reactions[arm] = sensitivity(lm, ids, pairs, seed)
     intact, weakened = reactions["intact"], reactions["weakened"]
-    controls = beside(lm, Inputs.of(lm, ids, pairs, seed), intact, weakened)
+    controls = beside(lm, Inputs.of(lm, ids, pairs, seed), intact, weakened, parameters.noise_seeds)
 
     def of_kind(arm: str, kind: str) -> JSON:
         there = ~intact.shifts[kind].isnan()
@@ -115,7 +115,9 @@ def fitting_nats(lm: LanguageModel, ids: Tensor) -> float:
     return max(cost, key=cost.__getitem__)
 
 
-def beside(lm: LanguageModel, inputs: Inputs, intact: Sensitivity, weakened: Sensitivity) -> JSON:
+def beside(
+    lm: LanguageModel, inputs: Inputs, intact: Sensitivity, weakened: Sensitivity, noise_seeds: int = SEEDS
+) -> JSON:
     """Noise and sharpening at strengths around that which costs what the weakened sink costs: `by_strength`, and
     what `equal_loss.compare` says, for noise of each seed as well.
 
@@ -141,9 +143,9 @@ def beside(lm: LanguageModel, inputs: Inputs, intact: Sensitivity, weakened: Sen
         return [strength * times for times in STRENGTHS]
 
     noisy, sharp = around("noise"), around("sharpened")
-    controls = [Control(kind="noise", strength=at, seed=seed) for seed in NOISE_SEEDS for at in noisy]
+    controls = [Control(kind="noise", strength=at, seed=seed) for seed in range(noise_seeds) for at in noisy]
     ran = under(lm, inputs, [*controls, *(Control(kind="sharpened", strength=at) for at in sharp)])
-    of_seed = [ran[len(noisy) * number : len(noisy) * (number + 1)] for number in range(len(NOISE_SEEDS))]
+    of_seed = [ran[len(noisy) * number : len(noisy) * (number + 1)] for number in range(noise_seeds)]
     return {
         "noise": {
             **compared([pooled(seeds) for seeds in zip(*of_seed, strict=True)], noisy),

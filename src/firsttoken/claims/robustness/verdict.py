@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from firsttoken.estimates import interval
-from firsttoken.measures.matched_control import LEAST_COST, costly, covered, decides
+from firsttoken.measures.matched_control import LEAST_COST, costly, covered, decides, too_few_seeds
 from firsttoken.records import Record, Verdict
 
 BROKEN = 2.0  # times the loss of the intact model, above which an arm has broken it
@@ -29,6 +29,8 @@ def judge(record: Record) -> Verdict:
         f"{in_nats(values)}, and {interval(gone)} times when none forms (loss {loss['intact']:.2f} → "
         f"{loss['no sink']:.2f} nats{ruined}). {_of_control(values)}"
     )
+    if few := too_few_seeds(record.parameters):
+        return Verdict("inconclusive", f"{sentence} {few}")
     beyond = values["beyond_control"]
     if (decides(values) and beyond["high"] < 0) or (weak["high"] <= 1 and not broken):
         return Verdict("not reproduced", sentence)

@@ -28,5 +28,5 @@ CLAIM = Claim(
         "Counting heads says little about how much attention is meant; here the two are told apart, by size of model."
     ),
     keywords=("Llama", "size", "parameters", "405B"),
-    quick={"passages": 24},
+    quick={"passages": 12},
 )
