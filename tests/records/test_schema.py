@@ -89,7 +89,8 @@ CASES: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
         {"bound_text_tokens": 32, "text_tokens": 64, "text_source": "passages"},
     ),
     ("robustness", ""): (
-        {"length": 64, "suffix": 3, "texts": "passages"}, {"text_tokens": 64, "suffix": 3, "text_source": "passages"}
+        {"length": 64, "suffix": 3, "texts": "passages"},
+        {"text_tokens": 64, "noise_seeds": 3, "suffix": 3, "text_source": "passages"},
     ),
     ("phenomenon", ""): ({"length": 24, "text": "A text."}, {"length": 24, "text": "A text."}),
     ("where", ""): (
