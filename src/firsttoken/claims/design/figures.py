@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import mean
 from typing import Any
 
@@ -22,7 +22,7 @@ from firsttoken.claims.design.verdict import (
 )
 from firsttoken.estimates import interval, over_seeds, value_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
-from firsttoken.pretraining.curves import END_COLUMNS, SEED_COLUMNS, end_cells, seed_cells, with_content
+from firsttoken.pretraining.curves import END_COLUMNS, SEED_COLUMNS, end_cells, seed_cells
 from firsttoken.records import Record
 from firsttoken.records.numbers import NOT_RUN
 
@@ -40,25 +40,12 @@ NAMES = {
 
 STEP = "time of a step / softmax"
 OVER_SEEDS = "numbers without a count are medians over seeds, in brackets the lowest and the highest seed"
-OVER_STEPS = "; of a step's time, the median and its 95 % interval over repetitions"
 
 
 def _seeds(counts: Mapping[str, Any]) -> str:
     """How many seeds each has, in words for a caption."""
     numbers = sorted({count["seeds"] for count in counts.values()})
     return f"{' or '.join(map(str, numbers))} seeds"
-
-
-def _besides(record: Record, name: str, each: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """What `SEED_COLUMNS` and `STEP` name; a record of an earlier version has none of it."""
-    step = record.values.get("step", {}).get(name)
-    return (*seed_cells(each), interval(step) if step else "–")
-
-
-def _over_seeds(cells: Sequence[tuple[str, ...]], columns: tuple[str, ...], of: str) -> Display:
-    """A table of what is measured in several seeds each."""
-    rows, shown = with_content(cells, columns)
-    return table(rows, shown, f"{of}; {OVER_SEEDS}" + OVER_STEPS * (STEP in shown))
 
 
 def _share(each: dict[str, Any], head: int = 0) -> float:
@@ -110,14 +97,29 @@ def design_table(record: Record) -> Display:
                 over_seeds([one["loss_away"] for one in each], ".3f"),
                 over_seeds([one["row_away"] for one in each]),
                 over_seeds([one["value_norm"] for one in each]),
-                *_besides(record, name, each),
             )
         )
     columns = (
         "design", "seeds with a sink", "removes it", "learnt", "steps to it", "loss at triggers", "loss away",
-        "row adds up to", "value norm of the first", *SEED_COLUMNS, STEP,
+        "row adds up to", "value norm of the first",
     )  # fmt: skip
-    return _over_seeds(cells, columns, f"{_seeds(record.values['by_variant'])} of each design")
+    return table(cells, columns, f"{_seeds(record.values['by_variant'])} of each design; {OVER_SEEDS}")
+
+
+def unjudged_table(record: Record) -> Display:
+    """What no rule reads, of every design or block: how far a replaced token's change spreads, the largest activation
+    and the time of a training step. A record of an earlier version has none of it."""
+    values = record.values
+    if "by_variant" in values:
+        counts = in_order(record)
+    else:
+        counts = {"softmax": values["softmax"], **{name: values["by_block"][name] for name in BLOCKS}}
+    rows = []
+    for name, count in counts.items():
+        step = values.get("step", {}).get(name)
+        rows.append((NAMES[name], *seed_cells(count["each"]), interval(step) if step else "–"))
+    caption = f"{_seeds(counts)} of each, unjudged; {OVER_SEEDS}; of a step's time, the 95 % interval over repetitions"
+    return table(rows, ("design", *SEED_COLUMNS, STEP), caption)
 
 
 def sinks_of_blocks(record: Record) -> Display:
@@ -170,15 +172,14 @@ def block_table(record: Record) -> Display:
                 over_seeds(steps, ".0f") if steps else "–",
                 over_seeds([one["loss_at"] for one in each], ".3f"),
                 over_seeds([one["loss_away"] for one in each], ".3f"),
-                *_besides(record, name, each),
                 *(over_seeds([one.get(depth, 1.0) for one in each]) for depth in ("depth_at", "depth_away")),
             )
         )
     columns = (
-        "block", "seeds with a sink", "learnt", "steps to it", "loss at triggers", "loss away", *SEED_COLUMNS, STEP,
+        "block", "seeds with a sink", "learnt", "steps to it", "loss at triggers", "loss away",
         "depth at triggers", "depth away",
     )  # fmt: skip
-    return _over_seeds(cells, columns, f"{_seeds(record.values['by_block'])} of each block")
+    return table(cells, columns, f"{_seeds(record.values['by_block'])} of each block; {OVER_SEEDS}")
 
 
 MARKS = "os^v"  # a seed each
