@@ -43,10 +43,11 @@ CLAIM = Claim(
     keywords=("pruning", "sparsity", "quantization", "GQA", "head-importance", "efficiency"),
     quick={
         "windows": 2,
-        "length": 64,
+        "length": 32,
+        "window": 16,
         "draws": 2,
         "long_windows": 2,
-        "long_length": 128,
+        "long_length": 64,
         "needle_length": 192,
         "task_draws": 2,
     },

@@ -32,5 +32,5 @@ CLAIM = Claim(
     alternative="A bound can hold and explain nothing: it would hold as well if the sink had no part in the effect.",
     leads_here="What can be proved about all of this, and how close the proofs come to a real model.",
     keywords=("over-squashing", "rank-collapse", "bound", "proof"),
-    quick={"passages": 2, "bounded": 2, "repeats": 32},
+    quick={"passages": 2, "text_tokens": 32, "bounded": 2, "bound_text_tokens": 16, "repeats": 32},
 )
