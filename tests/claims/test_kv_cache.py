@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from transformers import AutoConfig, DynamicCache
 
 from fake import LETTERS, fake_lm
-from firsttoken import texts
+from firsttoken import models, texts
 from firsttoken.claims.kv_cache import measure as kv_cache
 from firsttoken.claims.kv_cache import verdict
 from firsttoken.claims.kv_cache.measure import Parameters, Stream
@@ -21,7 +20,6 @@ from firsttoken.estimates import Estimate
 from firsttoken.measures import cache_masks
 from firsttoken.measures.cache_masks import Policy, Pruning, evicting, pruned_once
 from firsttoken.measures.sink_window_cache import cache_bytes, sink_window_cache
-from firsttoken.models import LanguageModel
 from firsttoken.models.anatomy import rotate_half, rotations
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, plain_scores
@@ -179,8 +177,8 @@ def test_renumbered_keys_are_those_of_a_text_of_its_own(name: str) -> None:
             torch.testing.assert_close(thrown[:, query], expected, atol=1e-4, rtol=1e-3)
 
 
-def test_throwing_away_equals_masks_in_a_real_model(bundled: Callable[[str], LanguageModel]) -> None:
-    lm = bundled("smollm2-135m")
+def test_throwing_away_equals_masks_in_a_real_model() -> None:
+    lm = models.load("smollm2-135m")
     ids = texts.encode(lm, [texts.passages()[0].text], 80, "auto")
     with torch.no_grad():
         with probe(lm.model, hook=evicting(lm.model, Policy(32, "sinks", 4, "cache"))):

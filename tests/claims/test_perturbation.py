@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from fake import LETTERS, fake_lm
-from firsttoken import statistics, texts
+from firsttoken import models, statistics, texts
 from firsttoken.claims.perturbation import measure as perturbation
 from firsttoken.claims.perturbation import verdict
 from firsttoken.errors import FirstTokenError
@@ -162,9 +161,9 @@ def brute_force(above: torch.Tensor, below: torch.Tensor, texts_of: torch.Tensor
 # -- edits --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=BUNDLED)
-def lm(request: pytest.FixtureRequest, bundled: Callable[[str], LanguageModel]) -> LanguageModel:
-    return bundled(request.param)
+@pytest.fixture(scope="module", params=BUNDLED)
+def lm(request: pytest.FixtureRequest) -> LanguageModel:
+    return models.load(request.param)
 
 
 def test_the_shakespeare_edit_fits_both_tokenizers(lm: LanguageModel) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
-from firsttoken import records, texts
+from firsttoken import models, records, texts
 from firsttoken.claims.phenomenon import measure as phenomenon
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures import attention_maps
@@ -19,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("own_store")
 
 
 @pytest.fixture(params=BUNDLED)
-def lm(request: pytest.FixtureRequest, bundled: Callable[[str], LanguageModel]) -> LanguageModel:
-    return bundled(request.param)
+def lm(request: pytest.FixtureRequest) -> LanguageModel:
+    return models.load(request.param)
 
 
 def test_packed_maps_come_back(lm: LanguageModel) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,8 +35,8 @@ def few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("few_tasks")
 @pytest.mark.parametrize("name", ["gemma3-270m", "smollm2-135m"])
-def test_deletion_against_plain_losses(name: str, tmp_path: Path, bundled: Callable[[str], LanguageModel]) -> None:
-    lm = bundled(name)
+def test_deletion_against_plain_losses(name: str, tmp_path: Path) -> None:
+    lm = models.load(name)
     record = removal.MEASUREMENT.record(lm, SETTINGS)
     values = record.values
     ids = encode(lm, [p.text for p in passages()[:3]], 24)
@@ -77,10 +76,8 @@ def test_ranges_of_positions_hold_every_query_once() -> None:
 
 
 @pytest.mark.usefixtures("few_tasks")
-def test_long_texts_end_where_short_ones_do(
-    monkeypatch: pytest.MonkeyPatch, bundled: Callable[[str], LanguageModel]
-) -> None:
-    lm = bundled("smollm2-135m")
+def test_long_texts_end_where_short_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = models.load("smollm2-135m")
     monkeypatch.setattr(removal, "LONG_STRIDE", 1)
     values = removal.LONG_TEXTS.record(lm, LongTexts(longest=128)).values
     assert values["length"] == [64, 128]

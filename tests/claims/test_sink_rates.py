@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,8 +27,8 @@ LENGTH = 64
 
 
 @pytest.fixture(params=BUNDLED)
-def lm(request: pytest.FixtureRequest, bundled: Callable[[str], LanguageModel]) -> LanguageModel:
-    return bundled(request.param)
+def lm(request: pytest.FixtureRequest) -> LanguageModel:
+    return models.load(request.param)
 
 
 def test_probe_equals_eager_on_a_real_model(lm: LanguageModel) -> None:
@@ -156,11 +155,8 @@ def test_verify_can_leave_the_variants_out(
     assert said == [[f"phenomenon/{file}", "holds"] for file in sorted(files)]
 
 
-def test_verify_finds_a_changed_number(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundled: Callable[[str], LanguageModel]
-) -> None:
-    lm = bundled("gemma3-270m")
-    monkeypatch.setattr(verify.models, "load", lambda name, **_: bundled(name))
+def test_verify_finds_a_changed_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lm = models.load("gemma3-270m")
     reference = tmp_path / "reference"
     monkeypatch.setattr(record_store, "reference_store", lambda: reference)
     parameters = phenomenon.Parameters(text=texts.passages()[0].text, length=20)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from fake import Letters, fake_lm
-from firsttoken import texts
+from firsttoken import models, texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures.ablations import (
     MEANING,
@@ -27,7 +26,6 @@ from firsttoken.measures.ablations import (
     residuals_changed,
     run_arm,
 )
-from firsttoken.models import LanguageModel
 from firsttoken.models.bundled import BUNDLED
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, attend, plain_scores
@@ -262,7 +260,7 @@ def test_masked_model_equals_eager_with_the_column_forbidden(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_zero_value_of_a_real_model_by_another_way(name: str, bundled: Callable[[str], LanguageModel]) -> None:
+def test_zero_value_of_a_real_model_by_another_way(name: str) -> None:
     """The arm whose result is hardest to believe: the sink is back and the loss is not. Reference: whole maps, with
     what later queries get from the first token taken out of each head's output."""
 
@@ -280,7 +278,7 @@ def test_zero_value_of_a_real_model_by_another_way(name: str, bundled: Callable[
     def future(scores: Tensor) -> Tensor:
         return torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
 
-    lm = bundled(name)
+    lm = models.load(name)
     given = texts.encode(lm, [passage.text for passage in texts.passages()[:2]], 40, "auto")
     queries = range(1, 39)
     outcome = run_arm(lm, given, queries, "zero_value")

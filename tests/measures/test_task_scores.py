@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -20,8 +19,8 @@ from tiny import tiny_model
 
 
 @pytest.fixture(params=BUNDLED)
-def lm(request: pytest.FixtureRequest, bundled: Callable[[str], LanguageModel]) -> LanguageModel:
-    return bundled(request.param)
+def lm(request: pytest.FixtureRequest) -> LanguageModel:
+    return models.load(request.param)
 
 
 def test_items_are_different_and_their_answers_among_the_options() -> None:
