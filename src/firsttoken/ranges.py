@@ -22,6 +22,7 @@ _AT_LEAST_ONE = frozenset(
         "passages",
         "seeds",
         "steps",
+        "sweep_tokens",
         "text_tokens",
         "window",
         "windows",

@@ -53,8 +53,7 @@ def alphas_of_prefixes(
     if set(lengths) != {longest} and not answers_for_prefixes(lm, longest, execution):
         return {length: alphas(lm, ids[:, :length], batch_tokens, execution) for length in lengths}
     way = choose(lm, execution)
-    remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
-    with torch.inference_mode(), explain_out_of_memory(remedy):
+    with torch.inference_mode(), explain_out_of_memory(_remedy(ids, batch_tokens)):
         if way == "streamed":
             return _streamed(lm, ids, lengths, batch_tokens)
         if way == "tensor_parallel":
@@ -73,9 +72,12 @@ def by_query(lm: LanguageModel, ids: Tensor, batch_tokens: int = 2048) -> Tensor
     Returns:
         attention  # (text, layer, head, query), float32, on the CPU
     """
-    remedy = f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
-    with torch.inference_mode(), explain_out_of_memory(remedy):
+    with torch.inference_mode(), explain_out_of_memory(_remedy(ids, batch_tokens)):
         return torch.cat([seen.transpose(0, 1).cpu() for seen in _batches(lm.model, ids, batch_tokens)])
+
+
+def _remedy(ids: Tensor, batch_tokens: int) -> str:
+    return f"lower batch_tokens (now {batch_tokens}) or length (now {ids.shape[1]}), or use dtype='bfloat16'"
 
 
 def _batches(model: PreTrainedModel, ids: Tensor, batch_tokens: int) -> Iterator[Tensor]:

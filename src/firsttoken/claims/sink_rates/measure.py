@@ -22,7 +22,7 @@ from firsttoken.measures.first_token_attention import alphas, alphas_of_prefixes
 from firsttoken.measures.first_token_summary import EPSILONS, Parameters
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.ranges import at_least, in_range
+from firsttoken.ranges import in_range
 from firsttoken.records import Record
 from firsttoken.records.paper_numbers import PAPER_EPSILON
 
@@ -44,7 +44,6 @@ class ByLength:
     def __post_init__(self) -> None:
         in_range(self)
         sinks.check_epsilon(self.epsilon)
-        at_least(1, sweep_tokens=self.sweep_tokens)
         if self.longest < SHORTEST:
             raise FirstTokenError(f"longest is the longest input in tokens, at least {SHORTEST}; not {self.longest}.")
 
