@@ -111,15 +111,16 @@ def unjudged_table(record: Record) -> Display:
     and the time of a training step. A record of an earlier version has none of it."""
     values = record.values
     if "by_variant" in values:
-        counts = in_order(record)
+        of, counts = "design", in_order(record)
     else:
-        counts = {"softmax": values["softmax"], **{name: values["by_block"][name] for name in BLOCKS}}
+        of, counts = "block", {"softmax": values["softmax"], **{name: values["by_block"][name] for name in BLOCKS}}
     rows = []
     for name, count in counts.items():
         step = values.get("step", {}).get(name)
         rows.append((NAMES[name], *seed_cells(count["each"]), interval(step) if step else "–"))
-    caption = f"{_seeds(counts)} of each, unjudged; {OVER_SEEDS}; of a step's time, the 95 % interval over repetitions"
-    return table(rows, ("design", *SEED_COLUMNS, STEP), caption)
+    seeds = f"{_seeds(counts)} of each {of}"
+    caption = f"{seeds}, unjudged; {OVER_SEEDS}; of a step's time, the 95 % interval over repetitions"
+    return table(rows, (of, *SEED_COLUMNS, STEP), caption)
 
 
 def sinks_of_blocks(record: Record) -> Display:
