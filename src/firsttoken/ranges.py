@@ -23,6 +23,7 @@ _AT_LEAST_ONE = frozenset(
         "seeds",
         "steps",
         "sweep_tokens",
+        "task_questions",
         "text_tokens",
         "window",
         "windows",

@@ -14,7 +14,7 @@ from firsttoken.claims.removal import verdict
 from firsttoken.claims.removal.measure import LongTexts, Parameters
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures import task_scores
-from firsttoken.models import LanguageModel
+from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.records import Record
 from firsttoken.texts import passages, tokens
 from firsttoken.texts.tokens import encode
@@ -26,9 +26,8 @@ SETTINGS = Parameters(passages=3, length=24, needle_length=256)
 
 @pytest.fixture
 def few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def short(lm: LanguageModel, bos: str, length: int, seed: int) -> list[task_scores.Task]:
-        whole = task_scores.cloze(lm)
-        return [task_scores.Task("cloze", whole.items[:4], whole.chance)]
+    def short(lm: LanguageModel, bos: BosPolicy, *asked: int) -> list[task_scores.Task]:
+        return [task_scores.cloze(lm, bos).shortened(4)]
 
     monkeypatch.setattr(task_scores, "standard_tasks", short)
 

@@ -9,6 +9,8 @@ import torch
 
 from fake import fake_lm
 from firsttoken import models
+from firsttoken.claims.compression import tasks as compression
+from firsttoken.claims.removal import measure as removal
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures import task_scores
 from firsttoken.measures.ablations import ordinary_means
@@ -33,7 +35,7 @@ def test_items_are_different_and_their_answers_among_the_options() -> None:
 
 
 def test_every_question_asks_for_what_the_text_says(lm: LanguageModel) -> None:
-    for task in task_scores.standard_tasks(lm, "auto", 512):
+    for task in task_scores.standard_tasks(lm, "auto", 512, questions=64):
         assert task.n >= 8
         for item in task.items:
             assert list(item.ids[: len(lm.prefix("auto"))]) == lm.prefix("auto")
@@ -43,6 +45,24 @@ def test_every_question_asks_for_what_the_text_says(lm: LanguageModel) -> None:
                     assert len(question.options) == round(1 / task.chance)
                 if question.position + 1 < len(item.ids):
                     assert item.ids[question.position + 1] == question.answer
+
+
+def test_texts_of_a_task_are_taken_whole_until_they_hold_the_questions() -> None:
+    text = task_scores.TaskText(tuple(range(8)), tuple(task_scores.Question(place, place + 1) for place in range(5)))
+    task = task_scores.Task("copying", (text,) * 4, 0.25)
+    for questions, texts in ((1, 1), (5, 1), (6, 2), (16, 4), (64, 4)):
+        short = task.shortened(questions)
+        assert short.items == task.items[:texts]
+        assert (short.name, short.chance) == (task.name, task.chance)
+
+
+def test_no_question_is_left_out_unless_one_asks(lm: LanguageModel) -> None:
+    """The committed records answer all of them."""
+    every = [task.n for task in task_scores.standard_tasks(lm, "auto", 256, questions=10**6)]
+    assert sum(every) == 133
+    for parameters in (removal.Parameters(), compression.Parameters()):
+        asked = parameters.task_questions
+        assert [task.n for task in task_scores.standard_tasks(lm, "auto", 256, questions=asked)] == every
 
 
 def test_retrieval_hides_each_fact_once_before_it_is_asked_for(lm: LanguageModel) -> None:

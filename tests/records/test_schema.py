@@ -49,7 +49,10 @@ CASES: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     ("removal", ""): (
         {"bos": "auto", "length": 96, "needle_length": 512, "passages": 16, "texts": "passages"},
-        {"bos": "auto", "length": 96, "needle_length": 512, "passages": 16, "text_source": "passages"},
+        {
+            "bos": "auto", "length": 96, "needle_length": 512, "passages": 16, "task_questions": 64,
+            "text_source": "passages",
+        },
     ),
     ("sink_rates", "length"): (
         {"bos": "auto", "epsilon": 0.8, "length": 8192, "passages": None, "seed": 0, "texts": "long text"},
@@ -137,7 +140,7 @@ def test_a_length_without_bos_is_called_so(kind: tuple[str, str], tmp_path: Path
     present = dict.fromkeys(names.values(), 32) | {"seed": 0}
     assert schema.to_present(former) == former | {"parameters": present, "schema": schema.SCHEMA}
     assert store.read(put(tmp_path, former)).parameters == present
-    assert schema.to_present(former | {"claim": "removal"})["parameters"] == former["parameters"]
+    assert schema.to_present(former | {"claim": "no_op"})["parameters"] == former["parameters"]
     (measurement,) = (one for one in claims.measurements(kind[0]) if one.variant == kind[1])
     assert set(names.values()) <= {field.name for field in fields(measurement.parameters)}
     assert all(name.endswith("text_tokens") for name in names.values())

@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -57,6 +58,11 @@ class Task:
     @property
     def n(self) -> int:
         return sum(len(item.questions) for item in self.items)
+
+    def shortened(self, questions: int) -> Task:
+        """Its first texts, whole, until they hold `questions` questions; all of it where it has no more than those."""
+        up_to = list(itertools.accumulate(len(item.questions) for item in self.items))
+        return replace(self, items=self.items[: bisect_left(up_to, questions) + 1])
 
 
 def score(
@@ -148,15 +154,16 @@ def _batches(items: Sequence[TaskText], batch_tokens: int) -> list[list[TaskText
 # -- the tasks ----------------------------------------------------------------------------------------------
 
 
-def standard_tasks(lm: LanguageModel, bos: BosPolicy, needle_length: int, seed: int = 0) -> list[Task]:
-    """The five tasks of the chapter `removal`."""
-    return [
+def standard_tasks(lm: LanguageModel, bos: BosPolicy, needle_length: int, questions: int, seed: int = 0) -> list[Task]:
+    """The five tasks of the chapter `removal`, of each the texts that hold its first `questions` questions."""
+    tasks = (
         cloze(lm, bos),
         multiple_choice(lm, bos),
         copying(lm, bos, seed=seed),
         induction(lm, bos, seed=seed),
         needle(lm, bos, needle_length, count=3, seed=seed),
-    ]
+    )
+    return [task.shortened(questions) for task in tasks]
 
 
 def cloze(lm: LanguageModel, bos: BosPolicy = "auto") -> Task:

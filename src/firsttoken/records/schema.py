@@ -23,7 +23,9 @@ SCHEMA = 4
 FORMER_CLAIMS = {"where": "sink_position"}
 ADDED: Mapping[tuple[str, str], JSON] = {  # by claim and variant
     ("compression", ""): {"removal_only": False},
+    ("compression", "tasks"): {"task_questions": 64},
     ("dose", ""): {"noise_seeds": 3},
+    ("removal", ""): {"task_questions": 64},
     ("robustness", ""): {"noise_seeds": 3},
     ("sink_rates", "length"): {"sweep_tokens": 8192},
 }

@@ -49,6 +49,7 @@ CLAIM = Claim(
         "long_windows": 2,
         "long_length": 64,
         "needle_length": 192,
+        "task_questions": 8,
         "task_draws": 2,
     },
 )

@@ -28,6 +28,7 @@ class Parameters:
     """What is asked of a model without some of its heads."""
 
     needle_length: int = 256  # tokens of the retrieval task
+    task_questions: int = 64  # of each task, where it has so many; its texts are taken whole
     task_draws: int = 4  # random choices of heads
     bos: BosPolicy = "auto"
     seed: int = 0
@@ -46,7 +47,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     """
     seed, batch_tokens = parameters.seed, parameters.batch_tokens
     # Made first: where a text is too short for its questions, nothing has been measured yet that would be lost.
-    tasks = task_scores.standard_tasks(lm, parameters.bos, parameters.needle_length, seed)
+    tasks = task_scores.standard_tasks(lm, parameters.bos, parameters.needle_length, parameters.task_questions, seed)
     mass = rest(lm, parameters.bos, batch_tokens)
     numbers = layer_numbers(lm, len(mass))
 

@@ -31,5 +31,5 @@ CLAIM = Claim(
     ),
     leads_here="What follows for whoever serves a model: what a cache may forget.",
     keywords=("StreamingLLM", "eviction", "H2O", "kvpress", "sliding-window", "key-value"),
-    quick={"windows": 2, "length": 128, "window": 64, "needle_length": 192},
+    quick={"windows": 2, "length": 96, "window": 48, "needle_length": 192},
 )

@@ -37,5 +37,5 @@ CLAIM = Claim(
     ),
     leads_here="If it does so much, taking it away should cost something: abilities, not only loss.",
     keywords=("ablation", "knockout", "zero-shot", "tokenizer"),
-    quick={"passages": 2, "length": 64, "needle_length": 192},
+    quick={"passages": 2, "length": 64, "needle_length": 192, "task_questions": 8},
 )

@@ -55,6 +55,7 @@ class Parameters:
     length: int = 96  # tokens of each text, BOS included
     epsilon: float = 0.3
     needle_length: int = 512  # tokens of the retrieval task
+    task_questions: int = 64  # of each task, where it has so many; its texts are taken whole
     bos: BosPolicy = "auto"
     seed: int = 0
     batch_tokens: int = 1024
@@ -103,7 +104,9 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     """
     ids = texts.encode(lm, passages, parameters.length, parameters.bos)
     # Made first: where a text is too short for its questions, nothing has been measured yet that would be lost.
-    tasks = task_scores.standard_tasks(lm, parameters.bos, parameters.needle_length, parameters.seed)
+    tasks = task_scores.standard_tasks(
+        lm, parameters.bos, parameters.needle_length, parameters.task_questions, parameters.seed
+    )
     means = calibrated(lm, parameters.bos, parameters.execution)
     queries = torch.arange(1, ids.shape[1] - 1, STRIDE)
     seed, batch_tokens = parameters.seed, parameters.batch_tokens
