@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ RUNS = [Training("smoke", Packing(64, "causal", "fixed"), seed, source="generate
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(tmp_path: Path, new_cache: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("FIRSTTOKEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FIRSTTOKEN_CACHE", str(new_cache(tmp_path / "cache")))
     return tmp_path
 
 

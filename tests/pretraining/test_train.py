@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,10 @@ measure(Training("smoke", Packing(64, "intra_document", "fixed")))
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A cache of its own for all tests here, so that the corpus is made once."""
+def places(tmp_path_factory: pytest.TempPathFactory, new_cache: Callable[[Path], Path]) -> dict[str, str]:
+    """A cache of its own for all tests here."""
     folder = tmp_path_factory.mktemp("lab")
-    return {"FIRSTTOKEN_CACHE": str(folder / "cache"), "FIRSTTOKEN_RESULTS": str(folder / "results")}
+    return {"FIRSTTOKEN_CACHE": str(new_cache(folder / "cache")), "FIRSTTOKEN_RESULTS": str(folder / "results")}
 
 
 @pytest.fixture(autouse=True)

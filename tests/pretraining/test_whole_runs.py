@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +26,9 @@ RUNS = [Training("smoke", Packing(64, "causal", "fixed"), seed, source="generate
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(tmp_path: Path, new_cache: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("FIRSTTOKEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FIRSTTOKEN_CACHE", str(new_cache(tmp_path / "cache")))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return tmp_path
 
@@ -170,8 +171,10 @@ ABSENT = ("datasets", "gguf", "sentencepiece", "matplotlib", "pandas", "seaborn"
 
 
 def test_a_bare_checkout_trains(store: Path) -> None:
+    """From nothing: it makes its corpus as well."""
     source = FEW.format(absent=set(ABSENT))
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    places = {"PYTHONPATH": str(Path(cli.__file__).parents[1]), "FIRSTTOKEN_CACHE": str(store / "empty")}
+    environment = {**os.environ, **places}
     done = subprocess.run(
         [sys.executable, "-c", source], env=environment, cwd=store, capture_output=True, text=True, timeout=300
     )
