@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from firsttoken import models
+from firsttoken.files import cache_folder
 from firsttoken.models import LanguageModel
 
 BOOK = "tests/book/"
@@ -48,6 +49,28 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store of records that this test shares with no other."""
     monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tokenizers_are_read_once() -> Iterator[None]:
+    """Reading that of Gemma takes longer than most of what tests ask it. None of them changes a bundled model's."""
+    own = LanguageModel.tokenizer
+    read: dict[tuple[str, Path], Any] = {}
+
+    def shared(lm: LanguageModel) -> Any:
+        if lm.source != "bundled":
+            return own.func(lm)
+        key = lm.name, cache_folder()
+        if key not in read:
+            read[key] = own.func(lm)
+        return read[key]
+
+    patch = pytest.MonkeyPatch()
+    once = cached_property(shared)
+    once.__set_name__(LanguageModel, "tokenizer")
+    patch.setattr(LanguageModel, "tokenizer", once)
+    yield
+    patch.undo()
 
 
 @cache
