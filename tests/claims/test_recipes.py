@@ -332,15 +332,18 @@ def test_tables_have_intervals_and_the_range_of_seeds() -> None:
     newer = record({})
     for number, seed in enumerate(newer.values["by_recipe"]["plain"]):
         seed |= {"spread_over_own": 0.01 + 0.001 * number, "largest_activation": 8.0}
-    plain = [rows_of(figures.recipe_table(made).text)[0] for made in (older, newer)]
+    plain = [rows_of(figures.unjudged_table(made).text)[0] for made in (older, newer)]
     names = ("spread / own", "largest activation / median")
-    assert plain[0] == {name: cell for name, cell in plain[1].items() if name not in names}
+    assert [plain[0][name] for name in names] == ["–", "–"]
     assert [plain[1][name] for name in names] == ["0.0145 [0.0100, 0.0190]", "8.0"]
 
     one_head, lab = records.find("recipes", "one-head"), records.find("recipes", "lab-budget")
     assert one_head is not None
     assert lab is not None
     assert all(row["texts"] == "64" and "[" in row["loss"] for row in rows_of(figures.text_table(lab).text))
+    unjudged = rows_of(figures.unjudged_table(one_head).text)
+    assert len(unjudged) == 1 + len(verdict.PROMISES)
+    assert "–" not in {cell for row in unjudged for cell in row.values()}
     noisy = next(row for row in rows_of(figures.recipe_table(one_head).text) if row["recipe"] == "tokens replaced")
     losses = [seed["loss_at"] for seed in one_head.values["by_recipe"]["tokens_replaced"]]
     assert noisy["loss at triggers"] == f"{median(losses):.3f} [{min(losses):.3f}, {max(losses):.3f}]"

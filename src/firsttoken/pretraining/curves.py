@@ -67,15 +67,6 @@ def seed_cells(seeds: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     )
 
 
-def with_content(
-    rows: Sequence[Sequence[str]], columns: Sequence[str]
-) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
-    """Rows of a table and its columns without those that are empty in every row, as what records of an earlier
-    measurement do not have."""
-    kept = [place for place in range(len(columns)) if any(row[place] != "–" for row in rows)]
-    return [tuple(row[place] for place in kept) for row in rows], tuple(columns[place] for place in kept)
-
-
 def during_training(
     runs: Sequence[Record], label: Callable[[Record], str], quantities: Sequence[str] = tuple(QUANTITIES)
 ) -> Display:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, SINK, TEXT_PROMISES, fate, held, held_on_text, pairs
 from firsttoken.estimates import over_seeds, value_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
-from firsttoken.pretraining.curves import END_COLUMNS, SEED_COLUMNS, end_cells, seed_cells, with_content
+from firsttoken.pretraining.curves import END_COLUMNS, SEED_COLUMNS, end_cells, seed_cells
 from firsttoken.records import Record
 from firsttoken.records.numbers import NOT_RUN
 
@@ -133,18 +133,29 @@ def recipe_table(record: Record) -> Display:
                         ("moved", ".1g"), ("share_without", ".2f"), ("missing", ".3f"),
                     )
                 ),
-                *seed_cells(seeds),
             )
         )  # fmt: skip
     columns = (
         "recipe", "learnt", "steps to it", "loss at triggers", "loss away", "share on the first token",
         "value norm of the first", "moved by noise, nats", "share without BOS", "cost of no BOS, nats",
-        *SEED_COLUMNS,
     )  # fmt: skip
     return table(
-        *with_content(rows, columns),
+        rows,
+        columns,
         "Medians over all seeds, in brackets the lowest and the highest seed; of the steps, over those that learnt "
         "the task",
+    )
+
+
+def unjudged_table(record: Record) -> Display:
+    """What no promise is about, of every recipe: how far a replaced token's change spreads, and the largest
+    activation."""
+    seeds = record.values["by_recipe"]
+    rows = [(NAMES[name], *seed_cells(seeds[name])) for name in NAMES]
+    return table(
+        rows,
+        ("recipe", *SEED_COLUMNS),
+        f"{len(seeds[PLAIN])} seeds of each recipe, unjudged; medians, in brackets the lowest and the highest seed",
     )
 
 
