@@ -279,7 +279,7 @@ def test_what_is_not_judged_stands_in_a_table_where_a_record_has_it(slug: str) -
     counts = made.values["by_variant"] if one_head else made.values["by_block"] | {"softmax": made.values["softmax"]}
     for count in counts.values():
         for number, each in enumerate(count["each"]):
-            each |= {"spread_over_own": 0.01 + 0.02 * number, "largest_activation": 8.0 + number}
+            each |= {"spread_over_own": 0.01 + 0.02 * number, "largest_activation": 8.0 + number, "value_norm": 0.25}
     step = {first: {"value": 1.0, "low": 1.0, "high": 1.0, "n": 12}, "threads": 1}
     step[second] = {"value": 1.1, "low": 1.05, "high": 1.2, "n": 12}
     made.values["step"] = step | {name: step[second] for name in counts if name not in step}
@@ -288,6 +288,7 @@ def test_what_is_not_judged_stands_in_a_table_where_a_record_has_it(slug: str) -
     assert len(rows) == (len(verdict.DESIGNS) if one_head else 1 + len(verdict.BLOCKS))
     assert [rows[1][name] for name in names] == ["0.0200 [0.0100, 0.0300]", "8.5 [8.0, 9.0]", "1.10 [1.05, 1.20]"]
     assert rows[0][names[2]].startswith("1.00")
+    assert rows[1]["value norm of the first"] == "0.25"
 
     del made.values["step"]
     for count in counts.values():

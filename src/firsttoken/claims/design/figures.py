@@ -39,6 +39,7 @@ NAMES = {
 
 
 STEP = "time of a step / softmax"
+VALUE_NORM = "value norm of the first"
 OVER_SEEDS = "numbers without a count are medians over seeds, in brackets the lowest and the highest seed"
 
 
@@ -96,19 +97,19 @@ def design_table(record: Record) -> Display:
                 over_seeds([one["loss_at"] for one in each], ".3f"),
                 over_seeds([one["loss_away"] for one in each], ".3f"),
                 over_seeds([one["row_away"] for one in each]),
-                over_seeds([one["value_norm"] for one in each]),
             )
         )
     columns = (
         "design", "seeds with a sink", "removes it", "learnt", "steps to it", "loss at triggers", "loss away",
-        "row adds up to", "value norm of the first",
+        "row adds up to",
     )  # fmt: skip
     return table(cells, columns, f"{_seeds(record.values['by_variant'])} of each design; {OVER_SEEDS}")
 
 
 def unjudged_table(record: Record) -> Display:
-    """What no rule reads, of every design or block: how far a replaced token's change spreads, the largest activation
-    and the time of a training step. A record of an earlier version has none of it."""
+    """What no rule reads, of every design or block: the value norm of the first token, how far a replaced token's
+    change spreads, the largest activation and the time of a training step. A record of an earlier version has the
+    first of these alone."""
     values = record.values
     if "by_variant" in values:
         of, counts = "design", in_order(record)
@@ -117,10 +118,11 @@ def unjudged_table(record: Record) -> Display:
     rows = []
     for name, count in counts.items():
         step = values.get("step", {}).get(name)
-        rows.append((NAMES[name], *seed_cells(count["each"]), interval(step) if step else "–"))
+        norm = over_seeds([one["value_norm"] for one in count["each"]])
+        rows.append((NAMES[name], norm, *seed_cells(count["each"]), interval(step) if step else "–"))
     seeds = f"{_seeds(counts)} of each {of}"
     caption = f"{seeds}, unjudged; {OVER_SEEDS}; of a step's time, the 95 % interval over repetitions"
-    return table(rows, (of, *SEED_COLUMNS, STEP), caption)
+    return table(rows, (of, VALUE_NORM, *SEED_COLUMNS, STEP), caption)
 
 
 def sinks_of_blocks(record: Record) -> Display:
@@ -252,7 +254,7 @@ def text_table(record: Record) -> Display:
             )
     columns = (
         "design", "seed", *END_COLUMNS,
-        "row adds up to", "value norm of the first", "largest activation / median", STEP,
+        "row adds up to", VALUE_NORM, "largest activation / median", STEP,
     )  # fmt: skip
     heads = record.values["heads"]
     return table(
