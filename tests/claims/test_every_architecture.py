@@ -46,7 +46,7 @@ SMALL: dict[str, Any] = dict(
     passages=6, norm_passages=3, length=64, text_tokens=32, edits=6, edits_per_text=1, calibration_passages=3,
     candidates=2, tested=1, windows=2, window=32, needle_length=256, repeats=16, bounded=2, maps=1, longest=128,
     draws=2, stream=40, batch_tokens=1024, long_windows=2, long_length=64, task_draws=2,
-    task_questions=8, longest_text_tokens=128, gains=2, sources=1, directions=2,
+    task_questions=8, noise_seeds=1, longest_text_tokens=128, gains=2, sources=1, directions=2,
 )  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
     "no_op": {"passages": 8, "trigger": ","},
