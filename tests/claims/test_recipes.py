@@ -233,6 +233,7 @@ def test_verdicts_follow_from_the_seeds(given: dict[str, Any], status: str, word
     for shown in (
         figures.sinks_and_noise(made),
         figures.missing(made),
+        figures.missing_table(made),
         figures.promises(made),
         figures.recipe_table(made),
     ):
@@ -348,6 +349,11 @@ def test_tables_have_intervals_and_the_range_of_seeds() -> None:
     losses = [seed["loss_at"] for seed in one_head.values["by_recipe"]["tokens_replaced"]]
     assert noisy["loss at triggers"] == f"{median(losses):.3f} [{min(losses):.3f}, {max(losses):.3f}]"
     assert noisy["learnt"] == "10 of 10"
+    half = next(
+        row for row in rows_of(figures.missing_table(one_head).text) if row["recipe"] == "BOS in half the texts"
+    )
+    without = [seed["share_without"] for seed in one_head.values["by_recipe"]["bos_in_half"]]
+    assert half["share without BOS"] == f"{median(without):.2f} [{min(without):.2f}, {max(without):.2f}]"
 
 
 def test_runs_on_text_differ_from_plain_training_in_one_thing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from firsttoken.claims.recipes.verdict import PLAIN, PROMISES, SINK, TEXT_PROMISES, fate, held, held_on_text, pairs
+from firsttoken.claims.recipes.verdict import (
+    PLAIN,
+    PROMISES,
+    SINK,
+    TEXT_PROMISES,
+    Seed,
+    fate,
+    held,
+    held_on_text,
+    pairs,
+)
 from firsttoken.estimates import over_seeds, value_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
 from firsttoken.pretraining.curves import END_COLUMNS, SEED_COLUMNS, end_cells, seed_cells
@@ -114,49 +125,48 @@ def promises(record: Record) -> Display:
     return table(rows, ("recipe", "promise", "seeds", "judged"), "Each promise, seed by seed beside plain training")
 
 
-def recipe_table(record: Record) -> Display:
-    """Every outcome of every recipe."""
+OVER_SEEDS = "medians over all seeds, in brackets the lowest and the highest seed"
 
+
+def _outcomes(seeds: Sequence[Seed], forms: Mapping[str, str]) -> tuple[str, ...]:
+    """Outcomes of one recipe's seeds by their name, each in its form."""
+    return tuple(over_seeds([float(seed[name]) for seed in seeds], form) for name, form in forms.items())
+
+
+def recipe_table(record: Record) -> Display:
+    """What every recipe's seeds learnt, where their heads rest and what noise does."""
+    forms = {"loss_at": ".3f", "loss_away": ".3f", "share": ".2f", "moved": ".1g"}
     rows = []
     for name in NAMES:
         seeds = record.values["by_recipe"][name]
         steps = [seed["learnt"] for seed in seeds if seed["learnt"] is not None]
-        rows.append(
-            (
-                NAMES[name],
-                f"{len(steps)} of {len(seeds)}",
-                over_seeds(steps, ".0f") if steps else "–",
-                *(
-                    over_seeds([float(seed[outcome]) for seed in seeds], form)
-                    for outcome, form in (
-                        ("loss_at", ".3f"), ("loss_away", ".3f"), ("share", ".2f"), ("value_norm", ".2f"),
-                        ("moved", ".1g"), ("share_without", ".2f"), ("missing", ".3f"),
-                    )
-                ),
-            )
-        )  # fmt: skip
+        learnt = (f"{len(steps)} of {len(seeds)}", over_seeds(steps, ".0f") if steps else "–")
+        rows.append((NAMES[name], *learnt, *_outcomes(seeds, forms)))
     columns = (
         "recipe", "learnt", "steps to it", "loss at triggers", "loss away", "share on the first token",
-        "value norm of the first", "moved by noise, nats", "share without BOS", "cost of no BOS, nats",
+        "moved by noise, nats",
     )  # fmt: skip
-    return table(
-        rows,
-        columns,
-        "Medians over all seeds, in brackets the lowest and the highest seed; of the steps, over those that learnt "
-        "the task",
-    )
+    return table(rows, columns, f"On texts with BOS: {OVER_SEEDS}; of the steps, over those that learnt the task")
+
+
+def missing_table(record: Record) -> Display:
+    """Where every recipe's heads rest without BOS, and what its absence costs."""
+    forms = {"share": ".2f", "share_without": ".2f", "missing": ".3f"}
+    rows = [(NAMES[name], *_outcomes(record.values["by_recipe"][name], forms)) for name in NAMES]
+    columns = ("recipe", "share on the first token", "share without BOS", "cost of no BOS, nats")
+    return table(rows, columns, f"With and without BOS: {OVER_SEEDS}")
 
 
 def unjudged_table(record: Record) -> Display:
-    """What no promise is about, of every recipe: how far a replaced token's change spreads, and the largest
-    activation."""
-    seeds = record.values["by_recipe"]
-    rows = [(NAMES[name], *seed_cells(seeds[name])) for name in NAMES]
-    return table(
-        rows,
-        ("recipe", *SEED_COLUMNS),
-        f"{len(seeds[PLAIN])} seeds of each recipe, unjudged; medians, in brackets the lowest and the highest seed",
-    )
+    """What no promise is about, of every recipe: the value norm of the first token, how far a replaced token's change
+    spreads, and the largest activation."""
+    by_recipe = record.values["by_recipe"]
+    rows = [
+        (NAMES[name], *_outcomes(by_recipe[name], {"value_norm": ".2f"}), *seed_cells(by_recipe[name]))
+        for name in NAMES
+    ]
+    columns = ("recipe", "value norm of the first", *SEED_COLUMNS)
+    return table(rows, columns, f"{len(by_recipe[PLAIN])} seeds of each recipe, unjudged: {OVER_SEEDS}")
 
 
 def text_table(record: Record) -> Display:
