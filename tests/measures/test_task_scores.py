@@ -50,9 +50,9 @@ def test_every_question_asks_for_what_the_text_says(lm: LanguageModel) -> None:
 def test_texts_of_a_task_are_taken_whole_until_they_hold_the_questions() -> None:
     text = task_scores.TaskText(tuple(range(8)), tuple(task_scores.Question(place, place + 1) for place in range(5)))
     task = task_scores.Task("copying", (text,) * 4, 0.25)
-    for questions, texts in ((1, 1), (5, 1), (6, 2), (16, 4), (64, 4)):
+    for questions, taken in ((1, 1), (5, 1), (6, 2), (16, 4), (64, 4)):
         short = task.shortened(questions)
-        assert short.items == task.items[:texts]
+        assert short.items == task.items[:taken]
         assert (short.name, short.chance) == (task.name, task.chance)
 
 
