@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from firsttoken import records
 from firsttoken.errors import FirstTokenError
@@ -127,6 +128,12 @@ def test_the_judge_speaks_and_provenance_is_complete() -> None:
     assert {"model", "texts_hash", "packages", "python", "machine", "commit", "dirty", "seconds", "time"} <= set(
         record.provenance
     )
+
+
+def test_a_processor_is_named_with_the_instructions_that_round_its_sums() -> None:
+    """The same seeds trained on two processors of one name gave other models."""
+    if not torch.cuda.is_available():
+        assert measure().provenance["machine"].endswith(f" cores, {torch.backends.cpu.get_cpu_capability()}")
 
 
 def test_time_is_measured() -> None:
