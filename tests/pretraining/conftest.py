@@ -18,3 +18,12 @@ def new_cache(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path
         return folder
 
     return at
+
+
+@pytest.fixture
+def store(tmp_path: Path, new_cache: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of records and a cache that this test shares with no other, corpora apart; runs take one thread."""
+    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("FIRSTTOKEN_CACHE", str(new_cache(tmp_path / "cache")))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path

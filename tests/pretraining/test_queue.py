@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training
 
 RUNS = [Training("smoke", Packing(64, "causal", "fixed"), seed, source="generated") for seed in (0, 1)]
-
-
-@pytest.fixture
-def store(tmp_path: Path, new_cache: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("FIRSTTOKEN_CACHE", str(new_cache(tmp_path / "cache")))
-    return tmp_path
 
 
 def test_short_calls_do_what_a_long_one_does(store: Path) -> None:

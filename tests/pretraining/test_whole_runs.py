@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,14 +22,6 @@ from firsttoken.records import Record
 from firsttoken.records.provenance import machine
 
 RUNS = [Training("smoke", Packing(64, "causal", "fixed"), seed, source="generated") for seed in (0, 1)]
-
-
-@pytest.fixture
-def store(tmp_path: Path, new_cache: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FIRSTTOKEN_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("FIRSTTOKEN_CACHE", str(new_cache(tmp_path / "cache")))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tmp_path
 
 
 def none(training: Training) -> str:

@@ -54,13 +54,15 @@ def end_cells(end: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-SEED_COLUMNS = ("spread / own", "largest activation / median")
+VALUE_NORM = "value norm of the first"
+LARGEST_ACTIVATION = "largest activation / median"
+SEED_COLUMNS = (VALUE_NORM, "spread / own", LARGEST_ACTIVATION)
 
 
 def seed_cells(seeds: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """What `SEED_COLUMNS` name, from the `smallest_outcomes` of models that differ in their seed; records of an
-    earlier version have none."""
-    forms = {"spread_over_own": ".4f", "largest_activation": ".1f"}
+    earlier version have the first alone."""
+    forms = {"value_norm": ".2f", "spread_over_own": ".4f", "largest_activation": ".1f"}
     return tuple(
         over_seeds([seed[name] for seed in seeds], form) if all(name in seed for seed in seeds) else "–"
         for name, form in forms.items()

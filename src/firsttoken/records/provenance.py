@@ -54,8 +54,10 @@ def machine() -> dict[str, Any]:
     torch: Any = sys.modules.get("torch")
     if torch is None:
         return {"machine": _processor(), "threads": os.cpu_count()}
-    on_processor = f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else on_processor
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+    else:
+        name = f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
     return {"machine": name, "threads": torch.get_num_threads()}
 
 

@@ -22,7 +22,14 @@ from firsttoken.claims.design.verdict import (
 )
 from firsttoken.estimates import interval, over_seeds, value_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
-from firsttoken.pretraining.curves import END_COLUMNS, SEED_COLUMNS, end_cells, seed_cells
+from firsttoken.pretraining.curves import (
+    END_COLUMNS,
+    LARGEST_ACTIVATION,
+    SEED_COLUMNS,
+    VALUE_NORM,
+    end_cells,
+    seed_cells,
+)
 from firsttoken.records import Record
 from firsttoken.records.numbers import NOT_RUN
 
@@ -39,7 +46,6 @@ NAMES = {
 
 
 STEP = "time of a step / softmax"
-VALUE_NORM = "value norm of the first"
 OVER_SEEDS = "numbers without a count are medians over seeds, in brackets the lowest and the highest seed"
 
 
@@ -47,6 +53,11 @@ def _seeds(counts: Mapping[str, Any]) -> str:
     """How many seeds each has, in words for a caption."""
     numbers = sorted({count["seeds"] for count in counts.values()})
     return f"{' or '.join(map(str, numbers))} seeds"
+
+
+def _blocks(record: Record) -> dict[str, Any]:
+    """The counts of each block, plain softmax first."""
+    return {"softmax": record.values["softmax"], **{name: record.values["by_block"][name] for name in BLOCKS}}
 
 
 def _share(each: dict[str, Any], head: int = 0) -> float:
@@ -110,19 +121,14 @@ def unjudged_table(record: Record) -> Display:
     """What no rule reads, of every design or block: the value norm of the first token, how far a replaced token's
     change spreads, the largest activation and the time of a training step. A record of an earlier version has the
     first of these alone."""
-    values = record.values
-    if "by_variant" in values:
-        of, counts = "design", in_order(record)
-    else:
-        of, counts = "block", {"softmax": values["softmax"], **{name: values["by_block"][name] for name in BLOCKS}}
+    of, counts = ("design", in_order(record)) if "by_variant" in record.values else ("block", _blocks(record))
     rows = []
     for name, count in counts.items():
-        step = values.get("step", {}).get(name)
-        norm = over_seeds([one["value_norm"] for one in count["each"]])
-        rows.append((NAMES[name], norm, *seed_cells(count["each"]), interval(step) if step else "–"))
+        step = record.values.get("step", {}).get(name)
+        rows.append((NAMES[name], *seed_cells(count["each"]), interval(step) if step else "–"))
     seeds = f"{_seeds(counts)} of each {of}"
     caption = f"{seeds}, unjudged; {OVER_SEEDS}; of a step's time, the 95 % interval over repetitions"
-    return table(rows, (of, VALUE_NORM, *SEED_COLUMNS, STEP), caption)
+    return table(rows, (of, *SEED_COLUMNS, STEP), caption)
 
 
 def sinks_of_blocks(record: Record) -> Display:
@@ -163,8 +169,7 @@ def sinks_of_blocks(record: Record) -> Display:
 def block_table(record: Record) -> Display:
     """Every block, plain softmax first: sinks, what was learnt and how fast, and how deep tokens go."""
     cells = []
-    for name in ("softmax", *BLOCKS):
-        count = record.values["softmax"] if name == "softmax" else record.values["by_block"][name]
+    for name, count in _blocks(record).items():
         each = count["each"]
         steps = [one["learnt"] for one in each if one["learnt"] is not None]
         cells.append(
@@ -254,7 +259,7 @@ def text_table(record: Record) -> Display:
             )
     columns = (
         "design", "seed", *END_COLUMNS,
-        "row adds up to", VALUE_NORM, "largest activation / median", STEP,
+        "row adds up to", VALUE_NORM, LARGEST_ACTIVATION, STEP,
     )  # fmt: skip
     heads = record.values["heads"]
     return table(

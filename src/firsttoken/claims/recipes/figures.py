@@ -21,7 +21,7 @@ from firsttoken.claims.recipes.verdict import (
 )
 from firsttoken.estimates import over_seeds, value_of
 from firsttoken.plots import CATEGORIES, NEUTRAL, Display, figure, table
-from firsttoken.pretraining.curves import END_COLUMNS, SEED_COLUMNS, end_cells, seed_cells
+from firsttoken.pretraining.curves import END_COLUMNS, SEED_COLUMNS, VALUE_NORM, end_cells, seed_cells
 from firsttoken.records import Record
 from firsttoken.records.numbers import NOT_RUN
 
@@ -33,6 +33,7 @@ NAMES = {
     "tokens_replaced": "tokens replaced",
     "bos_in_half": "BOS in half the texts",
 }
+OVER_SEEDS = "medians over all seeds, in brackets the lowest and the highest seed"
 LEAST = {"moved": 1e-8, "missing": 1e-5}  # nats; what is less lies at the edge of a logarithmic axis
 
 
@@ -125,9 +126,6 @@ def promises(record: Record) -> Display:
     return table(rows, ("recipe", "promise", "seeds", "judged"), "Each promise, seed by seed beside plain training")
 
 
-OVER_SEEDS = "medians over all seeds, in brackets the lowest and the highest seed"
-
-
 def _outcomes(seeds: Sequence[Seed], forms: Mapping[str, str]) -> tuple[str, ...]:
     """Outcomes of one recipe's seeds by their name, each in its form."""
     return tuple(over_seeds([float(seed[name]) for seed in seeds], form) for name, form in forms.items())
@@ -161,12 +159,10 @@ def unjudged_table(record: Record) -> Display:
     """What no promise is about, of every recipe: the value norm of the first token, how far a replaced token's change
     spreads, and the largest activation."""
     by_recipe = record.values["by_recipe"]
-    rows = [
-        (NAMES[name], *_outcomes(by_recipe[name], {"value_norm": ".2f"}), *seed_cells(by_recipe[name]))
-        for name in NAMES
-    ]
-    columns = ("recipe", "value norm of the first", *SEED_COLUMNS)
-    return table(rows, columns, f"{len(by_recipe[PLAIN])} seeds of each recipe, unjudged: {OVER_SEEDS}")
+    rows = [(NAMES[name], *seed_cells(by_recipe[name])) for name in NAMES]
+    return table(
+        rows, ("recipe", *SEED_COLUMNS), f"{len(by_recipe[PLAIN])} seeds of each recipe, unjudged: {OVER_SEEDS}"
+    )
 
 
 def text_table(record: Record) -> Display:
@@ -192,7 +188,7 @@ def text_table(record: Record) -> Display:
             )
     columns = (
         "recipe", "seed", "promise", *END_COLUMNS,
-        "value norm of the first",
+        VALUE_NORM,
     )  # fmt: skip
     heads = record.values["heads"]
     return table(
