@@ -163,7 +163,7 @@ def ratio_of_ratios(
 
     def ratio(sums: Tensor) -> Tensor:
         a, b, c, d = sums.sum(0)
-        return a / b * d / c
+        return (a / b) / (c / d)  # in this order exactly 1 where both arms are one
 
     return bootstrap(by_text(torch.stack([*above, *below], dim=1), text_of_edit), ratio, seed=seed)
 
