@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,16 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from firsttoken import estimates, models, records
-from firsttoken.errors import FirstTokenError
 from firsttoken.execution import cost
 from firsttoken.execution.streaming import StreamedModel
 from firsttoken.models.checkpoint import INDEX, open_checkpoint
 from firsttoken.models.machine import Machine, free_memory
 from firsttoken.probe import probe
 
-WAYS = ("sequential", "streamed", "offload", "arithmetic")
 BLOCK = 8 << 20
+# Each way runs in a process of its own, out of one that has imported what all need and done nothing else.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["firsttoken.execution.streaming", "transformers.models.llama.modeling_llama"])
 
 
 def write_checkpoint(folder: Path, gigabytes: float) -> None:
@@ -102,6 +103,7 @@ def sequential(args: argparse.Namespace) -> estimates.JSON:
 def streamed(args: argparse.Namespace) -> estimates.JSON:
     lm, ids = models.load(str(args.folder), device=args.device, dtype="bfloat16"), passages(args)
     model = StreamedModel(lm)
+    open_checkpoint(args.folder).drop_cache()  # whoever loads a model hashes its files
     before = forget_peak(args.device)
     start, disk = time.perf_counter(), from_disk()
     with probe(model.model, keys=[0]) as p:
@@ -128,6 +130,7 @@ def offload(args: argparse.Namespace) -> estimates.JSON:
     layers = {f"model.layers.{i}": "disk" for i in range(lm.config.num_hidden_layers)}
     outside = ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")
     device_map = {**layers, **dict.fromkeys(outside, args.device)}
+    open_checkpoint(args.folder).drop_cache()
     before = forget_peak(args.device)
     start, disk = time.perf_counter(), from_disk()
     with tempfile.TemporaryDirectory(dir=args.folder.parent) as folder, torch.inference_mode():
@@ -189,18 +192,17 @@ def from_disk() -> int:
 # -- the comparison -----------------------------------------------------------------------------------------
 
 
+WAYS = {"sequential": sequential, "streamed": streamed, "offload": offload, "arithmetic": arithmetic}
+
+
 def run(args: argparse.Namespace, way: str) -> estimates.JSON:
     if way != "arithmetic":
         # A virtual machine gives free memory back to its host. Whoever takes it first pays for getting it again, here
         # up to three times the time of the read; so every way finds memory that was just in use.
         sequential(args)
     open_checkpoint(args.folder).drop_cache()
-    options = ["--texts", str(args.texts), "--length", str(args.length), "--device", args.device]
-    command = [sys.executable, __file__, "--child", way, "--folder", str(args.folder), *options]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise FirstTokenError(f"{way} failed: {done.stderr[-2000:]}")
-    measured: estimates.JSON = json.loads(done.stdout.splitlines()[-1])
+    with ProcessPoolExecutor(1, mp_context=PROCESSES) as process:
+        measured = process.submit(WAYS[way], args).result()
     print(f"{way}: {measured}", flush=True)
     return measured
 
@@ -274,12 +276,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--folder", type=Path, help="where to write the checkpoint; a temporary folder if not given")
     parser.add_argument("--record", action="store_true", help="write results/local/benchmark_streaming/<model>.json")
-    parser.add_argument("--child", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.child:
-        ways: dict[str, Any] = dict(zip(WAYS, (sequential, streamed, offload, arithmetic), strict=True))
-        print(json.dumps(ways[args.child](args)))
-        return
+    if args.folder:
+        args.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         args.folder = Path(folder)
         write_checkpoint(args.folder, args.size)
