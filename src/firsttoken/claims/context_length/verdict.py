@@ -36,7 +36,8 @@ def judge(record: Record) -> Verdict:
     sentence = f"Trained without BOS, the share of sink heads is {_ends(rates)}."
     if max(rate["value"] for rate in rates.values()) < LEAST_RATE:
         return Verdict(
-            "inconclusive", f"{sentence} So no sink has formed on this budget, and there is none to compare.{beside}"
+            "inconclusive",
+            f"{sentence} So no sink has formed without BOS on this budget, and there is none to compare.{beside}",
         )
     short, long = rates[min(rates)], rates[max(rates)]
     if surely_above(long, short):

@@ -14,16 +14,17 @@ CLAIM = Claim(
         "Reproduced where the spread to later tokens over the edited token's own change, without BOS over with BOS, "
         "is above 1 with its whole interval, else not reproduced. Inconclusive where the first token keeps more than "
         "half of its attention without BOS: then removing BOS does not remove the sink, and the comparison says "
-        "nothing about sinks; nor where only one of the two was run."
+        "nothing about sinks; also where only one of the two was run."
     ),
     fixed=(
         "2026-11-25; the condition on the sink was added after a first look, the same day; on 2026-11-27 the ratio "
         "was taken over the change of the edited token itself, which grows without BOS too: after a look at records "
-        "of the old number, before any of the new one"
+        "of the old number, before any of the new one; on 2026-11-30 a wrong word in the last part of the sentence on "
+        "what is inconclusive was put right"
     ),
     shows_not=(
         "That the sink alone does it: leaving BOS out also gives a model a beginning that it never saw in training. "
-        "Where the sink outlives BOS, nothing. Nor at which layer a change stops: a mean over layers is judged."
+        "Anything, where the sink outlives BOS. Nor at which layer a change stops: a mean over layers is judged."
     ),
     would_change=(
         "A larger model that keeps its sink under such an edit and spreads it as far as without one, or the same "

@@ -21,7 +21,8 @@ CLAIM = Claim(
     ),
     alternative=(
         "A first token could be read often because it is worth reading: a heading, a name, a start sign. The maps "
-        "of other passages, whose first words have nothing in common, speak against it."
+        "of other passages, whose first words have nothing in common, speak against it, but not where the first token "
+        "is BOS each time."
     ),
     leads_here="First of all, what it looks like.",
     keywords=("BOS", "heatmap", "visualization", "heads"),

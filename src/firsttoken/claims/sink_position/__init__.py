@@ -20,7 +20,8 @@ CLAIM = Claim(
     fixed="2026-11-25, with the code that measures; the sentences were reworded after the first records, the rule not",
     shows_not=(
         "How training makes the difference: the models differ in more than how they treat BOS. The packing "
-        "experiments speak to that. Only random tokens of the passages are tried in first place."
+        "experiments speak to that. The rule judges random tokens of the passages alone: a BOS put first where the "
+        "tokenizer puts none is shown and not judged, and draws little in one of these models."
     ),
     would_change=(
         "A model trained with BOS fixed that keeps its sink under another first token, or one trained without that "

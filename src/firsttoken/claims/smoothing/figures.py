@@ -138,7 +138,7 @@ def heads(records: Sequence[Record]) -> Display:
 
 
 def maps(record: Record) -> Display:
-    """Maps of the heads that change most, with BOS above and without below."""
+    """Maps of the heads whose number of tokens grows most, with BOS above and without below."""
     shown = record.values["shown"]
 
     def draw(axes: Any) -> None:
@@ -158,12 +158,13 @@ def maps(record: Record) -> Display:
         grid[0, 0].figure.suptitle(called_with_arms(record))
 
     alt = (
-        f"Attention maps of the heads of {called(record)} that change most when BOS is left out, with BOS and without"
+        f"Attention maps of the heads of {called(record)} whose number of tokens grows most when BOS is left out, "
+        "with BOS and without"
     )
     first = {arm: np.mean([unpack(packed).numpy()[1:, 0].mean() for packed in shown[arm]["maps"]]) for arm in ARMS}
     caption = (
-        f"The heads of {called(record)} that change most. A bright first column is a sink; a row that is dark but for "
-        "few points reads few tokens. The first column of these heads holds "
+        f"The heads of {called(record)} whose number of tokens grows most. A bright first column is a sink; a row "
+        "that is dark but for few points reads few tokens. The first column of these heads holds "
         + " and ".join(f"{share:.0%} of the attention {LABELS[arm]}" for arm, share in first.items())
         + "."
     )
