@@ -16,7 +16,7 @@ from firsttoken.pretraining.corpora import open_corpus
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training
 
-RUNS = [Training("smoke", Packing(64, "causal", "fixed"), seed, source="generated") for seed in (0, 1)]
+RUNS = [Training("smoke", Packing(64, "causal", "fixed"), seed, tokens=40_960, source="generated") for seed in (0, 1)]
 
 
 def test_short_calls_do_what_a_long_one_does(store: Path) -> None:

@@ -21,7 +21,7 @@ from firsttoken.pretraining.run_spec import Training
 from firsttoken.records import Record
 from firsttoken.records.provenance import machine
 
-RUNS = [Training("smoke", Packing(64, "causal", "fixed"), seed, source="generated") for seed in (0, 1)]
+RUNS = [Training("smoke", Packing(64, "causal", "fixed"), seed, tokens=40_960, source="generated") for seed in (0, 1)]
 
 
 def none(training: Training) -> str:
@@ -154,7 +154,7 @@ from firsttoken.pretraining import train, whole_runs
 from firsttoken.pretraining.packing import Packing
 from firsttoken.pretraining.run_spec import Training
 without_bos.trainings(), measure.trainings("lab-gpu")
-record = train.measure(Training("smoke", Packing(64, "causal", "fixed"), source="generated"))
+record = train.measure(Training("smoke", Packing(64, "causal", "fixed"), tokens=40_960, source="generated"))
 print("made", record.filename, record.provenance["packages"].get("firsttoken"))
 """
 ABSENT = ("datasets", "gguf", "sentencepiece", "matplotlib", "pandas", "seaborn", "plotly", "papermill", "nbformat",
