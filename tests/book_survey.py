@@ -50,6 +50,10 @@ REPEATED = """() => { const ids = [...document.querySelectorAll("[id]")].map(e =
 BOXES = """() => [...document.querySelectorAll("body *")].flatMap((e) => ["::before", "::after"].filter((side) =>
   /[\\ue000-\\uf8ff]/.test(getComputedStyle(e, side).content) && getComputedStyle(e, side).display !== "none")
   .map((side) => `${e.tagName}.${e.className}${side}`))"""
+# Outputs that the theme lays on a bright ground in dark mode, because it takes them for pictures made for white paper.
+BRIGHT = """() => [...document.querySelectorAll(".cell_output .output")]
+  .filter(e => e.getBoundingClientRect().height && getComputedStyle(e).backgroundColor !== "rgba(0, 0, 0, 0)")
+  .map(e => [getComputedStyle(e).backgroundColor, e.innerText.trim().slice(0, 60)])"""
 # What overflows to the left of a box cannot be scrolled to.
 LOST = """() => [...document.querySelectorAll("div.math > math")].filter((e) =>
   e.getBoundingClientRect().left < e.parentElement.getBoundingClientRect().left - 1).length"""
@@ -63,7 +67,7 @@ SCREENS: dict[str, dict[str, Any]] = {
 }
 READ = {
     "desktop": {**DRAWN, "figures": FIGURES, "repeated": REPEATED, "boxes": BOXES},
-    "dark": {},
+    "dark": {"bright": BRIGHT},
     "phone": {**DRAWN, "lost": LOST},
 }
 # Every rule of accessibility in one theme; in the other those that colours can break, since nothing else differs.

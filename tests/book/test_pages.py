@@ -357,6 +357,10 @@ def test_nothing_is_drawn_with_a_font_that_is_not_there(survey: Survey) -> None:
     assert not {path: read["boxes"] for path, read in survey("desktop").items() if read["boxes"]}
 
 
+def test_no_output_is_bright_on_a_dark_page(survey: Survey) -> None:
+    assert not {path: read["bright"] for path, read in survey("dark").items() if read["bright"]}
+
+
 def test_the_left_end_of_a_formula_can_be_seen(survey: Survey) -> None:
     assert not {path: read["lost"] for path, read in survey("phone").items() if read["lost"]}
 
