@@ -17,10 +17,9 @@ CLAIM = Claim(
         "nothing about sinks; also where only one of the two was run."
     ),
     fixed=(
-        "2026-11-25; the condition on the sink was added after a first look, the same day; on 2026-11-27 the ratio "
-        "was taken over the change of the edited token itself, which grows without BOS too: after a look at records "
-        "of the old number, before any of the new one; on 2026-11-30 a wrong word in the last part of the sentence on "
-        "what is inconclusive was put right"
+        "2026-11-25; the condition on the sink after a first look, the same day; on 2026-11-27 the ratio was taken "
+        "over the edited token's own change: after records of the old number, before any of the new; on 2026-11-30 a "
+        "wrong word was put right"
     ),
     shows_not=(
         "That the sink alone does it: leaving BOS out also gives a model a beginning that it never saw in training. "
