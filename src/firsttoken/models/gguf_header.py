@@ -115,8 +115,8 @@ class _Reader:
         self.at += length
 
     def skip_strings(self, number: int) -> None:
-        """Every command that reads a model passes over its vocabulary, a quarter of a million strings, so the loop
-        does without calls."""
+        """Whatever asks for a model's provenance passes over its vocabulary, a quarter of a million strings, so the
+        loop does without calls."""
         content, at, end = self.content, self.at, len(self.content)
         length_at = struct.Struct("<Q").unpack_from
         for _ in range(number):
