@@ -30,7 +30,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from firsttoken import estimates, models, records
 from firsttoken.execution import cost
 from firsttoken.execution.streaming import StreamedModel
-from firsttoken.models.checkpoint import INDEX, open_checkpoint
+from firsttoken.models.checkpoint import INDEX, Checkpoint, open_checkpoint
 from firsttoken.models.machine import Machine, free_memory
 from firsttoken.probe import probe
 
@@ -90,20 +90,28 @@ def passages(args: argparse.Namespace) -> torch.Tensor:
 # -- the four ways, each in a process of its own ------------------------------------------------------------
 
 
-def sequential(args: argparse.Namespace) -> estimates.JSON:
-    checkpoint, block, total = open_checkpoint(args.folder), bytearray(BLOCK), 0
-    start, disk = time.perf_counter(), from_disk()
+def read(checkpoint: Checkpoint) -> int:
+    """Read every shard, one after the other; how many bytes."""
+    block, total = bytearray(BLOCK), 0
     for shard in checkpoint.shards:
         with shard.open("rb", buffering=0) as file:
             while got := file.readinto(block):
                 total += got
+    return total
+
+
+def sequential(args: argparse.Namespace) -> estimates.JSON:
+    checkpoint = open_checkpoint(args.folder)
+    checkpoint.drop_cache()
+    start, disk = time.perf_counter(), from_disk()
+    total = read(checkpoint)
     return {"bytes": total, "bytes_from_disk": from_disk() - disk, "seconds": time.perf_counter() - start}
 
 
 def streamed(args: argparse.Namespace) -> estimates.JSON:
     lm, ids = models.load(str(args.folder), device=args.device, dtype="bfloat16"), passages(args)
     model = StreamedModel(lm)
-    open_checkpoint(args.folder).drop_cache()  # whoever loads a model hashes its files
+    model.checkpoint.drop_cache()  # whoever loads a model hashes its files
     before = forget_peak(args.device)
     start, disk = time.perf_counter(), from_disk()
     with probe(model.model, keys=[0]) as p:
@@ -199,8 +207,7 @@ def run(args: argparse.Namespace, way: str) -> estimates.JSON:
     if way != "arithmetic":
         # A virtual machine gives free memory back to its host. Whoever takes it first pays for getting it again, here
         # up to three times the time of the read; so every way finds memory that was just in use.
-        sequential(args)
-    open_checkpoint(args.folder).drop_cache()
+        read(open_checkpoint(args.folder))
     with ProcessPoolExecutor(1, mp_context=PROCESSES) as process:
         measured = process.submit(WAYS[way], args).result()
     print(f"{way}: {measured}", flush=True)
