@@ -252,7 +252,7 @@ def table(rows: Sequence[Sequence[object]], columns: Sequence[str], caption: str
     )
     if folded:
         summary = f"<summary><strong>{escape(caption)}</strong> ({len(rows)} rows)</summary>"
-        html = f'<details class="folded long-table themed">{summary}{html}</details>'
+        html = f'<details class="folded long-table">{summary}{html}</details>'
     text = "\n".join(" | ".join(map(str, row)) for row in (columns, *rows))
     return Display(html, f"{caption}\n{text}")
 
