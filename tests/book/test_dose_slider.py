@@ -68,10 +68,9 @@ def test_a_finger_moves_the_dose_on_a_phone(visit: Visit, html: Path, measured: 
     address = {} if served else {"address": html.as_uri() + "/"}
     page = visit(width=390, has_touch=True, is_mobile=True, **address).open(CHAPTER)
     slider = page.get_by_role("slider")
-    slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
     assert box
-    page.touchscreen.tap(box["x"] + box["width"] - 5, box["y"] + box["height"] / 2)
+    slider.tap(position={"x": box["width"] - 5, "y": box["height"] / 2})
     assert said(page) == expected(measured, len(drawn(measured)["doses"]) - 1)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for text in page.locator(".dose-text, .dose-row > span:first-child, .dose-ticks span").all():

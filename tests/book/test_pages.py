@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from bs4 import BeautifulSoup
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from book_survey import DESKTOP, PHONE, RULES, SCREENS, TABLET, Survey, faults
 from firsttoken import plots
@@ -108,6 +108,13 @@ FILLED = """ink => [...document.querySelectorAll(".plotly-lazy")].every(figure =
 })"""
 
 
+def point_at(element: Locator, across: float, down: float) -> None:
+    """The mouse over a place inside it, as parts of its width and height, once it has come to rest."""
+    box = element.bounding_box()
+    assert box
+    element.hover(position={"x": across * box["width"], "y": down * box["height"]})
+
+
 def hover(page: Page, figure: Locator) -> bool:
     """Whether a label appears somewhere over the figure."""
     area = figure.locator(".nsewdrag").first
@@ -173,20 +180,49 @@ def test_a_cell_of_the_perturbation_map_names_token_layer_and_distance(visit: Vi
     assert record
     picture = record.values["picture"]
     image = page.locator("figure.drawn svg image").first
-    image.scroll_into_view_if_needed()
-    box = image.bounding_box()
-    assert box
     place, layer = picture["position"], 0
     distances = picture["with_bos"]["relative"]  # (layer + 1, token)
     columns, rows = len(distances), len(distances[0])
-    x = box["x"] + box["width"] * (layer + 0.5) / columns
-    page.mouse.move(x, box["y"] + box["height"] * (place + 0.5) / rows)
-    said = page.locator(".point-at").inner_text()
-    assert f"token {place}: {picture['tokens'][place].strip()}" in said
-    assert f"after layer {layer}" in said
-    assert f"relative distance {distances[layer][place]:.3g}" in said
+    point_at(image, (layer + 0.5) / columns, (place + 0.5) / rows)
+    said = page.locator(".point-at")
+    expect(said).to_contain_text(f"token {place}: {picture['tokens'][place].strip()}")
+    expect(said).to_contain_text(f"after layer {layer}")
+    expect(said).to_contain_text(f"relative distance {distances[layer][place]:.3g}")
     page.keyboard.press("Escape")
-    assert page.locator(".point-at").is_hidden()
+    expect(said).to_be_hidden()
+    page.evaluate("dispatchEvent(new Event('scroll'))")
+    expect(said).to_be_hidden()
+
+
+def test_a_heat_map_answers_for_what_scrolls_under_the_pointer(visit: Visit) -> None:
+    page = visit().open("book/chapters/perturbation.html")
+    image, said = page.locator("figure.drawn svg image").first, page.locator(".point-at")
+    point_at(image, 0.5, 0.4)
+    before = said.inner_text()
+    page.evaluate("dispatchEvent(new Event('scroll'))")  # one that comes late, when the page has come to rest
+    assert said.is_visible()
+    assert said.inner_text() == before
+    box = image.bounding_box()
+    assert box
+    page.mouse.wheel(0, box["height"] * 0.4)
+    page.wait_for_function("before => document.querySelector('.point-at').innerText !== before", arg=before)
+    expect(said).to_be_visible()
+    page.evaluate("scrollTo(0, 0)")
+    expect(said).to_be_hidden()
+
+
+def test_a_heat_map_answers_a_finger_until_the_page_scrolls(visit: Visit) -> None:
+    page = visit(width=390, has_touch=True, is_mobile=True).open("book/chapters/perturbation.html")
+    image, said = page.locator("figure.drawn svg image").first, page.locator(".point-at")
+    image.scroll_into_view_if_needed()
+    page.wait_for_timeout(200)  # until that scrolling has been said
+    box = image.bounding_box()
+    assert box
+    image.tap(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    page.wait_for_timeout(200)  # the finger has been lifted
+    assert said.is_visible()
+    page.evaluate("scrollBy(0, 40)")
+    expect(said).to_be_hidden()
 
 
 def test_every_heat_map_of_a_figure_answers(visit: Visit, html: Path, pages: list[str]) -> None:
@@ -201,13 +237,8 @@ def test_every_heat_map_of_a_figure_answers(visit: Visit, html: Path, pages: lis
             images = figure.locator("svg image")
             assert images.count() >= len(grids), path
             for number in range(len(grids)):
-                images.nth(number).scroll_into_view_if_needed()
-                box = images.nth(number).bounding_box()
-                assert box
-                opened.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-                said = opened.locator(".point-at")
-                assert said.is_visible(), (path, number)
-                assert grids[number]["value"] in said.inner_text()
+                point_at(images.nth(number), 0.5, 0.5)
+                expect(opened.locator(".point-at"), f"{path}, map {number}").to_contain_text(grids[number]["value"])
                 asked += 1
     assert asked > 8
 
@@ -415,15 +446,14 @@ def test_head_map_opens_the_chosen_head(visit: Visit) -> None:
     assert status.inner_text().startswith("Layer 4, head 2:")
     assert first.locator("[aria-selected=true]").count() == 1
 
-    canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     assert box is not None
     # The last token looking at the first: beyond the labels, in the lower left corner of the map.
     labels = min(90, 0.24 * box["width"])
     cell = (box["width"] - labels) / 24
-    page.mouse.move(box["x"] + labels + cell / 2, box["y"] + box["height"] - cell / 2)
-    assert "(token 0)" in first.locator(".head-map-hint").inner_text()
-    assert "(token 23)" in first.locator(".head-map-hint").inner_text()
+    point_at(canvas, (labels + cell / 2) / box["width"], 1 - cell / 2 / box["height"])
+    expect(first.locator(".head-map-hint")).to_contain_text("(token 0)")
+    expect(first.locator(".head-map-hint")).to_contain_text("(token 23)")
 
 
 def test_head_map_says_what_the_record_says(visit: Visit) -> None:
