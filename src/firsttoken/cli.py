@@ -103,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     verify = add("verify", commands.command_verify, in_checkout=True)
     verify.add_argument("claim", nargs="*", metavar="CLAIM", help="only these; all if none")
     verify.add_argument("--no-variants", action="store_true", help="only the main record of each claim: much sooner")
+    verify.add_argument("--without", action="append", default=[], metavar="VARIANT", help="not these, such as long")
     return top
 
 

@@ -193,7 +193,8 @@ def command_verify(args: argparse.Namespace) -> None:
     from firsttoken.claims import verify
 
     failed = []
-    for record, lines in verify.verify(claims.present_names(args.claim), variants=not args.no_variants):
+    chosen = claims.present_names(args.claim)
+    for record, lines in verify.verify(chosen, variants=not args.no_variants, without=args.without):
         name = f"{record.claim}/{record.filename}"
         print(f"{name}: {'differs' if lines else 'holds'}", flush=True)
         for line in lines[:10]:

@@ -62,7 +62,7 @@ def by_arm(
     """A panel for each model with both arms.
 
     Args:
-        labels: of each arm, as `measures.bos_contrast.LABELS`.
+        labels: of each arm, as `measures.bos_arms.LABELS`.
         pick: the x values and the estimates of each arm, from a record.
         adjust: called with each panel's axes at the end.
     """

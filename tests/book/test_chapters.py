@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from firsttoken import cli, commands
 from firsttoken.book import build, chapters
 from firsttoken.errors import FirstTokenError
 from small_book import notebook
@@ -205,6 +207,21 @@ def test_the_build_names_chapters_that_have_no_current_page(root: Path) -> None:
     notebook(root, "works", "print('changed')")
     with pytest.raises(FirstTokenError, match="Changed since"):
         build.check_chapters(root)
+
+
+@pytest.mark.parametrize("make", [build.build, build.print_book])
+def test_without_jupyter_book_the_old_book_stays(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, make: Callable[[Path], Path]
+) -> None:
+    chapters.run_chapter("works", {}, root=root)
+    old = root / "_build" / "html" / "index.html"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    monkeypatch.setattr(build, "find_spec", lambda name: None)
+    monkeypatch.setattr(commands, "command_build", lambda args: make(root))
+    assert cli.main(["build"]) == 2
+    assert "This needs jupyter_book, of the extra book" in capsys.readouterr().err
+    assert old.exists()
 
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))

@@ -81,13 +81,32 @@ def test_a_planted_secondary_sink_is_found() -> None:
 
 
 def test_identity_by_hand() -> None:
-    hidden = torch.zeros(3, 2, 2, 4)
-    hidden[:, 0, 0] = torch.eye(4)[:3]  # three different tokens at first
-    hidden[:, 1, 0, 3] = torch.tensor([1.0, 2.0, 5.0])  # the same direction afterwards
+    hidden = torch.zeros(4, 2, 2, 4)
+    hidden[:, 0, 0] = torch.eye(4)[[0, 1, 2, 2]]  # three different tokens at first, one of them twice
+    hidden[:, 1, 0, 3] = torch.tensor([1.0, 2.0, 5.0, 1.0])  # the same direction afterwards
     hidden[:, :, 1, 0] = 1.0
-    cosines = sink_position.identity(hidden)
-    assert cosines["first"] == [0, 1]
-    assert cosines["ordinary"] == [1, 1]
+    tokens = torch.tensor([[5, 1], [6, 2], [7, 3], [7, 1]])
+    cosines = sink_position.identity(hidden, tokens)
+    assert cosines == {"first": [0, 1], "ordinary": [1, 1]}
+    assert sink_position.identity(hidden, tokens[:, [0, 0]].where(torch.tensor([True, False]), 9)) is None
+
+
+def test_identity_leaves_out_texts_with_the_same_token() -> None:
+    hidden = torch.randn(7, 3, 2, 5, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([[1, 1], [2, 4], [1, 4], [3, 4], [2, 5], [9, 6], [1, 7]])
+    for place, name in enumerate(("first", "ordinary")):
+        expected = [
+            [
+                torch.cosine_similarity(hidden[a, layer, place], hidden[b, layer, place], dim=0)
+                for a in range(7)
+                for b in range(7)
+                if tokens[a, place] != tokens[b, place]
+            ]
+            for layer in range(3)
+        ]
+        cosines = sink_position.identity(hidden, tokens)
+        assert cosines is not None
+        assert cosines[name] == pytest.approx([float(torch.stack(of).mean()) for of in expected], abs=1e-3)
 
 
 def record(prepends: bool, kept: float, other: float) -> Record:

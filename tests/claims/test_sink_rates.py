@@ -141,7 +141,10 @@ def test_bad_parameters() -> None:
         sink_rates.MEASUREMENT.record(lm, first_token_summary.Parameters(passages=3, length=9000))
 
 
-@pytest.mark.parametrize(("options", "names"), [([], {"", "passages"}), (["--no-variants"], {""})])
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [([], {"", "passages"}), (["--no-variants"], {""}), (["--without", "passages"], {""})],
+)
 def test_verify_can_leave_the_variants_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, options: list[str], names: set[str]
 ) -> None:
@@ -153,6 +156,8 @@ def test_verify_can_leave_the_variants_out(
     said = sorted(line.split(": ") for line in capsys.readouterr().out.splitlines())
     files = [filename(model, name) for model in BUNDLED for name in names]
     assert said == [[f"phenomenon/{file}", "holds"] for file in sorted(files)]
+    assert cli.main(["verify", "phenomenon", *options, "--without", "long"]) == 2
+    assert "has a variant long; their variants are: " in capsys.readouterr().err
 
 
 def test_verify_finds_a_changed_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

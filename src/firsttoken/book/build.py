@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def build(root: Path = ROOT, quiet: bool = False) -> Path:
 
     Always a full build: an incremental one hides warnings and can leave numbers of an older record behind.
     """
+    _needs_jupyter_book()
     check_chapters(root)
     shutil.rmtree(root / "_build" / "html", ignore_errors=True)
     vendor(root / "book" / "_static" / "vendor", (root / "book").rglob("*.ipynb"))
@@ -40,6 +42,7 @@ def print_book(root: Path = ROOT, quiet: bool = False) -> Path:
     Raises:
         FirstTokenError: chapters are missing, or there is no Chromium.
     """
+    _needs_jupyter_book()
     check_chapters(root)
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
@@ -63,6 +66,12 @@ def print_book(root: Path = ROOT, quiet: bool = False) -> Path:
             f"The browser printed nothing: {(told.stderr.strip().splitlines() or ['it is silent'])[-1]}"
         )
     return file
+
+
+def _needs_jupyter_book() -> None:
+    """It runs in a process of its own, so that nothing here would miss it before the old book is gone."""
+    if find_spec("jupyter_book") is None:
+        raise ModuleNotFoundError("No module named 'jupyter_book'", name="jupyter_book")
 
 
 def _jupyter_book(root: Path, *options: str) -> int:

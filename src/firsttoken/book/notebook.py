@@ -6,7 +6,7 @@
     chapter.verdicts(measured)
     chapter.foot(measured)
 
-The `parameters` cell is the only place where a chapter's parameters are spelled.
+Parameters are named in the `parameters` cell alone: their dataclass is built from that cell by keyword.
 """
 
 from __future__ import annotations

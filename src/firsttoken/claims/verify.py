@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
@@ -34,18 +34,22 @@ def measurement_of(record: Record) -> Measurement | None:
     return next((m for m in of_claim if m.variant == record.variant and m.repeatable), None)
 
 
-def verify(chosen: list[str], *, variants: bool = True) -> Iterator[tuple[Record, list[str]]]:
+def verify(
+    chosen: list[str], *, variants: bool = True, without: Collection[str] = ()
+) -> Iterator[tuple[Record, list[str]]]:
     """Measure committed records again, each model loaded once.
 
     Args:
         chosen: of which claims; all of them if empty.
         variants: also the records with a variant, which take longer.
+        without: variants to leave out.
 
     Yields:
         the committed record, and every difference above `TOLERANCE` as a readable line (none: it holds)
 
     Raises:
-        FirstTokenError: a claim has no committed record, or its models must be trained first.
+        FirstTokenError: a claim has no committed record, or its models must be trained first; no record has a variant
+            that is to be left out.
     """
     for claim in (name for name in chosen if name in claims.names()):
         if trained := claims.trained(claim):
@@ -59,6 +63,12 @@ def verify(chosen: list[str], *, variants: bool = True) -> Iterator[tuple[Record
         if claim not in known:
             raise FirstTokenError(f"There is no committed record of {claim}; there are records of {', '.join(known)}.")
     wanted = [record for claim in chosen or ["*"] for record in committed(claim) if variants or not record.variant]
+    there = sorted({record.variant for record in wanted if record.variant})
+    for variant in without:
+        if variant not in there:
+            others = ", ".join(there) or "none"
+            raise FirstTokenError(f"No record asked for has a variant {variant}; their variants are: {others}.")
+    wanted = [record for record in wanted if record.variant not in without]
     with tempfile.TemporaryDirectory() as scratch:
         for _, of_model in groupby(sorted(wanted, key=_origin), key=_origin):
             records = list(of_model)

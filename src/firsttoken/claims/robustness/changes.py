@@ -1,4 +1,4 @@
-"""Small changes of a text, each in its middle third, so that its last tokens stay what they are."""
+"""Small changes of a text, each after its first third and before its last tokens, which stay what they are."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Pairs = dict[str, list[Pair | None]]  # by kind, one for each text; None where i
 
 
 def changed(lm: LanguageModel, row: Tensor, kind: str, draw: random.Random) -> Pair | None:
-    """A text and the same with one small change in its middle third; None where the text allows none.
+    """A text and the same with one small change between its first third and its last tokens; None if it allows none.
 
     Args:
         row: (token,), text tokens without BOS.

@@ -172,6 +172,10 @@ def secondary_table(measured: Sequence[Record], count: int = 6) -> Display:
 
 def identity(measured: Sequence[Record]) -> Display:
     """Does the state at position 0 still say which token stands there?"""
+    measured = [record for record in measured if record.values["identity"]]
+    if not measured:
+        text = "No two passages have different tokens at a position, so there is nothing to compare."
+        return Display(f"<p>{text}</p>", text)
 
     def draw(ax: Axes) -> None:
         for number, record in enumerate(measured):

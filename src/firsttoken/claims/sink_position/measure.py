@@ -164,7 +164,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     """The values of a record: `first_token_kept` (mass on position 0 with a random token there, over that as it is),
     `readings` (mass on position 0 and on the second place), `profile` (alpha_k over heads), `secondary` (sinks
     elsewhere), `identity` (how alike the first position is between texts that begin with different tokens, layer by
-    layer)."""
+    layer; None where there are no two such texts)."""
     values: JSON = {"readings": {}, "prepends_bos": lm.prepends_bos}
     seed = parameters.seed
     mass: dict[Reading, Tensor] = {}  # (text,)
@@ -186,7 +186,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
         if name == "as it is":
             values["secondary"] = secondary(alpha, decode(lm, inputs[name].ids), parameters.epsilon, seed)
         if name == "another first token":
-            values["identity"] = identity(hidden)
+            values["identity"] = identity(hidden, inputs[name].ids[:, [0, parameters.length // 4]])
     pairs = torch.stack([mass["another first token"], mass["as it is"]], dim=1)
     values["first_token_kept"] = asdict(statistics.ratio_of_sums(pairs, seed))
     return values
@@ -203,7 +203,7 @@ def secondary(alpha: Tensor, tokens: list[list[str]], epsilon: float, seed: int)
     strong = inner > epsilon
     per_head = strong.any(-1).double()  # (text, layer, head)
     heads_at = strong.double().sum((1, 2))  # (text, key): how many heads have a sink there
-    texts_, keys = heads_at.shape
+    keys = heads_at.shape[1]
     order = heads_at.flatten().argsort(descending=True)[:12].tolist()
     examples = [
         {
@@ -221,22 +221,25 @@ def secondary(alpha: Tensor, tokens: list[list[str]], epsilon: float, seed: int)
         "first_by_layer": statistics.rounded((alpha[..., 0] > epsilon).double().mean((0, 2))),
         "by_position": statistics.rounded(strong.double().mean((0, 1, 2))),
         "examples": examples,
-        "texts": texts_,
     }
 
 
-def identity(hidden: Tensor) -> JSON:
-    """Mean cosine between texts at the same position, layer by layer: 1 means that the position's state no longer
-    says which token stands there.
+def identity(hidden: Tensor, tokens: Tensor) -> JSON | None:
+    """Mean cosine between texts with different tokens at the same position, layer by layer: 1 means that the
+    position's state no longer says which token stands there. None where no two texts have different tokens.
 
     Args:
-        hidden: (text, layer + 1, 2, width); different tokens stand in first place, as everywhere.
+        hidden: (text, layer + 1, 2, width), at two positions.
+        tokens: (text, 2), what stands there.
     """
     unit = F.normalize(hidden.double(), dim=-1)
     alike = torch.einsum("alpw,blpw->lpab", unit, unit)
-    n = hidden.shape[0]
-    apart = ~torch.eye(n, dtype=torch.bool)
-    mean = alike[..., apart].mean(-1)  # (layer + 1, 2)
+    # Common tokens are drawn more than once, and texts with the same one are alike whatever the model does.
+    apart = (tokens[:, None] != tokens).movedim(-1, 0)  # (2, text, text)
+    pairs = apart.sum((1, 2))
+    if not pairs.all():
+        return None
+    mean = (alike * apart).sum((2, 3)) / pairs  # (layer + 1, 2)
     return {"first": statistics.rounded(mean[:, 0]), "ordinary": statistics.rounded(mean[:, 1])}
 
 
@@ -246,6 +249,8 @@ MEASUREMENT = Measurement(
     passages=passages,
     run=run,
     judge=judge,
-    version=2,  # 1: the last layer's residual stream was taken behind the final norm
+    # 1: the last layer's residual stream was taken behind the final norm.
+    # 2: `identity` counted pairs of texts that happened to begin with the same token.
+    version=3,
 )
 MEASUREMENTS = (MEASUREMENT,)
