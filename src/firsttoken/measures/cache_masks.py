@@ -4,12 +4,15 @@ A cache of fixed size W throws tokens away as a text goes on. For a text that is
 be had in one pass: query j sees exactly the keys that would be in the cache when token j is read.
 `sink_window_cache.py` throws tokens away in earnest, and a test holds the two together.
 
-Policies, all with W tokens in the cache, the newest included:
+Policies, all with room for W tokens in the cache, the newest included:
 
 * window: the last W.
 * sinks: the first n and the last W - n (StreamingLLM, arXiv 2309.17453).
-* random: n tokens drawn from the first W, for each text, and the last W - n; the control for the sinks.
-* heavy: the W / 2 tokens that were attended to most so far, for each head, and the last W / 2 (H2O, arXiv 2306.14048).
+* random: n tokens drawn from the first W, but for the very first, and the last W - n; the control for the sinks. What
+  is drawn depends on the seed and on no text, so each text needs a seed of its own. Its place stays empty until it
+  comes.
+* heavy: the W / 2 tokens that were attended to most so far and the last W / 2 (H2O, arXiv 2306.14048), chosen for each
+  query head. Where query heads share keys, the cache of a key head would hold what any of them chose: more than W.
 
 A kept token can keep its *original* position, so that its distance to the newest grows without end, or be renumbered
 by its place in the *cache*, so that no distance exceeds W.
@@ -29,7 +32,7 @@ from torch import Tensor
 
 from firsttoken.errors import FirstTokenError
 from firsttoken.models.anatomy import rotations
-from firsttoken.probe.attention import AttentionCall, plain_scores
+from firsttoken.probe.attention import AttentionCall, log_sum_exp, plain_scores
 from firsttoken.probe.interventions import Hook, explicit_mask, without
 from firsttoken.probe.rotary import rotary
 
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 
 Kept = Literal["none", "sinks", "random", "heavy"]
 Positions = Literal["original", "cache"]
-HEAVY_CHUNK = 32  # heavy hitters are chosen anew after this many queries
+HEAVY_CHUNK = 32  # heavy hitters are chosen anew after this many queries, or sooner in a small cache
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ class Pruning:
 
 
 def kept_keys(policy: Policy, length: int, seed: int = 0) -> Tensor:
-    """The tokens that never leave, apart from the newest ones: (key,), bool."""
+    """The tokens that never leave, apart from the newest ones: (key,), bool. Random ones are the same for the same
+    `seed` and length, and the first token is never among them."""
     kept = torch.zeros(length, dtype=torch.bool)
     if policy.kept == "sinks":
         kept[: policy.count] = True
@@ -113,7 +117,8 @@ def evicting(model: PreTrainedModel, policy: Policy, layers: Collection[int] | N
     """A hook under which the given layers read what a cache under `policy` would hold.
 
     Args:
-        layers: which; all if None. The others read what they always do.
+        layers: which; all if None. The others read what they always do. What a layer's own mask hides stays hidden.
+        seed: of random tokens, which are the same in every text of a batch.
 
     Raises:
         FirstTokenError: the policy has no room, or renumbers positions in a model without rotary ones.
@@ -184,29 +189,37 @@ def _renumber(model: PreTrainedModel, call: AttentionCall, kept: Tensor, excess:
 
 
 def _heavy(call: AttentionCall, policy: Policy) -> AttentionCall:
-    """Heavy hitters for each head, chosen from what is in the cache and never taken back."""
+    """Heavy hitters for each query head, chosen from what is in its cache and never taken back.
+
+    A choice is made for the queries until the next one: among the tokens chosen before and those that will leave the
+    window by then, so that up to `HEAVY_CHUNK` - 1 of the chosen are still in the window too.
+    """
     base = explicit_mask(call)
     length = call.key.shape[2]
     recent = policy.window // 2
     room = policy.window - recent
+    # Whatever leaves the window must have been in it at a choice.
+    every = min(HEAVY_CHUNK, recent)
     batch, heads = call.query.shape[:2]
     device = call.key.device
     kept = torch.zeros(batch, heads, length, dtype=torch.bool, device=device)
     total = torch.zeros(batch, heads, length, device=device)
     position = torch.arange(length, device=device)
     rows = []
-    for start in range(0, length, HEAVY_CHUNK):
-        stop = min(start + HEAVY_CHUNK, length)
+    for start in range(0, length, every):
+        stop = min(start + every, length)
         query = torch.arange(start, stop, device=device)[:, None]
         near = (position <= query) & (position > query - recent)
         may = near[None, None] | (kept[:, :, None] & (position <= query))
         part = base[:, :, start:stop] if base.shape[2] > 1 else base
         mask = without(part, ~may)
         rows.append(mask.expand(batch, heads, stop - start, length))
-        weights = plain_scores(replace(call, query=call.query[:, :, start:stop], mask=mask, causal=False)).softmax(-1)
-        total += weights.nan_to_num().sum(2)
-        # Candidates are the kept ones and those that leave the window before the next choice.
-        leaving = (position < min(stop, stop + HEAVY_CHUNK - recent)) & (position >= start - recent)
+        logits = plain_scores(replace(call, query=call.query[:, :, start:stop], mask=mask, causal=False))
+        sink = call.sink_logits
+        if sink is not None and sink.shape[2] > 1:
+            sink = sink[:, :, start:stop]
+        total += (logits - log_sum_exp(logits, sink)[..., None]).exp().nan_to_num().sum(2)
+        leaving = (position >= stop - recent) & (position < stop - recent + every)
         candidates = total.masked_fill(~(kept | leaving), -1.0)
         best = candidates.topk(min(room, length), dim=-1)
         kept = torch.zeros_like(kept).scatter_(2, best.indices, best.values >= 0)
