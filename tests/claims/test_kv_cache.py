@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +14,7 @@ from transformers import AutoConfig, DynamicCache
 from fake import LETTERS, fake_lm
 from firsttoken import models, texts
 from firsttoken.claims.kv_cache import measure as kv_cache
-from firsttoken.claims.kv_cache import verdict
+from firsttoken.claims.kv_cache import policies, verdict
 from firsttoken.claims.kv_cache.measure import Parameters, Stream
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
@@ -22,7 +23,6 @@ from firsttoken.measures.cache_masks import Policy, Pruning, evicting, pruned_on
 from firsttoken.measures.sink_window_cache import cache_bytes, sink_window_cache
 from firsttoken.models.anatomy import rotate_half, rotations
 from firsttoken.probe import probe
-from firsttoken.probe.attention import AttentionCall, plain_scores
 from firsttoken.records import Record
 from tiny import ARCHITECTURES, sharp_model, tiny_model
 
@@ -87,42 +87,37 @@ def test_only_the_named_layers_forget() -> None:
     assert reach == [6, 4, 6, 4], "sliding windows of six, caches of four"
 
 
-def test_sliding_layers_can_be_shown_the_first_token() -> None:
+def read_by(model: Any, hook: Any, layer: int) -> list[list[int]]:
+    """The keys that each query of a layer reads, in its first head, seen by their attention."""
+    with torch.no_grad(), probe(model, keys=range(LENGTH), hook=hook) as p:
+        model(IDS, use_cache=False)
+    return [(row > 0).nonzero()[:, 0].tolist() for row in p.attention_per_key[layer][0, 0]]
+
+
+@pytest.mark.parametrize("positions", ["original", "cache"])
+def test_sliding_layers_can_be_shown_the_first_token(positions: Any) -> None:
+    """Beside all that they see anyway: windows of six."""
     lm = fake_lm(tiny_model("gemma3_text"))
-    for positions in ("original", "cache"):
-        hook = kv_cache.first_for_sliding(lm, [0, 2], positions)
-        with torch.no_grad(), probe(lm.model, keys=[0], hook=hook) as p:
-            lm.model(IDS, use_cache=False)
-        assert (p.attention[:, :, :, -1] > 0).all()
-    with torch.no_grad(), probe(lm.model, keys=[0]) as p:
-        lm.model(IDS, use_cache=False)
-    assert p.attention[0, :, :, -1].abs().max() == 0
+    hook = policies.first_for_sliding(lm, [0, 2], positions)
+    for layer in (0, 2):
+        plain = read_by(lm.model, None, layer)
+        assert plain[-1] == [*range(LENGTH - 6, LENGTH)]
+        assert read_by(lm.model, hook, layer) == [sorted({0, *row}) for row in plain]
+    for layer in (1, 3):
+        assert read_by(lm.model, hook, layer) == [[*range(query + 1)] for query in range(LENGTH)]
 
 
-def test_heavy_hitters_are_kept_and_nothing_comes_back() -> None:
-    """One head, with three keys planted that draw attention."""
-    generator = torch.Generator().manual_seed(0)
-    query, key = torch.randn(2, 1, 1, 96, 8, generator=generator).unbind(0)
-    query[..., 0] = 3.0
-    key[..., 0] = 0.0
-    key[0, 0, [5, 17, 40], 0] = 4.0
-    call = AttentionCall(query, key, key, 0.5, None, causal=True)
-    masked = cache_masks._heavy(call, Policy(80, "heavy"))
-    assert masked.mask is not None
-    seen = masked.mask[0, 0]
-    assert not seen.triu(1).any()
-    assert (seen.sum(1) <= 80).all()
-    for j in range(96):
-        assert seen[j, max(0, j - 39) : j + 1].all(), "the newest 40"
-    assert seen[-1, [5, 17, 40]].all()
-    gone = (~seen[-1]).nonzero()[:, 0]
-    assert len(gone) >= 16
-    for key_place in range(96):
-        held = seen[key_place:, key_place].int()
-        assert (held.diff() <= 0).all(), "what has left never comes back"
-    weights = plain_scores(masked).softmax(-1)[0, 0]
-    heavy = weights[:, [5, 17, 40]].sum(0)
-    assert heavy.min() > weights[:, gone].sum(0).max()
+@pytest.mark.parametrize(("window", "own"), [(16, 6), (9, 12)])
+def test_first_tokens_stay_in_sliding_layers_that_are_bounded_too(window: int, own: int) -> None:
+    """Where a layer's own window is smaller than the cache, it holds no more than that."""
+    tiny = ARCHITECTURES["gemma3_text"]
+    config = AutoConfig.for_model(tiny.model_type, **(tiny.base | tiny.extra | {"sliding_window": own}))
+    lm = fake_lm(sharp_model(config))
+    hook = policies.policies(lm, window)["sinks 4, sliding layers too"]
+    for layer, size in ((0, min(window, own)), (1, window), (2, min(window, own)), (3, window)):
+        newest = size - 4
+        expected = [[*range(min(4, j + 1)), *range(max(4, j - newest + 1), j + 1)] for j in range(LENGTH)]
+        assert read_by(lm.model, hook, layer) == expected, layer
 
 
 # -- a cache in earnest -------------------------------------------------------------------------------------
@@ -267,6 +262,40 @@ def test_summary_by_hand() -> None:
     assert values["perplexity_ratio"]["value"] == pytest.approx(math.exp(0.5))
 
 
+def test_random_tokens_are_drawn_for_each_text() -> None:
+    """Reference: eager attention under every choice of four of the first window's tokens but the first."""
+    model = tiny_model("llama")
+    lm = fake_lm(model)
+    window, copies = 16, 4
+    ids = IDS[:1].expand(copies, -1)
+    choices = list(itertools.combinations(range(1, window), 4))
+    query, key = torch.arange(LENGTH)[:, None], torch.arange(LENGTH)
+    newest = (key <= query) & (key > query - (window - 4))
+    kept = torch.zeros(len(choices), 1, LENGTH, dtype=torch.bool)
+    for row, choice in enumerate(choices):
+        kept[row, 0, list(choice)] = True
+    may = (newest | (kept & (key <= query)))[:, None]
+    queries = range(window, LENGTH - 1, kv_cache.STRIDE)
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        blocked: Any = torch.zeros(may.shape).masked_fill(~may, -torch.inf)
+        log = model(ids[:1].expand(len(choices), -1), attention_mask=blocked, use_cache=False).logits.log_softmax(-1)
+    by_choice = -torch.stack([log[:, j, ids[0, j + 1]] for j in queries], dim=1).double().mean(1)
+
+    def drawn(seed: int, count: int = copies) -> list[tuple[int, ...]]:
+        parameters = Parameters(windows=2, length=32, window=window, seed=seed)
+        losses = kv_cache.random_losses(lm, ids[:count], parameters)
+        gaps = (losses[:, None] - by_choice).abs()
+        assert gaps.min(1).values.max() < 1e-5
+        return [choices[place] for place in gaps.argmin(1).tolist()]
+
+    model.set_attn_implementation("sdpa")
+    first = drawn(0)
+    assert len(set(first)) == copies, "one draw for each text"
+    assert drawn(0, 2) == first[:2], "which does not depend on how many there are"
+    assert not set(first) & set(drawn(1)), "but on the seed"
+
+
 @pytest.mark.parametrize("bos", ["always", "never"])
 def test_a_window_computed_anew_is_a_text_of_its_own(bos: Any) -> None:
     lm = fake_lm(tiny_model("llama"))
@@ -291,12 +320,12 @@ def test_a_window_computed_anew_is_a_text_of_its_own(bos: Any) -> None:
 def test_models_whose_positions_cannot_be_renumbered_keep_them() -> None:
     """gpt2 learns positions; the chapter runs on it, with first tokens where they were."""
     lm = fake_lm(tiny_model("gpt2"))
-    assert "no rotary positions" in kv_cache.why_not_renumbered(lm)
+    assert "no rotary positions" in policies.why_not_renumbered(lm)
     assert not kv_cache.can_stream(lm)
-    policies = kv_cache.policies(lm, 16)
-    assert "sinks 4, original positions" not in policies
+    hooks = policies.policies(lm, 16)
+    assert "sinks 4, original positions" not in hooks
     with torch.no_grad():
-        with probe(lm.model, hook=policies["sinks 4"]):
+        with probe(lm.model, hook=hooks["sinks 4"]):
             kept = lm.model(IDS, use_cache=False).logits
         with probe(lm.model, hook=evicting(lm.model, Policy(16, "sinks", 4))):
             expected = lm.model(IDS, use_cache=False).logits
@@ -306,7 +335,7 @@ def test_models_whose_positions_cannot_be_renumbered_keep_them() -> None:
 def test_a_model_that_slides_in_every_layer_has_no_cache_to_bound() -> None:
     lm = fake_lm(tiny_model("mistral-sliding"))
     with pytest.raises(FirstTokenError, match="slides over 6 tokens of its own"):
-        kv_cache.policies(lm, 8)
+        policies.policies(lm, 8)
     assert not kv_cache.can_stream(lm)
 
 

@@ -17,7 +17,10 @@ CLAIM = Claim(
         "surely undo some; else not reproduced. Inconclusive where the window alone does no clear harm (the interval "
         "of the increase reaches down to 0)."
     ),
-    fixed="2026-11-25, before the measurement",
+    fixed=(
+        "2026-11-25, before the measurement; on 2026-11-30, after the records, the random tokens became a draw for "
+        "each text, the rule stayed"
+    ),
     shows_not=(
         "How a served model answers: perplexity and small retrieval tasks on one document are measured, and what has "
         "left the window stays lost whatever is kept beside it."

@@ -96,7 +96,7 @@ def perplexities(records: Sequence[Record]) -> Display:
 
 
 def retrieval(records: Sequence[Record]) -> Display:
-    """Share of facts found that lie further back than the window reaches."""
+    """Share of facts found, most of which lie further back than the window reaches."""
     rows = []
     for record in records:
         for name in ("full", "window", "sinks 4", "heavy hitters"):

@@ -10,29 +10,27 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from firsttoken import statistics, texts
+from firsttoken.claims.kv_cache.policies import policies, why_not_renumbered
 from firsttoken.claims.kv_cache.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.measures import task_scores
-from firsttoken.measures.cache_masks import Kept, Policy, Positions, evicting
+from firsttoken.measures.cache_masks import Policy, evicting
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import BosPolicy, LanguageModel
-from firsttoken.models.anatomy import config_value, full_layers, layer_kinds
-from firsttoken.probe.attention import AttentionCall
+from firsttoken.models.anatomy import full_layers, layer_kinds
 from firsttoken.probe.forward import in_batches
 from firsttoken.probe.interventions import Hook
 from firsttoken.probe.losses import mean_losses, predict
-from firsttoken.probe.rotary import rotary
 from firsttoken.progress import tracked
 from firsttoken.ranges import at_least, in_range
 
-SINKS = (1, 2, 4, 8)
+RANDOM = 4  # tokens kept as the control
 STRIDE = 4  # the loss is taken at every fourth query, because logits cost more than all layers of a small model
 QUESTION_TEXTS = 3  # texts of the retrieval task, eight questions each
 MARK = 1000  # a stream is looked at after every so many tokens
@@ -81,76 +79,17 @@ class Stream:
             )
 
 
-def why_not_renumbered(lm: LanguageModel) -> str:
-    """Why positions of kept tokens cannot be those of a cache, in a sentence; empty where they can."""
-    try:
-        rotary(lm.model)
-    except FirstTokenError as error:
-        return str(error)
-    return ""
-
-
 def can_stream(lm: LanguageModel) -> bool:
     """Whether `sink_window_cache` takes the model: its layers all see the whole text, by positions that turn."""
     kinds = set(layer_kinds(lm.model))
     return kinds <= {"full_attention", "attention"} and not why_not_renumbered(lm)
 
 
-def policies(lm: LanguageModel, window: int) -> dict[str, Hook | None]:
-    """Every policy of the chapter by name. Only those whose names say so touch layers with a sliding window.
-
-    First tokens that stay are renumbered where the model's positions allow it, and keep their own elsewhere.
-
-    Raises:
-        FirstTokenError: every layer has a sliding window of its own.
-    """
-    layers = full_layers(lm.model)
-    if not layers:
-        raise FirstTokenError(
-            f"Every layer of {lm.name} slides over {config_value(lm.config, 'sliding_window')} tokens of its own, so "
-            "there is no cache of the whole text to bound; choose a model with layers that see all of it."
-        )
-    depth = lm.config.get_text_config().num_hidden_layers
-    renumbered: Positions = "original" if why_not_renumbered(lm) else "cache"
-    both: tuple[Positions, ...] = get_args(Positions) if renumbered == "cache" else ("original",)
-
-    def hook(*, kept: Kept, count: int = 0, positions: Positions = "original") -> Hook:
-        return evicting(lm.model, Policy(window, kept, count, positions), layers)
-
-    hooks: dict[str, Hook | None] = {"full": None, "window": hook(kept="none")}
-    for count in SINKS:
-        hooks[f"sinks {count}"] = hook(kept="sinks", count=count, positions=renumbered)
-    if renumbered == "cache":
-        hooks["sinks 4, original positions"] = hook(kept="sinks", count=4)
-    hooks["random 4"] = hook(kept="random", count=4)
-    hooks["heavy hitters"] = hook(kept="heavy")
-    if len(layers) < depth:
-        hooks["window, sliding layers too"] = evicting(lm.model, Policy(window))
-        hooks["sinks 4, sliding layers too"] = evicting(lm.model, Policy(window, "sinks", 4, renumbered))
-        sliding = [layer for layer in range(depth) if layer not in layers]
-        for positions in both:
-            hooks[f"sliding layers see the first, {positions} positions"] = first_for_sliding(lm, sliding, positions)
-    return hooks
-
-
-def first_for_sliding(lm: LanguageModel, layers: Sequence[int], positions: Positions) -> Hook:
-    """The full layers as they are; the sliding ones see, beside their own window, the first token of the text."""
-    span = int(lm.config.get_text_config().sliding_window)
-    policy = Policy(span, "sinks", 1, positions)
-    # The mask of such a layer hides the first token already, so it is made anew from the policy.
-    inner = evicting(lm.model, policy, layers)
-
-    def hook(module: Any, call: AttentionCall) -> AttentionCall:
-        return inner(module, replace(call, mask=None, causal=True) if module.layer_idx in layers else call)
-
-    return hook
-
-
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
     """`perplexity_ratio` (four sinks and a window / the full cache) with interval; `policies`, for each the loss past
     the window, its increase over the full cache and the perplexity; `recovered`, the share of the window's increase
-    that four sinks undo, and `recovered_random` by four random tokens; `retrieval`, the share of facts found;
-    `positions` of first tokens that stay, and `why_original` where they are not those of the cache.
+    that four sinks undo, and `recovered_random` by four random tokens (`random_losses`); `retrieval`, the share of
+    facts found; `positions` of first tokens that stay, and `why_original` where they are not those of the cache.
 
     Among the policies is `recomputed`, no cache at all: each query reads a text of its own that begins `window` tokens
     earlier, first tokens included where the model has a prefix. It shows what the window's tokens are worth alone.
@@ -160,6 +99,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     task = task_scores.needle(lm, parameters.bos, parameters.needle_length, count=QUESTION_TEXTS, seed=parameters.seed)
     hooks = policies(lm, parameters.window)
     loss = {name: losses(lm, ids, parameters, hook) for name, hook in tracked(hooks.items())}
+    loss[f"random {RANDOM}"] = random_losses(lm, ids, parameters)
     loss["recomputed"] = recomputed(lm, ids, parameters)
     values = summary(loss, parameters.seed)
     names = ("full", "window", "sinks 4", "heavy hitters")
@@ -174,6 +114,21 @@ def losses(lm: LanguageModel, ids: Tensor, parameters: Parameters, hook: Hook | 
     """Mean loss of each text over the queries past the window, (text,), float64."""
     queries = torch.arange(parameters.window, ids.shape[1] - 1, STRIDE)
     return mean_losses(lm, ids, queries, parameters.batch_tokens, hook)
+
+
+def random_losses(lm: LanguageModel, ids: Tensor, parameters: Parameters) -> Tensor:
+    """The loss as in `losses`, (text,), with random tokens of the first window kept beside the newest, in the full
+    layers.
+
+    They are drawn for each text, from the seed and the text's number, so that an interval over texts covers the draws
+    too. The first token is never among them; others of the first four may be.
+    """
+    layers, policy = full_layers(lm.model), Policy(parameters.window, "random", RANDOM)
+    each = []
+    for number, row in enumerate(tracked(ids)):
+        hook = evicting(lm.model, policy, layers, seed=parameters.seed * 100_003 + number)
+        each.append(losses(lm, row[None], parameters, hook))
+    return torch.cat(each)
 
 
 def recomputed(lm: LanguageModel, ids: Tensor, parameters: Parameters) -> Tensor:
@@ -215,7 +170,7 @@ def summary(loss: dict[str, Tensor], seed: int = 0) -> JSON:
 
 
 def retrieval(lm: LanguageModel, task: task_scores.Task, hook: Hook | None, seed: int = 0) -> JSON:
-    """Share of hidden facts that are found, over texts; the facts lie further back than the window reaches."""
+    """Share of hidden facts that are found, over texts; most of the facts lie further back than the window reaches."""
     shares = []
     for item in tracked(task.items):
         right = task_scores.score_under(lm, replace(task, items=(item,)), hook)
@@ -281,7 +236,8 @@ MEASUREMENT = Measurement(
     passages=lambda _: [texts.long_text()],
     run=run,
     judge=judge,
-    version=2,  # 2: a window computed anew at every token; models whose positions cannot be renumbered
+    version=3,  # 3: random tokens drawn for each text; no token comes back among heavy hitters; first tokens beside
+    # the whole window of sliding layers, and in small caches there also beyond it
 )
 STREAM = Measurement(
     claim="kv_cache",

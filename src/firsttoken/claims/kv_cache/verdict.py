@@ -11,7 +11,8 @@ def judge(record: Record) -> Verdict:
 
     Inconclusive where the window alone does no clear harm (the interval of the increase reaches down to 0): there is
     nothing to repair. Reproduced where four sinks undo more than half of the harm, with the whole interval, and surely
-    more than four random tokens do; partly where they surely undo some.
+    more than four random tokens do, which are drawn for each text and never the first; partly where they surely undo
+    some.
     """
     values = record.values
     harm = values["policies"]["window"]["increase"]
