@@ -12,7 +12,7 @@ Policies, all with room for W tokens in the cache, the newest included:
   is drawn depends on the seed and on no text, so each text needs a seed of its own. Its place stays empty until it
   comes.
 * heavy: the W / 2 tokens that were attended to most so far and the last W / 2 (H2O, arXiv 2306.14048), chosen for each
-  query head. Where query heads share keys, the cache of a key head would hold what any of them chose: more than W.
+  head of keys. Where several query heads share one, what they attend to is added up, as they share its cache too.
 
 A kept token can keep its *original* position, so that its distance to the newest grows without end, or be renumbered
 by its place in the *cache*, so that no distance exceeds W.
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from firsttoken.errors import FirstTokenError
-from firsttoken.models.anatomy import rotations
+from firsttoken.models.anatomy import rotations, shared_by
 from firsttoken.probe.attention import AttentionCall, log_sum_exp, plain_scores
 from firsttoken.probe.interventions import Hook, explicit_mask, without
 from firsttoken.probe.rotary import rotary
@@ -132,7 +132,7 @@ def evicting(model: PreTrainedModel, policy: Policy, layers: Collection[int] | N
         if layers is not None and layer not in layers:
             return call
         if policy.kept == "heavy":
-            return _heavy(call, policy)
+            return _heavy(call, policy, shared_by(module))
         length = call.key.shape[2]
         call = _reading(call, allowed(policy, length, seed))
         if policy.positions == "original":
@@ -188,8 +188,9 @@ def _renumber(model: PreTrainedModel, call: AttentionCall, kept: Tensor, excess:
     return replace(call, query=query, key=key)
 
 
-def _heavy(call: AttentionCall, policy: Policy) -> AttentionCall:
-    """Heavy hitters for each query head, chosen from what is in its cache and never taken back.
+def _heavy(call: AttentionCall, policy: Policy, shared: int = 1) -> AttentionCall:
+    """Heavy hitters for each key head, chosen from what is in its cache and never taken back: the keys that its query
+    heads, `shared` in number, attended to most together.
 
     A choice is made for the queries until the next one: among the tokens chosen before and those that will leave the
     window by then, so that up to `HEAVY_CHUNK` - 1 of the chosen are still in the window too.
@@ -218,7 +219,8 @@ def _heavy(call: AttentionCall, policy: Policy) -> AttentionCall:
         sink = call.sink_logits
         if sink is not None and sink.shape[2] > 1:
             sink = sink[:, :, start:stop]
-        total += (logits - log_sum_exp(logits, sink)[..., None]).exp().nan_to_num().sum(2)
+        weights = (logits - log_sum_exp(logits, sink)[..., None]).exp().nan_to_num().sum(2)  # (text, query head, key)
+        total += weights.unflatten(1, (-1, shared)).sum(2).repeat_interleave(shared, dim=1)
         leaving = (position >= stop - recent) & (position < stop - recent + every)
         candidates = total.masked_fill(~(kept | leaving), -1.0)
         best = candidates.topk(min(room, length), dim=-1)

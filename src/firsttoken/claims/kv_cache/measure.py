@@ -236,8 +236,9 @@ MEASUREMENT = Measurement(
     passages=lambda _: [texts.long_text()],
     run=run,
     judge=judge,
-    version=3,  # 3: random tokens drawn for each text; no token comes back among heavy hitters; first tokens beside
-    # the whole window of sliding layers, and in small caches there also beyond it
+    # 3: random tokens are drawn for each text; heavy hitters never come back and are chosen for each head of keys, not
+    # of queries; first tokens stand beside the whole window of sliding layers, and in small caches also beyond it.
+    version=3,
 )
 STREAM = Measurement(
     claim="kv_cache",
