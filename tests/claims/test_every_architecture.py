@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ SEVERAL_STREAMS: dict[str, Any] = dict(
     hidden_size_per_layer_input=4, vocab_size_per_layer_input=VOCABULARY, activation_sparsity_pattern=[0.0] * 4,
     laurel_rank=4,
 )  # fmt: skip
+LATENT = ARCHITECTURES["deepseek_v3-latent"]
+WITHOUT_EXPERTS = replace(LATENT, extra=LATENT.extra | {"first_k_dense_replace": 4})
 # One of each kind: what a chapter may stumble over.
 KINDS: dict[str, Tiny] = {
     "layers without attention": HYBRID,
     "experts": ARCHITECTURES["mixtral"],
     "learned positions": ARCHITECTURES["gpt2"],
-    "latent attention": ARCHITECTURES["deepseek_v3-latent"],
+    "latent attention": WITHOUT_EXPERTS,
     "some layers slide": ARCHITECTURES["gemma3_text"],
     "all layers slide": ARCHITECTURES["mistral-sliding"],
     "sink logits": ARCHITECTURES["gpt_oss-sinks"],
@@ -64,6 +66,8 @@ def each_of(kind: str, measurements: tuple[str, ...], said: str) -> dict[tuple[s
 # What a chapter cannot measure on a kind, and says so.
 REFUSED = {
     ("layers without attention", "kv_cache", "stream"): "keeps a state and no tokens",
+    ("experts", "quantisation", ""): "choose a model without experts",
+    ("sink logits", "quantisation", ""): "choose a model without experts",
     ("learned positions", "kv_cache", "stream"): "no rotary positions",
     ("latent attention", "kv_cache", "stream"): "planes of a known kind",
     ("some layers slide", "kv_cache", "stream"): "slide over 6 tokens of their own",

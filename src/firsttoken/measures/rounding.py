@@ -11,6 +11,7 @@ Asymmetric round-to-nearest, as in KIVI (arXiv 2402.02750): with low and high th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -24,6 +25,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.models.anatomy import find_layers, keeps_in_out, shared_by
 from firsttoken.probe.attention import AttentionCall, additive, log_sum_exp, plain_scores
 from firsttoken.probe.interventions import Hook, explicit_mask, in_every_layer
+from firsttoken.probe.residual_stream import watch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -123,40 +125,83 @@ def rounded_attention(bits: int, exact: Exact = "none", key: int = 0) -> Hook:
 
 
 def linear_layers(model: PreTrainedModel) -> list[Any]:
-    """The matrices inside the decoder's layers; embeddings and the output layer are left out, as is usual."""
-    return [
-        module
-        for layer in find_layers(model)[1]
-        for module in layer.modules()
-        if isinstance(module, nn.Linear) or keeps_in_out(module)
-    ]
+    """The matrices inside the decoder's layers; embeddings and the output layer are left out, as is usual.
+
+    Raises:
+        FirstTokenError: a layer keeps some of its matrices in stacks, as mixtures of experts do: nobody outside sees
+            what these read.
+    """
+    matrices = []
+    for layer in find_layers(model)[1]:
+        for path, module in layer.named_modules():
+            if isinstance(module, nn.Linear) or keeps_in_out(module):
+                matrices.append(module)
+            elif _is_stack(path, module):
+                raise FirstTokenError(
+                    f"{type(model).__name__} keeps matrices in stacks ({type(module).__name__}), as mixtures of experts "
+                    "do, so what these read cannot be rounded; choose a model without experts."
+                )
+    return matrices
+
+
+def _is_stack(path: str, module: nn.Module) -> bool:
+    """Whether a module of a layer holds several matrices as one parameter; a convolution along the text does not."""
+    least = 2 if "experts" in path.split(".") else 3  # some lay their experts behind each other
+    is_convolution = isinstance(module, nn.Conv1d | nn.Conv2d)
+    return not is_convolution and any(weight.dim() >= least for weight in module.parameters(recurse=False))
 
 
 @contextmanager
 def rounded_activations(model: PreTrainedModel, bits: int, scope: Scope, exact: Sequence[int] = ()) -> Iterator[None]:
     """Inside the block, what every matrix of the decoder reads is rounded: one group for each token, or one for all
-    tokens of a text together."""
+    tokens of a text together.
+
+    Raises:
+        FirstTokenError: the model is a mixture of experts; in a pass, a matrix reads something else than all tokens.
+    """
     dims: dict[Scope, int | tuple[int, int]] = {"token": -1, "tensor": (-2, -1)}
     if scope not in dims:
         raise FirstTokenError(f"Activations are rounded by token or by tensor, not by {scope!r}.")
 
     last: list[Tensor] = []  # an input and the same rounded: several matrices read one tensor, one after the other
+    shape: list[int] = []  # how many texts and tokens the pass has
+
+    def note(layer: int, v: Tensor) -> None:
+        if layer == 0:
+            shape[:] = v.shape[:2]
+
+    def by_token(given: Tensor) -> bool:
+        """Whether it has a row for each token, text by text; some layers lay all texts of a batch behind each other."""
+        sizes = list(given.shape[:-1])
+        return sizes == [math.prod(shape)] or [n for n in sizes if n > 1] == [n for n in shape if n > 1]
 
     def before(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
-        if not last or last[0] is not arguments[0]:
-            last[:] = arguments[0], round_tokens(arguments[0], bits, dims[scope], exact)
+        given: Tensor = arguments[0]
+        if not last or last[0] is not given:
+            if not by_token(given):
+                raise FirstTokenError(
+                    f"A {type(module).__name__} of {type(model).__name__} reads {tuple(given.shape)} numbers and not "
+                    "one row for each token, so they cannot be rounded by token; choose another model."
+                )
+            rows = given.reshape(*shape, given.shape[-1])
+            last[:] = given, round_tokens(rows, bits, dims[scope], exact).reshape(given.shape)
         return (last[1], *arguments[1:])
 
     with ExitStack() as stack:
         for module in linear_layers(model):
             stack.callback(module.register_forward_pre_hook(before).remove)
+        stack.enter_context(watch(model, note))
         yield
 
 
 @contextmanager
 def rounded_weights(model: PreTrainedModel, bits: int) -> Iterator[None]:
     """Inside the block, every matrix of the decoder is rounded to nearest, one group for each output channel; after
-    it, all are as before, bit by bit."""
+    it, all are as before, bit by bit.
+
+    Raises:
+        FirstTokenError: the weights are quantised already, or the model is a mixture of experts.
+    """
     layers = linear_layers(model)
     if bad := [module for module in layers if not module.weight.is_floating_point()]:
         raise FirstTokenError(f"{type(bad[0]).__name__} already holds quantised weights; load the model without.")

@@ -20,6 +20,7 @@ from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.rounding import (
     Grouping,
     Scope,
+    linear_layers,
     put_back_first,
     remember_first,
     rounded_activations,
@@ -71,6 +72,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     one group a token) and `loss_saved_control` (by keeping as many others); `cache`, `activations` and `weights` with
     the increase of the loss for every setting; `outliers` by layer and `largest_at_first`.
     """
+    linear_layers(lm.model)  # an error before anything runs
     ids = texts.encode(lm, passages, parameters.length, parameters.bos)
     plain = losses(lm, ids, parameters)
     return {
