@@ -174,7 +174,7 @@ def test_a_bundled_model_that_is_damaged_leaves_nothing(tmp_path: Path, monkeypa
 
 def test_a_state_that_cannot_be_written_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = resume.Resume(tmp_path, "key")
-    kept.save(resume.Finished(1, torch.ones(2, 3, 4), {0: torch.zeros(2)}))
+    kept.save(resume.Finished(1, torch.ones(2, 3, 4), {0: torch.zeros(2)}, [1, 1]))
 
     def half(tensors: object, path: Path, metadata: object) -> None:
         path.write_text("half")
@@ -182,7 +182,7 @@ def test_a_state_that_cannot_be_written_leaves_the_last_one(tmp_path: Path, monk
 
     monkeypatch.setattr(resume, "save_file", half)
     with pytest.raises(OSError, match="no space left"):
-        kept.save(resume.Finished(2, torch.zeros(2, 3, 4), {}))
+        kept.save(resume.Finished(2, torch.zeros(2, 3, 4), {}, []))
     assert [path.name for path in tmp_path.iterdir()] == ["key.safetensors"]
     assert (state := kept.load()) is not None
     assert state.layers == 1

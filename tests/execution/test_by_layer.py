@@ -119,6 +119,51 @@ def test_a_killed_pass_with_a_task_is_taken_up_again(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache" / "streaming").glob("*.safetensors"))
 
 
+def test_a_pass_killed_after_its_last_layer_is_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = saved("llama", tmp_path / "model")
+    batches = [ids()[:2], ids()[2:]]
+    calls: list[int] = []
+
+    def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor:
+        calls.append(layer)
+        return v[1:].norm(dim=-1)  # fewer rows than the batch has
+
+    def streamed() -> dict[int, list[Tensor]]:
+        return through_layers(lm, batches, see, execution="streamed", task="norms of all rows but the first")
+
+    def killed(self: models.LanguageModel) -> None:
+        raise KeyboardInterrupt
+
+    expected = through_layers(lm, batches, see)
+    with monkeypatch.context() as patch:
+        patch.setattr(models.LanguageModel, "refuse_replaced", killed)
+        with pytest.raises(KeyboardInterrupt):
+            streamed()
+    calls.clear()
+    of_layer = streamed()
+    assert calls == [], "nothing is run again"
+    assert list(of_layer) == list(expected)
+    for layer, parts in expected.items():
+        torch.testing.assert_close(of_layer[layer], parts)
+
+
+def test_the_same_texts_cut_into_other_batches_are_another_pass(tmp_path: Path) -> None:
+    lm = saved("llama", tmp_path / "model")
+    stop_at = 2
+
+    def see(number: int, layer: int, v: Tensor, p: Probe) -> Tensor:
+        if layer == stop_at:
+            raise KeyboardInterrupt
+        return v[0].norm(dim=-1)[None]
+
+    with pytest.raises(KeyboardInterrupt):
+        through_layers(lm, [ids()[:2], ids()[2:]], see, execution="streamed", task="norms of the first row")
+    stop_at, batches = -1, [ids()[:3], ids()[3:]]
+    of_layer = through_layers(lm, batches, see, execution="streamed", task="norms of the first row")
+    expected = residual_stream(lm.model, ids()).norm(dim=-1)[:, [0, 3]]
+    torch.testing.assert_close(torch.stack([torch.cat(parts) for parts in of_layer.values()]), expected)
+
+
 def test_several_processes_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = saved("llama", tmp_path / "model")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -117,7 +117,6 @@ def _streamed(
     ends = list(accumulate((len(batch) for batch in batches), initial=0))
     spans = [slice(start, end) for start, end in pairwise(ends)]
     seen_of: dict[int, int] = {}  # layer -> how many batches have been through it
-    kept: dict[int, list[int]] = {}  # layer -> rows of what `see` returned for each batch
 
     def change(module: Any, call: AttentionCall) -> AttentionCall:
         assert hook_of is not None
@@ -129,10 +128,7 @@ def _streamed(
         def observe(layer: int, v: Tensor) -> Tensor | None:
             number = seen_of.get(layer, 0)
             seen_of[layer] = number + 1
-            seen = see(number, layer + 1, v, p)
-            if seen is not None:
-                kept.setdefault(layer, []).append(len(seen))
-            return seen
+            return see(number, layer + 1, v, p)
 
         out = streamed.run(
             torch.cat(list(batches)),
@@ -140,8 +136,6 @@ def _streamed(
             spans=spans,
             observe_input=True,
             work=cache_folder() / "streaming" if task else None,
-            task=f"{task}, {len(spans)} batches",
+            task=f"{task}, batches of {[len(batch) for batch in batches]}",
         )
-    # A resumed pass has not seen its first layers again, but all layers cut their batches alike.
-    sizes = next(iter(kept.values()), [])
-    return {layer + 1: list(out.observed[layer].split(sizes)) for layer in sorted(out.observed)}
+    return {layer + 1: list(out.observed[layer].split(out.rows)) for layer in sorted(out.observed)}

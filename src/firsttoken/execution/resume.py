@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,8 @@ class Finished:
 
     layers: int  # how many are finished
     hidden: Tensor  # (text, token, dim), the output of the last finished one
-    observed: dict[int, Tensor]  # layer -> (text, ...)
+    observed: dict[int, Tensor]  # layer -> (row, ...)
+    rows: list[int]  # of what was observed, how many belong to each batch
 
 
 class Resume:
@@ -34,18 +36,21 @@ class Resume:
         tensors = {f"observed.{layer}": seen.contiguous() for layer, seen in finished.observed.items()}
         tensors["hidden"] = finished.hidden.cpu()
         with whole_file(self.path) as partial:
-            save_file(tensors, partial, metadata={"layers": str(finished.layers)})
+            metadata = {"layers": str(finished.layers), "rows": json.dumps(finished.rows)}
+            save_file(tensors, partial, metadata=metadata)
 
     def load(self) -> Finished | None:
         """The saved state; None where there is none, or none that can be read."""
         try:
             with safe_open(self.path, "pt") as file:
-                layers = int(file.metadata()["layers"])
+                metadata = file.metadata()
+                layers, rows = int(metadata["layers"]), json.loads(metadata["rows"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
         hidden = tensors.pop("hidden")
-        return Finished(layers, hidden, {int(name.removeprefix("observed.")): t for name, t in tensors.items()})
+        observed = {int(name.removeprefix("observed.")): seen for name, seen in tensors.items()}
+        return Finished(layers, hidden, observed, rows)
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)

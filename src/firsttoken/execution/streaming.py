@@ -45,12 +45,18 @@ Reduce = Callable[[Tensor], Tensor]
 class Streamed:
     """What one pass showed."""
 
-    observed: dict[int, Tensor] = field(default_factory=dict)  # layer -> (text, ...), on the CPU
+    observed: dict[int, Tensor] = field(default_factory=dict)  # layer -> (row, ...), on the CPU
+    rows: list[int] = field(default_factory=list)  # how many of them are of each batch, the same in all layers
     head: Tensor | None = None  # what `reduce_logits` returned, (text, ...)
     first_layer: int = 0  # greater than 0 where an interrupted pass was taken up again
     bytes_read: int = 0
     seconds_reading: float = 0.0  # waiting for weights; what is read during arithmetic costs nothing
     seconds_computing: float = 0.0
+
+    def keep(self, layer: int, parts: list[Tensor]) -> None:
+        """What was observed of each batch in a layer, (row, ...)."""
+        if parts:
+            self.observed[layer], self.rows = torch.cat(parts), [len(part) for part in parts]
 
 
 class StreamedModel:
@@ -139,12 +145,11 @@ class StreamedModel:
             if "head" in self._groups or reduce_logits is None:
                 free(self.model.get_input_embeddings())
             if resume is not None and (finished := resume.load()) is not None:
-                out.first_layer, out.observed = finished.layers, finished.observed
+                out.first_layer, out.observed, out.rows = finished.layers, finished.observed, finished.rows
                 hidden.copy_(finished.hidden)
             elif observe_input:
                 seen = [observe(-1, hidden[span].to(self.device)) for span in spans]
-                if parts := [part.cpu() for part in seen if part is not None]:
-                    out.observed[-1] = torch.cat(parts)
+                out.keep(-1, [part.cpu() for part in seen if part is not None])
             self._through_layers(hidden, inputs, spans, observe, out, resume)
             if reduce_logits is not None:
                 out.head = self._head(ids, hidden, spans, reduce_logits, returns_tuple)
@@ -181,12 +186,11 @@ class StreamedModel:
                     hidden[span] = after.to(hidden.device)
                     if (seen := observe(i, after)) is not None:
                         parts.append(seen.cpu())
-                if parts:
-                    out.observed[i] = torch.cat(parts)
+                out.keep(i, parts)
                 out.seconds_reading += waited
                 out.seconds_computing += time.perf_counter() - ready
                 if resume is not None:
-                    resume.save(Finished(i + 1, hidden, out.observed))
+                    resume.save(Finished(i + 1, hidden, out.observed, out.rows))
                 progress.layer_done(i, sizes[i])
 
     def in_turn(self, first: int = 0) -> Generator[tuple[int, float]]:
