@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from firsttoken import records
 from firsttoken.errors import FirstTokenError
 from firsttoken.records import Record, Verdict
+from firsttoken.records.provenance import machine
 from firsttoken.records.reuse import UNSTAMPED
 
 pytestmark = pytest.mark.usefixtures("stores")
@@ -134,6 +136,37 @@ def test_the_judge_speaks_and_provenance_is_complete() -> None:
 def test_a_processor_is_named_with_the_instructions_that_round_its_sums() -> None:
     """The same seeds trained on two processors of one name gave other models."""
     assert measure().provenance["machine"].endswith(f" cores, {torch.backends.cpu.get_cpu_capability()}")
+
+
+def test_the_machine_is_that_of_the_device_that_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: f"card {device}")
+    instructions = torch.backends.cpu.get_cpu_capability()
+    on = {device: measure(model=Model(device=device), fresh=True).provenance for device in ("cpu", "cuda", "cuda:1")}
+    assert {device: on[device]["machine"] for device in ("cuda", "cuda:1")} == {
+        "cuda": "card cuda",
+        "cuda:1": "card cuda:1",
+    }
+    assert on["cpu"]["machine"].endswith(f" cores, {instructions}")
+    assert machine()["machine"] == "card None", "what models are trained on"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    put_together = measure(model=Model(device="cuda"), fresh=True).provenance["machine"]
+    assert put_together.endswith(f" cores, {instructions}"), "runs of another computer, put together on this one"
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 11}, raising=False)
+    assert ", 3 cores, " in measure().provenance["machine"]
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert ", 64 cores, " in measure(fresh=True).provenance["machine"]
+
+
+def test_another_machine_does_not_change_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = measure()
+    monkeypatch.setattr(os, "cpu_count", lambda: 1000)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert measure(0.75) == first
 
 
 def test_time_is_measured() -> None:

@@ -30,13 +30,13 @@ def git_state(root: Path) -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
 
 
-def environment() -> dict[str, Any]:
-    """Package versions, this one's included, and the machine, as far as they can change a number."""
+def environment(device: str | None = None) -> dict[str, Any]:
+    """Package versions, this one's included, and the machine, as far as they can change a number; see `machine`."""
     packages = ("firsttoken", "torch", "transformers", "numpy", "gguf")
     return {
         "packages": {name: version for name in packages if (version := _version(name))},
         "python": platform.python_version(),
-        **machine(),
+        **machine(device),
     }
 
 
@@ -48,14 +48,19 @@ def _version(package: str) -> str:
         return ""
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str | None = None) -> dict[str, Any]:
     """The machine and its threads as torch sees them; nothing is measured without torch, and reading needs none. Of a
-    processor it also says which vector instructions torch uses, for sums are rounded by them."""
+    processor it also says which vector instructions torch uses, for sums are rounded by them.
+
+    Args:
+        device: what measured, as torch calls it; where none is given, what models are trained on.
+    """
     torch: Any = sys.modules.get("torch")
     if torch is None:
-        return {"machine": _processor(), "threads": os.cpu_count()}
-    if torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
+        return {"machine": _processor(), "threads": _cores()}
+    # A record put together of others names the device of these, which this computer need not have.
+    if (device is None or device.startswith("cuda")) and torch.cuda.is_available():
+        name = torch.cuda.get_device_name(device)
     else:
         name = f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
     return {"machine": name, "threads": torch.get_num_threads()}
@@ -67,4 +72,9 @@ def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists() and (match := re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)):
         name = match[1]
-    return f"{name}, {os.cpu_count()} cores"
+    return f"{name}, {_cores()} cores"
+
+
+def _cores() -> int | None:
+    """How many this process may use, which may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

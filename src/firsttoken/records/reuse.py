@@ -110,10 +110,11 @@ def reuse_or_measure(
     more = about() if about else {}
     start = time.perf_counter()
     values = normal(measure())
+    measured = model.provenance()
     provenance = {
-        "model": model.provenance(),
+        "model": measured,
         "texts_hash": texts_hash,
-        **environment(),
+        **environment(measured.get("device")),
         **state,
         **more,
         "seconds": round(time.perf_counter() - start, 1),

@@ -52,7 +52,8 @@ def step_known(parameters: JSON) -> tuple[JSON, JSON] | None:
     origin = record.provenance.get("step_times") or {
         name: record.provenance[name] for name in ("commit", "dirty", "time", "machine", "threads", "packages")
     }
-    return (record.values["step"], origin) if _machine(origin) == _machine(environment()) else None
+    here = environment((record.provenance.get("model") or {}).get("device"))
+    return (record.values["step"], origin) if _machine(origin) == _machine(here) else None
 
 
 def _machine(provenance: JSON) -> tuple[Any, ...]:
