@@ -160,3 +160,13 @@ def test_pretrain_names_every_budget(capsys: pytest.CaptureFixture) -> None:
         cli.main(["pretrain", "--help"])
     words = re.findall(r"[\w-]+", capsys.readouterr().out)
     assert set(BUDGETS) <= set(words)
+
+
+def test_a_plan_draws_nothing() -> None:
+    source = (
+        "import sys; from firsttoken import cli; assert cli.main(['plan', 'smollm2-135m']) == 0; "
+        "assert not {'matplotlib', 'pandas', 'plotly'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1].split() == ["model", "way", "read", "peak", "memory", "time", "fits"]

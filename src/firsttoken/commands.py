@@ -83,6 +83,7 @@ def command_cluster(args: argparse.Namespace) -> None:
 def command_plan(args: argparse.Namespace) -> None:
     """Predict bytes read, peak memory and time of a measurement, for each way of running a model."""
     from firsttoken import models
+    from firsttoken.claims.scale import plan_rows
     from firsttoken.execution import cost
     from firsttoken.models.machine import Machine
 
@@ -97,9 +98,9 @@ def command_plan(args: argparse.Namespace) -> None:
     rows = []
     for lm in models.load_all(args.model, device="cpu", trust_remote_code=args.trust_remote_code):
         shape = cost.shape_of(lm.config, args.dtype, args.trust_remote_code)
-        rows += [cost.row(lm.slug, plan) for plan in cost.plans(shape, machine, load)]
+        rows += [plan_rows.row(lm.slug, plan) for plan in cost.plans(shape, machine, load)]
     print(f"{args.passages} passages of {args.length} tokens, {args.dtype}")
-    print(_aligned([cost.COLUMNS, *rows]))
+    print(_aligned([plan_rows.COLUMNS, *rows]))
 
 
 def command_pretrain(args: argparse.Namespace) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from firsttoken import estimates, files, models, records
-from firsttoken.claims.scale import families, figures, pairs, verdict
+from firsttoken.claims.scale import families, figures, pairs, plan_rows, verdict
 from firsttoken.claims.scale import measure as scale
+from firsttoken.execution.cost import Plan
 from firsttoken.measures import first_token_summary
 from firsttoken.measures.first_token_summary import Parameters
 from firsttoken.records import Record
@@ -117,3 +118,18 @@ def test_pairs_of_a_family_are_compared_passage_by_passage() -> None:
     assert (by_text["code"].low, by_text["code"].high) == pytest.approx((0.1, 0.2), abs=1e-6)
     assert by_text["code"].n == 2
     assert pairs.differences([sized("org/a-1b", 10, 0.1, "other"), records[1]]) == []
+
+
+def test_a_prediction_is_a_row_under_its_headings() -> None:
+    fits = Plan("streamed", bytes_read=807e9, memory=6.26e9, seconds=270, fits=True)
+    cells = dict(zip(plan_rows.COLUMNS, plan_rows.row("a model", fits), strict=True))
+    assert cells == {
+        "model": "a model",
+        "way": "streamed",
+        "read": "807.0 GB",
+        "peak memory": "6.3 GB",
+        "time": "4.5 min",
+        "fits": "yes",
+    }
+    *_, seconds, fit = plan_rows.row("a model", replace(fits, seconds=59.94, fits=False))
+    assert (seconds, fit) == ("(59.9 s)", "no")

@@ -167,13 +167,3 @@ def plans(shape: Shape, machine: Machine, load: Load) -> Iterator[Plan]:
 
 def _plan(way: str, read: float, memory: float, seconds: float, available: float) -> Plan:
     return Plan(way, read, memory, seconds, memory <= available)
-
-
-COLUMNS = ("model", "way", "read", "peak memory", "time", "fits")
-
-
-def row(name: str, plan: Plan) -> tuple[str, ...]:
-    """One prediction as the chapter `scale` and `firsttoken plan` show it; `COLUMNS` are the headings."""
-    time = f"{plan.seconds / 60:.1f} min" if plan.seconds >= 60 else f"{plan.seconds:.1f} s"
-    read, memory = f"{plan.bytes_read / 1e9:.1f} GB", f"{plan.memory / 1e9:.1f} GB"
-    return (name, plan.way, read, memory, time if plan.fits else f"({time})", "yes" if plan.fits else "no")

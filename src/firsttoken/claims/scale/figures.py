@@ -14,6 +14,7 @@ from firsttoken.claims.scale.families import by_family
 from firsttoken.claims.scale.measure import PAPER_SHAPES, paper_config
 from firsttoken.claims.scale.measure import size as size_of
 from firsttoken.claims.scale.pairs import Pair
+from firsttoken.claims.scale.plan_rows import COLUMNS, row
 from firsttoken.claims.scale.verdict import PAPER_MODEL, in_words
 from firsttoken.estimates import interval
 from firsttoken.execution import cost
@@ -218,13 +219,13 @@ def cost_table(machine: Machine, load: Load, dtype: str = "bfloat16") -> Display
     rows = []
     for model in PAPER_SHAPES:
         shape = cost.shape_of(paper_config(model), dtype)
-        rows += [cost.row(shown(model), plan) for plan in cost.plans(shape, machine, load)]
+        rows += [row(shown(model), plan) for plan in cost.plans(shape, machine, load)]
     caption = (
         f"Predicted cost of {load.passages} passages of {load.length} tokens in {dtype}: {machine.ram / 1e9:g} GB of "
         f"RAM, {machine.gpus} GPU(s) of {machine.gpu_memory / 1e9:g} GB, {machine.disk_rate / 1e9:g} GB/s, "
         f"{machine.compute_rate / 1e12:g} TFLOP/s"
     )
-    return table(rows, cost.COLUMNS, caption)
+    return table(rows, COLUMNS, caption)
 
 
 def prediction(record: Record) -> Display:
