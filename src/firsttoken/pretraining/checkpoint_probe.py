@@ -25,6 +25,7 @@ from firsttoken.pretraining.corpora import BOS, Corpus
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall
 from firsttoken.probe.forward import in_batches, run_decoder
+from firsttoken.probe.losses import surprise
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -87,7 +88,7 @@ def observe(model: PreTrainedModel, texts: Tensor, arm: Input, batch_tokens: int
             late_alphas.append(sinks.first_token_attention(first_token[..., half:]).cpu())
             ratios.append(value_ratio.cpu())
             goal = ids[:, first + 1 : first + 1 + count]
-            each = (logits.logsumexp(-1) - logits.gather(-1, goal[..., None])[..., 0]).double().cpu()
+            each = surprise(logits, goal).double().cpu()
             losses.append(each.mean(1))
             late_losses.append(each[:, half - first :].mean(1))
     return Seen(*map(torch.cat, (alphas, ratios, losses, late_alphas, late_losses)))

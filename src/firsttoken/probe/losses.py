@@ -42,8 +42,10 @@ def mean_losses(
 
 def logits_at(lm: LanguageModel, ids: Tensor, queries: Tensor) -> Tensor:
     """Logits over the vocabulary at the given queries of each text: (text, query, vocabulary), float32."""
-    # Only these rows of the largest matrix of a small model are computed.
-    out = lm.model(ids.to(lm.model.device), use_cache=False, logits_to_keep=queries.to(lm.model.device))
+    # Only these rows of the largest matrix of a small model are computed. A model on several devices moves the tensors
+    # that it is given to the first, and its last hidden states lie on the last; numbers lie on none.
+    kept = queries.tolist() if lm.device_map else queries.to(lm.model.device)
+    out = lm.model(ids.to(lm.model.device), use_cache=False, logits_to_keep=kept)
     if out.logits.shape[1] != len(queries):
         raise FirstTokenError(f"{lm.name} cannot compute logits at chosen positions, which this measurement needs.")
     return out.logits.float()
@@ -59,8 +61,12 @@ def token_losses(logits: Tensor, goal: Tensor) -> Tensor:
         goal: (...), token numbers.
     """
     rows = zip(logits.flatten(0, -2).split(ROWS), goal.flatten().split(ROWS), strict=True)
-    losses = [part.logsumexp(-1) - part.gather(-1, wanted[:, None])[:, 0] for part, wanted in rows]
-    return torch.cat(losses).view(goal.shape)
+    return torch.cat([surprise(part, wanted) for part, wanted in rows]).view(goal.shape)
+
+
+def surprise(logits: Tensor, goal: Tensor) -> Tensor:
+    """The same of all rows at once, for logits of which there may be copies."""
+    return logits.logsumexp(-1) - logits.gather(-1, goal[..., None])[..., 0]
 
 
 def predict(
