@@ -19,8 +19,8 @@ IDS = torch.randint(3, 97, (3, 24), generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize("name", ["llama", "opt", "gpt2", "minicpm3"])
 def test_a_text_is_rounded_by_itself(name: str, scope: Any) -> None:
     """OPT lays all texts of a batch behind each other before its MLP; read one by one, there is nothing to mix up.
-    MiniCPM 3 has one row more of dimensions in its latent attention."""
-    model = (tiny_model(name) if name in ARCHITECTURES else small_model(name)).double()  # so that no level is decided by the rounding of a sum
+    MiniCPM 3 has a dimension of size one in its latent attention. Doubles, so that no sum decides a level."""
+    model = (tiny_model(name) if name in ARCHITECTURES else small_model(name)).double()
     with torch.no_grad(), rounded_activations(model, 4, scope, exact=(0,)):
         together = model(IDS, use_cache=False).logits
         one_by_one = torch.cat([model(row[None], use_cache=False).logits for row in IDS])
@@ -46,10 +46,10 @@ def test_a_matrix_that_reads_some_of_the_tokens_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "gpt_oss-sinks", "granitemoe", "deepseek_v3-latent", "dbrx"])
 def test_a_mixture_of_experts_is_refused(name: str) -> None:
-    """Its experts are stacks of matrices that no module reads for: rounding the others would leave most of it exact."""
+    """No module reads for its experts, which are stacks of matrices: with the others rounded, most would stay exact."""
     model = tiny_model(name) if name in ARCHITECTURES else small_model(name)
     for context in (rounded_weights(model, 4), rounded_activations(model, 4, "token")):
-        with pytest.raises(FirstTokenError, match="Expert.*choose a model without experts"):
+        with pytest.raises(FirstTokenError, match=r"Expert.*choose a model without experts"):
             context.__enter__()
 
 

@@ -138,8 +138,8 @@ def linear_layers(model: PreTrainedModel) -> list[Any]:
                 matrices.append(module)
             elif _is_stack(path, module):
                 raise FirstTokenError(
-                    f"{type(model).__name__} keeps matrices in stacks ({type(module).__name__}), as mixtures of experts "
-                    "do, so what these read cannot be rounded; choose a model without experts."
+                    f"{type(model).__name__} keeps matrices in stacks ({type(module).__name__}), as mixtures of "
+                    "experts do, so what these read cannot be rounded; choose a model without experts."
                 )
     return matrices
 
@@ -171,7 +171,7 @@ def rounded_activations(model: PreTrainedModel, bits: int, scope: Scope, exact: 
             shape[:] = v.shape[:2]
 
     def by_token(given: Tensor) -> bool:
-        """Whether it has a row for each token, text by text; some layers lay all texts of a batch behind each other."""
+        """Whether it has a row for each token, text by text; some layers lay the texts of a batch behind each other."""
         sizes = list(given.shape[:-1])
         return sizes == [math.prod(shape)] or [n for n in sizes if n > 1] == [n for n in shape if n > 1]
 
