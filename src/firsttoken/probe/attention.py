@@ -132,7 +132,7 @@ def attend(call: AttentionCall, plain: bool = False) -> tuple[Tensor, Tensor]:
     """
     plain = plain or forward_ad._current_level >= 0
     if not plain and call.softcap is None and call.sink_logits is None and _is_boolean(call.mask):
-        backend = _backend(call.query.device.type, call.query.dtype, call.mask is None, call.query.shape[-1])
+        backend = _backend(call.query.device.type, call.query.dtype, call.mask is None, _width(call))
         if backend is not None:
             return backend(call)
     return attend_chunked(call)
@@ -157,10 +157,14 @@ def _is_boolean(mask: Tensor | None) -> bool:
 # -- fused kernels ------------------------------------------------------------------------------------------
 
 
-def _equal_widths(call: AttentionCall) -> AttentionCall:
-    # Kernels want one head size. Zeros appended to q and k leave every score as it is; those appended to v are
-    # cut off again by the caller.
-    width = max(call.query.shape[-1], call.value.shape[-1])
+def _width(call: AttentionCall) -> int:
+    """The one head size that a kernel gets: values may be wider than queries."""
+    return max(call.query.shape[-1], call.value.shape[-1])
+
+
+def _equal_widths(call: AttentionCall, multiple: int = 1) -> AttentionCall:
+    # Zeros appended to q and k leave every score as it is; those appended to v are cut off again by the caller.
+    width = -(-_width(call) // multiple) * multiple
     query, key, value = (F.pad(x, (0, width - x.shape[-1])) for x in (call.query, call.key, call.value))
     return replace(call, query=query, key=key, value=value)
 
@@ -186,17 +190,16 @@ def _cpu_flash(call: AttentionCall) -> tuple[Tensor, Tensor]:
 
 def _cuda_flash(call: AttentionCall) -> tuple[Tensor, Tensor]:
     width = call.value.shape[-1]
-    call = _equal_widths(call)
-    size = call.query.shape[-1]
-    query, key, value = (F.pad(x, (0, -size % 8)) for x in (call.query, call.key, call.value))
+    call = _equal_widths(call, multiple=8)
     kernel = torch.ops.aten._scaled_dot_product_flash_attention
-    output, lse, *_ = kernel(query, key, value, 0.0, call.causal, scale=call.scale)
+    output, lse, *_ = kernel(call.query, call.key, call.value, 0.0, call.causal, scale=call.scale)
     return output[..., :width], lse.float()
 
 
 def _cuda_efficient(call: AttentionCall) -> tuple[Tensor, Tensor]:
     width = call.value.shape[-1]
-    call = _equal_widths(call)
+    # It reads rows of sixteen bytes.
+    call = _equal_widths(call, multiple=16 // call.query.element_size())
     kernel = torch.ops.aten._scaled_dot_product_efficient_attention
     outputs, sums = [], []
     for part in [call] if call.mask is None else call.rows():
@@ -222,16 +225,22 @@ def _cuda_efficient(call: AttentionCall) -> tuple[Tensor, Tensor]:
 _Backend = Callable[[AttentionCall], tuple[Tensor, Tensor]]
 
 
+def _candidates(device: str, dtype: torch.dtype, unmasked: bool, width: int) -> list[_Backend]:
+    """The kernels that take such inputs, the fastest first."""
+    if device == "cpu":
+        return [_cpu_flash]
+    if device != "cuda":
+        return []
+    half = dtype in (torch.float16, torch.bfloat16)
+    return [_cuda_flash, _cuda_efficient] if half and unmasked and width <= 256 else [_cuda_efficient]
+
+
 @cache
 def _backend(device: str, dtype: torch.dtype, unmasked: bool, width: int) -> _Backend | None:
     """The fused kernel for these inputs, or None. Each is compared once with `attend_chunked` on a small random
     input, because these operators are internal to torch and their conventions could change between versions."""
-    half = dtype in (torch.float16, torch.bfloat16)
-    if device == "cpu":
-        candidates = [_cpu_flash]
-    elif device == "cuda":
-        candidates = [_cuda_flash, _cuda_efficient] if half and unmasked and width <= 256 else [_cuda_efficient]
-    else:
+    candidates = _candidates(device, dtype, unmasked, width)
+    if not candidates:
         return None
     for candidate in candidates:
         if _agrees(candidate, device, dtype, unmasked, width):
