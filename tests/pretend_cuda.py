@@ -1,4 +1,5 @@
-"""A GPU that is not there: tensors that say `cuda:0`, hold ordinary numbers, and refuse to meet one on the CPU.
+"""GPUs that are not there: tensors that say `cuda:0` or `cuda:1`, hold ordinary numbers, and refuse to meet one that
+lies elsewhere.
 
 >>> with pretend_cuda():
 ...     model.to("cuda")(ids.to("cuda"))  # as on a GPU, by the CPU's arithmetic
@@ -35,10 +36,11 @@ class OnCuda(Tensor):
     """A tensor that says it lies on a GPU."""
 
     inner: Tensor
+    index: int  # of the GPU
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> OnCuda:
+    def __new__(cls, inner: Tensor, index: int = 0) -> OnCuda:
         made: OnCuda = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
             inner.shape,
@@ -48,12 +50,12 @@ class OnCuda(Tensor):
             device="meta",  # what torch's C++ code sees; for a GPU it would look for a driver
             requires_grad=inner.requires_grad,
         )
-        made.inner = inner.detach()
+        made.inner, made.index = inner.detach(), index
         return made
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
-        return torch.device("cuda", 0)
+        return torch.device("cuda", self.index)
 
     @property
     def is_cuda(self) -> bool:  # type: ignore[override]
@@ -93,25 +95,30 @@ class Asked(TorchFunctionMode):
             return indexed(func, *args)
         if func is Tensor.to and len(args) > 1 and isinstance(args[1], Tensor):
             return args[0].to(device=args[1].device, dtype=args[1].dtype)
+        if func is Tensor.to and isinstance(args[0], OnCuda):
+            # To torch's C++ code one GPU is the other.
+            to, dtype, *_ = torch._C._nn._parse_to(*args[1:], **{k: v for k, v in kwargs.items() if k != "copy"})
+            if to is not None and to.type == "cuda" and (to.index or 0) != args[0].index:
+                return OnCuda(args[0].inner.to(dtype or args[0].dtype, copy=True), to.index or 0)
         if func is F.scaled_dot_product_attention and any(isinstance(value, OnCuda) for value in args):
-            _same_place(func, (*args, *kwargs.values()))
-            return OnCuda(func(*plain(args), **plain(kwargs)))
-        before = getattr(self.here, "cuda", False)
+            (index,) = _same_place(func, (*args, *kwargs.values()))
+            return OnCuda(func(*plain(args), **plain(kwargs)), index)
+        before = getattr(self.here, "cuda", None)
 
         def other(value: Any) -> Any:
             if (isinstance(value, torch.device) and value.type == "cuda") or (
                 isinstance(value, str) and value.split(":")[0] == "cuda"
             ):
-                self.here.cuda = True
+                self.here.cuda = torch.device(value).index or 0
                 return torch.device("meta")
             return value
 
         try:
-            self.here.cuda = False
+            self.here.cuda = None
             args, kwargs = tuple(map(other, args)), {key: other(value) for key, value in kwargs.items()}
-            if self.here.cuda and func in (torch.tensor, torch.as_tensor):  # these make tensors out of sight
+            if self.here.cuda is not None and func in (torch.tensor, torch.as_tensor):  # they make them out of sight
                 made = func(*args, **{**kwargs, "device": "cpu"})
-                return made if isinstance(made, OnCuda) else OnCuda(made)
+                return made if isinstance(made, OnCuda) else OnCuda(made, self.here.cuda)
             return func(*args, **kwargs)
         finally:
             self.here.cuda = before
@@ -121,13 +128,13 @@ def indexed(func: Any, tensor: Tensor, index: Any, *value: Any) -> Any:
     """torch's C++ code would make the indices a tensor where it thinks that `tensor` lies."""
     index = index if isinstance(index, tuple) else (index,)
     by_tensor = any(isinstance(part, Tensor | list) for part in index)
-    if not isinstance(tensor, OnCuda) and any(isinstance(part, OnCuda) for part in index):
-        raise RuntimeError("indices should be on cpu, as the indexed tensor is")
+    if any(isinstance(part, OnCuda) and _place(part) != _place(tensor) for part in index):
+        raise RuntimeError("indices should be on cpu or on the device of the indexed tensor")
     # A slice takes what lies elsewhere, an index does not.
-    if by_tensor and value and isinstance(value[0], OnCuda) != isinstance(tensor, OnCuda) and _has_size(value[0]):
-        raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got cuda:0 and cpu")
+    if by_tensor and value and _has_size(value[0]):
+        _same_place(func, (tensor, value[0]))
     plain_result = func(plain(tensor), plain(index), *plain(value))
-    return OnCuda(plain_result) if isinstance(tensor, OnCuda) and not value else plain_result
+    return OnCuda(plain_result, tensor.index) if isinstance(tensor, OnCuda) and not value else plain_result
 
 
 def _has_size(value: Any) -> bool:
@@ -135,9 +142,18 @@ def _has_size(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0
 
 
-def _same_place(func: Any, values: Iterable[Any]) -> None:
-    if len({isinstance(value, OnCuda) for value in values if _has_size(value)}) > 1:
-        raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got cuda:0 and cpu")
+def _place(tensor: Tensor) -> int | None:
+    """The number of its GPU; None for the CPU."""
+    return tensor.index if isinstance(tensor, OnCuda) else None
+
+
+def _same_place(func: Any, values: Iterable[Any]) -> set[int | None]:
+    """The one place of all tensors, or none where there are no tensors."""
+    places = {_place(value) for value in values if _has_size(value)}
+    if len(places) > 1:
+        named = " and ".join("cpu" if place is None else f"cuda:{place}" for place in places)
+        raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got {named}")
+    return places
 
 
 def plain(tree: Any) -> Any:
@@ -158,18 +174,20 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with Machine():  # `to`, which is made of others
             return func.decompose(*args, **kwargs)
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    on_cuda = any(isinstance(leaf, OnCuda) for leaf in tensors)
+    there = sorted((leaf for leaf in tensors if isinstance(leaf, OnCuda)), key=_has_size)
+    place = there[-1].index if there else None
     if func not in COPIES:
         _same_place(func, (leaf for leaf in tensors if isinstance(leaf, OnCuda) or leaf.device.type == "cpu"))
     to = kwargs.get("device")
     if to is not None:
-        on_cuda = to.type == "cuda" or (to.type == "meta" and getattr(Asked.here, "cuda", False))
-        kwargs = {**kwargs, "device": torch.device("cpu") if on_cuda else to}
+        asked = getattr(Asked.here, "cuda", None) if to.type == "meta" else None
+        place = (to.index or 0) if to.type == "cuda" else asked
+        kwargs = {**kwargs, "device": to if place is None else torch.device("cpu")}
     plain_args, plain_kwargs = plain((args, kwargs))
     out = func(*plain_args, **plain_kwargs)
     if func._schema.is_mutable and args and isinstance(args[0], Tensor):
         return args[0]
-    return tree_map(lambda leaf: OnCuda(leaf) if _is_there(leaf) else leaf, out) if on_cuda else out
+    return out if place is None else tree_map(lambda leaf: OnCuda(leaf, place) if _is_there(leaf) else leaf, out)
 
 
 def _is_there(leaf: Any) -> bool:
@@ -178,7 +196,7 @@ def _is_there(leaf: Any) -> bool:
 
 @contextmanager
 def pretend_cuda() -> Iterator[None]:
-    """Inside the block there is a GPU, in this thread and in those that it starts."""
+    """Inside the block there are GPUs, in this thread and in those that it starts."""
     run_thread = threading.Thread.run
 
     def run_there(thread: threading.Thread) -> None:

@@ -180,7 +180,7 @@ def _renumber(model: PreTrainedModel, call: AttentionCall, kept: Tensor, excess:
     kept keys. So kept keys meet a query turned back by the difference, all others the query as it is; with twice the
     width, one product of queries and keys does both.
     """
-    cos, sin = rotations(model, excess, layer)
+    cos, sin = (part.to(call.query.device) for part in rotations(model, excess, layer))
     turned = rotary(model).turn(call.query, cos, -sin)
     kept = kept.to(call.key)[:, None]
     query = torch.cat([call.query, turned], dim=-1)

@@ -82,7 +82,7 @@ def walk(lm: LanguageModel, ids: Tensor, sources: Sequence[int]) -> Tensor:
     shares: list[Tensor] = []
 
     def step(module: Any, call: AttentionCall) -> AttentionCall:
-        now = state["x"]
+        now = state["x"].to(call.query.device)  # the layer before may lie on another one
         heads = call.query.shape[1]
         values = now[:, None].expand(-1, heads, -1, -1).to(call.query)
         moved, _ = attend(replace(call, value=values))

@@ -83,7 +83,7 @@ def _of_text(lm: LanguageModel, row: Tensor, blocks: Sequence[Block], factors: d
 
 def _stacked(parts: Sequence[Rests]) -> Rests:
     names = Rests.__dataclass_fields__
-    return Rests(*(torch.stack([getattr(part, name) for part in parts]).cpu() for name in names))
+    return Rests(*(torch.stack([getattr(part, name).cpu() for part in parts]) for name in names))
 
 
 def same_norms(weight: Tensor) -> Tensor:

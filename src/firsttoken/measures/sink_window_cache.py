@@ -43,6 +43,7 @@ class SinkWindowLayer(DynamicLayer):
             )
         if keys.shape[-2] == self.window:
             moved = keys[:, :, self.sinks + 1 :]
+            self.cos, self.sin = (part.to(moved.device) for part in (self.cos, self.sin))
             moved = self.rotary.turn(moved, self.cos, -self.sin)
             self.keys = torch.cat([keys[:, :, : self.sinks], moved], dim=2)
             self.values = torch.cat([values[:, :, : self.sinks], values[:, :, self.sinks + 1 :]], dim=2)

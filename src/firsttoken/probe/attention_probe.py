@@ -63,7 +63,8 @@ class Probe:
 
     @property
     def attention_per_key(self) -> Tensor:
-        """Attention of each query to each of `keys`, (layer, batch, head, query, key), float32."""
+        """Attention of each query to each of `keys`, (layer, batch, head, query, key), float32, on the device of the
+        first layer, as all that is stacked."""
         return self._stack(self._columns)
 
     @property
@@ -102,7 +103,8 @@ class Probe:
                     f"The layers of {self.model_class} differ in {what} ({sizes}), so they cannot be stacked; read "
                     "them one by one from `per_layer`."
                 )
-        return torch.stack(tensors)
+        # The layers of a model may lie on several devices.
+        return torch.stack([tensor.to(tensors[0].device) for tensor in tensors])
 
     def per_layer(self, kind: Literal["attention", "entropy", "renyi2"] = "attention") -> dict[int, Tensor]:
         """Layer number -> attention to each key, (batch, head, query, key), or an entropy, (batch, head, query).

@@ -91,15 +91,16 @@ def _compared(model: PreTrainedModel) -> Rotary:
 
 def _angles(model: PreTrainedModel, layer: int) -> tuple[Tensor, Tensor]:
     cos, sin = rotations(model, torch.tensor([PLACES[1] - PLACES[0]]), layer)
-    return cos.float(), sin.float()
+    return cos.float().cpu(), sin.float().cpu()
 
 
 def _keys(model: PreTrainedModel, place: int) -> dict[int, Tensor]:
-    """Keys of one token that stands alone at `place`: it attends to itself, so only its keys tell where it stands."""
+    """Keys of one token that stands alone at `place`, on the CPU: it attends to itself, so only its keys tell where it
+    stands."""
     keys: dict[int, Tensor] = {}
 
     def hook(module: Any, call: AttentionCall) -> AttentionCall:
-        keys[int(module.layer_idx)] = call.key.float()
+        keys[int(module.layer_idx)] = call.key.float().cpu()
         return call
 
     ids = torch.tensor([[5]], device=model.device)

@@ -159,10 +159,10 @@ def _look(lm: LanguageModel, batch: Batch, others: Tensor, change: Change | None
     with torch.inference_mode(), explain_out_of_memory("lower `length`"):
         with probe(lm.model, keys=keys, entropy=True, hook=hook) as p:
             loss = predict(lm, batch.rows, queries, batch.rows.numel(), top=1).loss.double().mean(1)
-        masses = [layer.double().mean((1, 2)) for layer in p.per_layer().values()]  # (row, key)
-        entropy = [layer.double().mean((1, 2)) for layer in p.per_layer("entropy").values()]
-        mass = torch.stack(masses).mean(0).cpu()
-        return torch.stack([loss, mass[:, 0], mass[:, 1], torch.stack(entropy).mean(0).cpu()])
+        masses = [layer.double().mean((1, 2)).cpu() for layer in p.per_layer().values()]  # (row, key)
+        entropy = [layer.double().mean((1, 2)).cpu() for layer in p.per_layer("entropy").values()]
+        mass = torch.stack(masses).mean(0)
+        return torch.stack([loss, mass[:, 0], mass[:, 1], torch.stack(entropy).mean(0)])
 
 
 # -- arms ---------------------------------------------------------------------------------------------------
