@@ -46,7 +46,7 @@ def test_a_matrix_that_reads_some_of_the_tokens_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "gpt_oss-sinks", "granitemoe", "deepseek_v3-latent", "dbrx"])
 def test_a_mixture_of_experts_is_refused(name: str) -> None:
-    """No module reads for its experts, which are stacks of matrices: with the others rounded, most would stay exact."""
+    """No module reads for its experts, which are stacks of matrices; most of it would stay exact."""
     model = tiny_model(name) if name in ARCHITECTURES else small_model(name)
     for context in (rounded_weights(model, 4), rounded_activations(model, 4, "token")):
         with pytest.raises(FirstTokenError, match=r"Expert.*choose a model without experts"):

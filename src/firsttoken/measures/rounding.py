@@ -171,7 +171,7 @@ def rounded_activations(model: PreTrainedModel, bits: int, scope: Scope, exact: 
             shape[:] = v.shape[:2]
 
     def by_token(given: Tensor) -> bool:
-        """Whether it has a row for each token, text by text; some layers lay the texts of a batch behind each other."""
+        """Whether it has a row for each token, text by text; some layers lay a batch of texts end to end."""
         sizes = list(given.shape[:-1])
         return sizes == [math.prod(shape)] or [n for n in sizes if n > 1] == [n for n in shape if n > 1]
 
