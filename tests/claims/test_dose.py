@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fake import LETTERS, fake_lm
+from fake import LETTERS, Letters, fake_lm
 from firsttoken import records, statistics
 from firsttoken.claims.dose import gains, measure, runs, verdict
 from firsttoken.claims.dose.measure import Parameters
@@ -74,6 +75,38 @@ def test_edits_are_where_they_may_be_and_protected(lm: LanguageModel, arm: Any) 
         assert edited.protected[text].nonzero()[:, 0].tolist() == keys
         assert int(edited.other_keys[text]) not in [0, *keys]
     assert all(edit.token != ids()[edit.text, edit.position] for edit in edited.edits)
+
+
+class SeveralFirst(Letters):
+    """Puts several tokens first, as GLM's tokenizer does two."""
+
+    first: tuple[int, ...] = (1, 2)
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> Any:
+        seen = super().__call__(text, add_special_tokens=False).input_ids
+        return SimpleNamespace(input_ids=[*self.first, *seen] if add_special_tokens else seen)
+
+
+def test_no_edit_is_in_front_of_the_text() -> None:
+    """Where two tokens stand there; of forty texts, some draw the first key that may be drawn."""
+    lm = fake_lm(tiny_model("llama"), SeveralFirst())
+    edited = runs.prepare(lm, ids(40), "with_bos", EACH, seed=0)
+    assert edited.first == 2
+    positions = [edit.position for edit in edited.edits]
+    assert (min(positions), max(positions)) == (0, LENGTH - 2)
+    for text in range(40):
+        keys = [edit.position + 2 for edit in edited.edits if edit.text == text]
+        assert edited.protected[text].nonzero()[:, 0].tolist() == keys
+        assert int(edited.other_keys[text]) not in [0, 1, *keys]
+    moved = runs.done(lm, {"plain": runs.moving(lm, edited, 4096)})["plain"]
+    assert moved.relative.isfinite().all()
+
+
+def test_a_long_prefix_leaves_no_room_for_edits() -> None:
+    tokenizer = SeveralFirst()
+    tokenizer.first = (1,) * 8
+    with pytest.raises(FirstTokenError, match="puts 8 tokens before a text, which leaves 4"):
+        runs.prepare(fake_lm(tiny_model("llama"), tokenizer), ids(2, 4), "with_bos", EACH, seed=0)
 
 
 def test_the_outcome_is_that_of_a_loop(lm: LanguageModel) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,9 +28,10 @@ from firsttoken.measures.ablations import (
     residuals_changed,
     run_arm,
 )
+from firsttoken.models.anatomy import find_layers
 from firsttoken.models.bundled import BUNDLED
 from firsttoken.probe import probe
-from firsttoken.probe.attention import AttentionCall, attend, plain_scores
+from firsttoken.probe.attention import AttentionCall, attend, log_sum_exp, plain_scores
 from firsttoken.probe.interventions import (
     forbid_key,
     forbid_key_in_heads,
@@ -368,3 +371,94 @@ def test_out_of_memory_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(losses, "logits_at", full)
     with pytest.raises(FirstTokenError, match="lower batch_tokens"):
         predict(fake_lm(tiny_model("llama")), ids(), [3])
+
+
+@pytest.mark.parametrize("kind", ["window", "window, additive", "window, lowest finite number"])
+@pytest.mark.parametrize("key", [0, 4])
+def test_a_head_is_held_on_a_key_that_the_window_has_left_behind(kind: str, key: int) -> None:
+    call = some_call("window")
+    assert call.mask is not None
+    if kind != "window":
+        lowest = -torch.inf if kind == "window, additive" else torch.finfo(torch.float32).min
+        call = replace(call, mask=torch.zeros(call.mask.shape).masked_fill(~call.mask, lowest))
+    held = weights(only_key(call, key, heads=[1]))
+    expected = weights(call)
+    for query in range(key, LENGTH):
+        expected[:, 1, query] = 0
+        expected[:, 1, query, key] = 1
+    torch.testing.assert_close(held, expected, atol=1e-6, rtol=1e-5)
+    where = torch.zeros(2, LENGTH, dtype=torch.bool)
+    where[0, LENGTH - 1] = True
+    once = weights(only_key(call, key, heads=[1], where=where))
+    assert once[0, 1, -1, key] == 1
+    torch.testing.assert_close(once[1], weights(call)[1], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(once[0, 1, :-1], weights(call)[0, 1, :-1], atol=1e-6, rtol=1e-5)
+
+
+def test_a_biased_score_of_the_key_keeps_its_bias() -> None:
+    """Beside a virtual key, how much the row attends to its only key depends on that."""
+    call = replace(some_call("additive"), sink_logits=torch.zeros(1, 4, 1, 1))
+    assert call.mask is not None
+    call = replace(call, mask=call.mask + 0.7)
+    held = only_key(call)
+    expected = plain_scores(call)[..., 0].sigmoid()  # of exp(s) over exp(s) + exp(0)
+    there = (plain_scores(held) - log_sum_exp(plain_scores(held), held.sink_logits)[..., None]).exp()
+    torch.testing.assert_close(there[..., 0], expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gemma3_text", "mistral-sliding", "cohere2"])
+def test_a_sliding_layer_adds_the_first_value_at_every_query_of_a_held_head(name: str) -> None:
+    """What the output projection of layer 0, of a window of 6 tokens, reads of head 1; the other heads stay."""
+    model = tiny_model(name)
+    values: list[Tensor] = []
+    mixed: list[Tensor] = []
+
+    def see(module: object, call: AttentionCall) -> AttentionCall:
+        if module.layer_idx == 0:  # type: ignore[attr-defined]
+            values.append(call.value[:, 1, 0])
+        return call
+
+    def held(module: object, call: AttentionCall) -> AttentionCall:
+        return in_layers({0: partial(only_key, heads=[1])})(module, see(module, call))
+
+    output = find_layers(model)[1][0].self_attn.o_proj
+    handle = output.register_forward_pre_hook(lambda module, given: mixed.append(given[0].unflatten(-1, (4, 8))))
+    with torch.no_grad():
+        for hook in (see, held):
+            with probe(model, hook=hook):
+                model(ids(), use_cache=False)
+    handle.remove()
+    plain, changed = mixed
+    torch.testing.assert_close(changed[:, :, 1], values[1][:, None].expand(-1, LENGTH, -1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(changed[:, :, [0, 2, 3]], plain[:, :, [0, 2, 3]], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(plain[:, 7:, 1], changed[:, 7:, 1], atol=1e-3)
+
+
+def test_no_head_is_held_on_a_key_that_a_cache_has_dropped() -> None:
+    call = some_call("causal")
+    rest = replace(call, key=call.key[:, :, 3:], value=call.value[:, :, 3:], query=call.query[:, :, -1:])
+    rest = replace(rest, positions=torch.arange(3, LENGTH), causal=False)
+    with pytest.raises(FirstTokenError, match="cache has dropped key 0"):
+        only_key(rest, heads=[1])
+    torch.testing.assert_close(weights(only_key(rest, heads=[])), weights(rest))
+
+
+class TwoFirst(Letters):
+    """Puts two tokens first, as GLM's tokenizer does."""
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> Any:
+        seen = super().__call__(text, add_special_tokens=False)
+        return SimpleNamespace(input_ids=[1, 2, *seen.input_ids] if add_special_tokens else seen.input_ids)
+
+
+def test_two_tokens_in_front_move_the_text_by_two() -> None:
+    lm = fake_lm(tiny_model("llama"), TwoFirst())
+    queries = torch.arange(1, LENGTH - 1)
+    given, moved = inputs(lm, ids(), "add_bos")
+    assert moved == 2
+    assert torch.equal(given[:, 2:], ids())
+    with torch.no_grad():
+        logits = lm.model(given).logits
+    expected = F.cross_entropy(logits[:, queries + 2].transpose(1, 2), ids()[:, queries + 1], reduction="none")
+    loss = run_arm(lm, ids(), queries, "add_bos").predictions.loss
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)

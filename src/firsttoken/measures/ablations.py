@@ -156,7 +156,7 @@ def inputs(lm: LanguageModel, ids: Tensor, arm: Ablation, seed: int = 0) -> tupl
         return ids[:, 1:], -1
     if arm == "add_bos":
         bos = lm.prefix("always")
-        return torch.cat([torch.tensor([bos]).expand(len(ids), -1), ids], dim=1), 1
+        return torch.cat([torch.tensor([bos]).expand(len(ids), -1), ids], dim=1), len(bos)
     if arm == "replace":
         generator = torch.Generator().manual_seed(seed)
         ordinary = ids[:, 1:].flatten()

@@ -50,11 +50,14 @@ def weaken_key(call: AttentionCall, nats: float, key: int = 0) -> AttentionCall:
 def only_key(
     call: AttentionCall, key: int = 0, heads: Sequence[int] | None = None, where: Tensor | None = None
 ) -> AttentionCall:
-    """The given heads attend to nothing but `key`.
+    """The given heads attend to nothing but `key`, also where a sliding window has left it behind.
 
     Args:
         heads: which; all if None.
         where: (batch, query), true at the queries to change; all queries from `key` on if None.
+
+    Raises:
+        FirstTokenError: a cache has dropped the key.
     """
     mask = explicit_mask(call)
     position = call.query_positions()
@@ -64,9 +67,11 @@ def only_key(
         chosen[:] = False
         chosen[list(heads)] = True
     rows = (position >= key)[None] if where is None else (position >= key)[None] & where.to(position.device)
-    others = call.key_positions() != key
-    block = rows[:, None, :, None] & chosen[None, :, None, None] & others
-    return replace(call, mask=without(mask, block), causal=False)
+    changed = rows[:, None, :, None] & chosen[None, :, None, None]
+    at_key = call.key_positions() == key
+    if not at_key.any() and changed.any():
+        raise FirstTokenError(f"The cache has dropped key {key}, so no head can attend to it; run without a cache.")
+    return replace(call, mask=_with(without(mask, changed & ~at_key), changed & at_key), causal=False)
 
 
 def forbid_key_in_heads(call: AttentionCall, heads: Sequence[int], key: int = 0) -> AttentionCall:
@@ -132,6 +137,15 @@ def without(mask: Tensor, block: Tensor) -> Tensor:
         return mask & ~block
     shape = torch.broadcast_shapes(mask.shape, block.shape)
     return mask.expand(shape).masked_fill(block, -torch.inf)
+
+
+def _with(mask: Tensor, allowed: Tensor) -> Tensor:
+    """A mask, bool or additive, that also allows what `allowed` marks. An additive one keeps its biases."""
+    if mask.dtype == torch.bool:
+        return mask | allowed
+    # transformers forbids by the lowest finite number.
+    forbidden = mask <= torch.finfo(mask.dtype).min / 2
+    return mask.masked_fill(forbidden & allowed, 0.0)
 
 
 def _check_heads(heads: Sequence[int], call: AttentionCall) -> None:

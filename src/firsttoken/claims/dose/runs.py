@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from firsttoken import texts
+from firsttoken.errors import FirstTokenError
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures.bos_arms import Arm
 from firsttoken.measures.bos_contrast import start
@@ -74,20 +75,30 @@ def encoded(lm: LanguageModel, passages: Sequence[str], length: int, bos: BosPol
 
 
 def prepare(lm: LanguageModel, ids: Tensor, arm: Arm, each: int, seed: int) -> EditedTexts:
-    """`each` random tokens put at random positions 1 to T - 2 of every text, and one more key of each.
+    """`each` random tokens put at random positions of every text, and one more key of each: from 1 to T - 2, and of
+    the text itself where more than one token stands in front of it.
 
     Args:
         ids: (text, token), without BOS.
+
+    Raises:
+        FirstTokenError: the texts have no room for so many.
     """
     _, first = start(lm, ids[:1], arm)
     vocabulary = ids.flatten().unique()
     generator = torch.Generator().manual_seed(seed)
     length = first + ids.shape[1]
+    begin = max(1, first)
+    if length - 1 - begin <= each:
+        raise FirstTokenError(
+            f"{lm.name} puts {first} tokens before a text, which leaves {ids.shape[1]}, too few for {each} edits and "
+            "an ordinary key; raise length."
+        )
     edits: list[Edit] = []
     protected = torch.zeros(len(ids), length, dtype=torch.bool)
     other_keys = torch.zeros(len(ids), dtype=torch.long)
     for text, row in enumerate(ids):
-        keys = 1 + torch.randperm(length - 2, generator=generator)[: each + 1]
+        keys = begin + torch.randperm(length - 1 - begin, generator=generator)[: each + 1]
         other_keys[text] = keys[each]
         protected[text, keys[:each]] = True
         for key in keys[:each].sort().values.tolist():
