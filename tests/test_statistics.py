@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from dataclasses import asdict, astuple
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from firsttoken import statistics
 from firsttoken.errors import FirstTokenError
@@ -210,3 +214,80 @@ def test_seeds_are_told_by_their_median_and_their_range() -> None:
 def test_a_number_is_read_with_its_interval_and_without() -> None:
     assert value_of({"value": 0.4, "low": 0.3, "high": 0.5, "n": 8}) == 0.4
     assert value_of(0.4) == 0.4
+
+
+def sparse(n: int, columns: int, share: float, seed: int) -> torch.Tensor:
+    """Numbers of which a text often has none, as sums over its queries of a rare kind are."""
+    generator = torch.Generator().manual_seed(seed)
+    numbers = torch.rand(n, columns, generator=generator, dtype=torch.float64)
+    return numbers * (torch.rand(n, columns, generator=generator) < share)
+
+
+def ends_of_defined(draws: list[float]) -> tuple[float, float]:
+    """Of the draws that are numbers, by numpy."""
+    defined = [draw for draw in draws if math.isfinite(draw)]
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return float(low), float(high)
+
+
+@settings(deadline=None, max_examples=30)
+@given(n=st.integers(2, 12), share=st.floats(0.1, 1), seed=st.integers(0, 1000))
+def test_a_ratio_that_the_texts_define_has_an_interval(n: int, share: float, seed: int) -> None:
+    """Also where draws of the texts leave it undefined, 0 / 0. With 1000 draws, by numpy."""
+    pairs = sparse(n, 2, share, seed)
+    pairs[:, 0] *= pairs[:, 1] > 0
+    estimate = statistics.ratio_of_sums(pairs, seed)
+    drawn = torch.randint(n, (1000, n), generator=torch.Generator().manual_seed(seed)).numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        above, below = (pairs.numpy()[drawn, column].sum(1) for column in (0, 1))
+        ratios = (above / below).tolist()
+    if float(pairs[:, 1].sum()) == 0:
+        assert statistics.known(estimate) is None
+        return
+    known = statistics.known(estimate)
+    assert known is not None
+    json.dumps(known, allow_nan=False)
+    assert (known["low"], known["high"]) == pytest.approx(ends_of_defined(ratios), rel=1e-9)
+
+
+@settings(deadline=None, max_examples=15)
+@given(n=st.integers(2, 9), seed=st.integers(0, 1000))
+def test_a_ratio_of_ratios_that_the_texts_define_has_an_interval(n: int, seed: int) -> None:
+    """Here draws also give x / 0."""
+    a, b, c, d = sparse(n, 4, 0.5, seed).unbind(1)
+    estimate = statistics.ratio_of_ratios((a, b), (c, d), torch.arange(n), seed)
+    assert (statistics.known(estimate) is not None) == math.isfinite(estimate.value)
+    if statistics.known(estimate):
+        assert estimate.low <= estimate.high
+    assert math.isfinite(estimate.value) or not all(float(part.sum()) for part in (b, c, d))
+
+
+def test_a_median_that_some_draws_do_not_define_is_over_the_others() -> None:
+    """Two of twelve texts say something: one draw of nine has neither."""
+    samples = torch.full((12,), torch.nan, dtype=torch.float64)
+    samples[3], samples[8] = 1.0, 2.0
+    estimate = statistics.bootstrap(samples, lambda drawn: drawn.nanmedian(), resamples=200)
+    drawn = torch.randint(12, (200, 12), generator=torch.Generator().manual_seed(0))
+    draws = [float(samples[one].nanmedian()) for one in drawn]
+    assert 5 < sum(map(math.isnan, draws)) < 50
+    assert (estimate.low, estimate.high) == pytest.approx(ends_of_defined(draws))
+
+
+def test_where_hardly_any_draw_defines_a_number_it_has_no_interval() -> None:
+    """All eight texts are in one draw of four hundred."""
+
+    def of_all(drawn: torch.Tensor) -> torch.Tensor:
+        return drawn.sum() if len(drawn.unique()) == 8 else torch.tensor(torch.nan)
+
+    estimate = statistics.bootstrap(torch.arange(8).double(), of_all)
+    assert estimate.value == 28
+    assert statistics.known(estimate) is None
+    assert statistics.known(statistics.bootstrap(torch.arange(8).double())) is not None
+
+
+def test_undefined_draws_of_one_column_are_none_of_another() -> None:
+    above, below = sparse(6, 2, 1, 0), sparse(6, 2, 1, 1)
+    below[1:, 0] = above[1:, 0] = 0
+    first, second = statistics.ratio_estimates(above, below, torch.arange(6))
+    assert astuple(second) == astuple(statistics.ratio_estimates(above[:, 1:], below[:, 1:], torch.arange(6))[0])
+    assert (first.value, first.low, first.high) == pytest.approx((float(above[0, 0] / below[0, 0]),) * 3)

@@ -16,6 +16,7 @@ from firsttoken.estimates import JSON, Estimate
 RESAMPLES = 1000
 TAIL = 0.025  # below and above an interval
 NORMAL = 1.959964  # 97.5 % of a normal distribution lie below
+LEAST_DEFINED = 0.1  # of all draws; an interval over fewer would say little of the texts
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -28,8 +29,26 @@ def _draws(n: int, generator: torch.Generator, resamples: int = RESAMPLES) -> Te
 
 
 def _ends(drawn: Tensor, tail: float = TAIL) -> Tensor:
-    """(2, ...): between which all but the tails of what was drawn lies, (resample, ...) in float64."""
-    return torch.quantile(drawn, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    """(2, ...): between which all but the tails of what was drawn lies, (resample, ...) in float64.
+
+    A draw of texts may leave a statistic undefined that all of them define: a ratio where none of those drawn has
+    anything below. Such draws say nothing and are left out where an end would otherwise be no number. Where hardly
+    any other are left, `LEAST_DEFINED`, the ends are none.
+    """
+    share = torch.tensor([tail, 1 - tail], dtype=torch.float64)
+    ends = torch.quantile(drawn, share, dim=0)
+    for column in (~ends.isfinite()).any(0).nonzero().tolist():
+        of_column = drawn[(slice(None), *column)]
+        defined = of_column[of_column.isfinite()]
+        if len(defined) >= LEAST_DEFINED * len(drawn):
+            ends[(slice(None), *column)] = torch.quantile(defined, share)
+    return ends
+
+
+def known(estimate: Estimate) -> JSON | None:
+    """An estimate for a record; None where the texts do not define it, or hardly any draw of them does."""
+    finite = all(map(math.isfinite, (estimate.value, estimate.low, estimate.high)))
+    return asdict(estimate) if finite else None
 
 
 def bootstrap(
@@ -44,7 +63,8 @@ def bootstrap(
 
     Args:
         samples: (n, ...).
-        statistic: a function of resampled samples (n, ...) giving a scalar; the mean if none is given.
+        statistic: a function of resampled samples (n, ...) giving a scalar; the mean if none is given. Draws that
+            leave it undefined are left out of the interval, see `_ends`.
 
     Raises:
         FirstTokenError: fewer than two samples, from which no interval can be had.

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import statistics as of_python
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,8 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fake import Letters, fake_lm
 from firsttoken import records
-from firsttoken.claims.no_op import rule_figures, rules
-from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head
+from firsttoken.claims.no_op import figures, measure, rule_figures, rules
+from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head, triggers
 from firsttoken.claims.no_op.measure import MEASUREMENT, Parameters
 from firsttoken.claims.no_op.search import (
     Discovery,
@@ -26,6 +32,7 @@ from firsttoken.claims.no_op.verdict import judge
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures import first_token_attention
 from firsttoken.measures.attention_maps import attention_maps
+from firsttoken.measures.head_norms import HeadTraces
 from firsttoken.records import Record, Status
 from firsttoken.texts.token_classes import CLASSES, TokenClasses, classes_of, containing
 from tiny import tiny_model
@@ -222,7 +229,10 @@ def test_targets_add_up() -> None:
     maps = torch.rand(2, 12, 12).tril()
     maps = maps / maps.sum(-1, keepdim=True)
     off = torch.rand(2, 12) < 0.5
-    assert sum(targets(maps, off).values()) == pytest.approx(1)
+    shares = targets(maps, off)
+    assert shares is not None
+    assert sum(shares.values()) == pytest.approx(1)
+    assert targets(maps, torch.zeros(2, 12, dtype=torch.bool)) is None
 
 
 def test_the_map_of_the_planted_head() -> None:
@@ -239,7 +249,8 @@ def test_the_trigger_head_is_read_off_right() -> None:
     """Head 1 attends to apostrophes at apostrophes, not right after them: the paper's head it is not."""
     ids, lm = planted_texts(), fake_lm(planted_model(), Letters(STRINGS))
     attention = first_token_attention.by_query(lm, ids)
-    values = trigger_head(lm, ids, strings(ids), attention, Wanted(layer=0, head=1), layers=[0])
+    where = triggers(strings(ids), "'")
+    values = trigger_head(lm, ids, strings(ids), where, attention, Wanted(layer=0, head=1), layers=[0])
     maps = attention_maps(lm, ids, [(0, 1)])[:, 0]
     rows = (ids == APOSTROPHE).any(1).nonzero()[:, 0][:16]
     at = [(int(t), int(k)) for t in rows for k in (ids[t] == APOSTROPHE).nonzero()[:, 0] if k < LENGTH - 1]
@@ -353,3 +364,78 @@ def test_the_table_lists_every_rule_that_the_verdict_counts(model: str) -> None:
     assert record is not None
     lines = rule_figures.rule_table([record], count=1).text.splitlines()
     assert sum(line.endswith("| yes") for line in lines) == record.values["search"]["named"]
+
+
+def traces_of_one_head(in_the_middle: list[int]) -> HeadTraces:
+    """Twelve texts of forty queries, half of them off the first token and half on it; those named have one query in
+    the middle bin, where the head adds as much as off it."""
+    attention = torch.cat([torch.full((12, 1, 1, 20), 0.05), torch.full((12, 1, 1, 20), 0.95)], dim=-1)
+    added = torch.cat([torch.ones(12, 1, 1, 20), torch.full((12, 1, 1, 20), 0.25)], dim=-1)
+    for text in in_the_middle:
+        attention[text, 0, 0, 7] = 0.4
+    ones = torch.ones(12, 1, 1, 40)
+    return HeadTraces(attention, ones, ones, added, torch.ones(12, 1, 40), torch.ones(12, 1))
+
+
+def test_a_bin_that_few_texts_have_has_an_interval_over_the_draws_that_do() -> None:
+    values = measure.norm_summary(traces_of_one_head([2, 9]), seed=0)
+    json.dumps(values, allow_nan=False)
+    curve = values["by_attention"]["relative_norm"]
+    middle = measure.EDGES.index(0.3)
+    assert curve[middle] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 12}
+    assert curve[-1]["value"] == values["quiet_ratio"]["value"] == pytest.approx(0.25)
+    assert [number for number, estimate in enumerate(curve) if estimate is None] == [1, 3, 4]
+    record = Record("no_op", "some-model", {}, values, {})
+    assert "some-model" in figures.quiet([record]).text
+
+
+def test_a_head_without_values_is_left_out_of_the_median() -> None:
+    traces = traces_of_one_head([])
+    generator = torch.Generator().manual_seed(0)
+    norms = torch.rand(12, 1, 5, 40, generator=generator) + 0.5
+    norms[:, :, 3] = 0.0
+    value = measure.norm_summary(replace(traces, value_norm=norms), seed=0)["value_norm_ratio"]
+    ratios = [[float(row[0] / row[1:].mean()) for row in text[[0, 1, 2, 4]]] for text in norms[:, 0]]
+    # Of four the lower one in the middle, as torch has it.
+    expected = of_python.mean(of_python.median_low(of_text) for of_text in ratios)
+    assert value["value"] == pytest.approx(expected, rel=1e-5)
+    assert value["low"] <= value["value"] <= value["high"]
+
+
+def test_a_head_that_never_leaves_in_the_tested_texts_has_no_targets() -> None:
+    ids = planted_texts()
+    ids[:2][ids[:2] == APOSTROPHE] = 7
+    lm = fake_lm(planted_model(), Letters(STRINGS))
+    classes = classes_of(strings(ids))
+    _, (rule, *_) = discover(first_token_attention.by_query(lm, ids), classes, Discovery(permutations=99))
+    assert (rule.head, rule.named) == (1, True)
+    tested = [rules.rule_effect(lm, ids[:rows], rule, 0.5, classes, layers=[0]) for rows in (2, 12)]
+    json.dumps(tested, allow_nan=False)
+    assert tested[0]["targets"] is None
+    assert tested[0]["held_on_the_sink"]["rule_says_off"] is None
+    assert sum(tested[1]["targets"].values()) == pytest.approx(1)
+    for shown in (tested, tested[:1], tested[1:], []):
+        record = Record("no_op", "some-model", {}, {"tests": shown}, {})
+        text = rule_figures.target_table([record]).text
+        assert text.count("some-model") == len(shown)
+        assert ("never off" in text) == (tested[0] in shown)
+    assert "0 of 1 heads" in rule_figures.tests([Record("no_op", "some-model", {}, {"tests": tested}, {})]).html
+
+
+def test_texts_without_the_trigger_are_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("the model was run")
+
+    monkeypatch.setattr(measure, "together", never)
+    lm = fake_lm(planted_model(), Letters(STRINGS))
+    asked = Parameters(passages=8, norm_passages=2, length=16)
+    plain = [" b c d f g h j k l m bb cc dd ff gg hh jj kk"] * 8
+    with pytest.raises(FirstTokenError, match="No token of these 8 texts contains the trigger"):
+        measure.run(lm, asked, plain)
+    with pytest.raises(FirstTokenError, match="is in fewer than two texts"):
+        measure.run(lm, asked, [plain[0].replace(" c d", "' d", 1), *plain[1:]])
+    two = [text.replace(" c d", "' d", 1) for text in plain[:2]]
+    with pytest.raises(AssertionError, match="was run"):
+        measure.run(lm, asked, [*two, *plain[2:]])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from fake import LETTERS, fake_lm
 from firsttoken.claims.no_op import figures, kinds
 from firsttoken.errors import FirstTokenError
 from firsttoken.measures import sink_kinds
-from firsttoken.measures.sink_kinds import Kinds
+from firsttoken.measures.sink_kinds import Kinds, Rests
 from firsttoken.records import Record
 from tiny import tiny_model
 
@@ -69,3 +71,43 @@ def test_every_head_is_of_one_kind() -> None:
 def test_bad_parameters(asked: dict[str, int], message: str) -> None:
     with pytest.raises(FirstTokenError, match=message):
         kinds.Parameters(**asked)
+
+
+def test_a_head_that_rests_in_few_texts_spoils_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Head 0 rests in all twelve texts and head 1 in one, so that a third of the draws have no resting query of
+    head 1. Head 2 has no values."""
+    passages = [PASSAGES[0]] * 12
+    generator = torch.Generator().manual_seed(0)
+    rests = Rests(
+        attention=torch.full((12, 1, 3), 0.8),
+        value_first=torch.rand(12, 1, 3, generator=generator) + torch.tensor([1.0, 1.0, 0.0]),
+        value_others=torch.ones(12, 1, 3),
+        queries=torch.full((12, 1, 3), 60.0),
+        gram=torch.zeros(12, 1, 3, 3, 3),
+        from_sink=torch.rand(12, 1, 3, generator=generator),
+    )
+    rests.value_first[..., 2] = rests.value_others[..., 2] = rests.from_sink[..., 2] = 0
+    rests.from_sink[1:, 0, 1] = 0
+    for text in range(12):
+        rests.gram[text, 0, 0] = torch.diag(torch.tensor([2.0 + text, 1.0, 0.0]))
+    rests.gram[0, 0, 1] = torch.diag(torch.tensor([3.0, 3.0, 3.0]))
+    monkeypatch.setattr(kinds, "together", lambda *_: {"rests": rests})
+    values = kinds.run(fake_lm(tiny_model("llama")), PARAMETERS, passages)
+    json.dumps(values, allow_nan=False)
+    assert [head["head"] for head in values["by_head"]] == [0, 1]
+
+    def draw(rows: list[int]) -> tuple[float, float]:
+        """The lower of the stable ranks that are defined, and the share of heads that add nearly one vector."""
+        sizes = [torch.diagonal(rests.gram[rows, 0, head].sum(0)).tolist() for head in (0, 1)]
+        ranks = [sum(two) / max(two) for two in sizes if sum(two)]
+        return min(ranks), sum(rank < 2 for rank in ranks) / len(ranks)
+
+    drawn = torch.randint(12, (kinds.RESAMPLES, 12), generator=torch.Generator().manual_seed(0)).tolist()
+    assert 40 < sum(0 not in rows for rows in drawn) < 100
+    for at, estimate in enumerate((values["stable_rank"], values["kinds"]["broadcast"])):
+        draws = torch.tensor([draw(rows)[at] for rows in drawn]).double()
+        low, high = torch.quantile(draws, torch.tensor([0.025, 0.975]).double()).tolist()
+        assert (estimate["low"], estimate["high"]) == pytest.approx((low, high), abs=1e-3)
+        assert estimate["value"] == pytest.approx(draw(list(range(12)))[at], abs=1e-3)
+    every: list[Any] = [values[name] for name in ("value_ratio", "stable_rank", "sink_share")]
+    assert all(math.isfinite(one[end]) for one in every for end in ("value", "low", "high"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from dataclasses import asdict, replace
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fake import fake_lm
+from fake import LETTERS, fake_lm
 from firsttoken import records
 from firsttoken.claims.theory import collapse, figures, verdict
 from firsttoken.claims.theory import measure as theory
@@ -218,6 +219,40 @@ def test_compare_finds_no_violation_and_would_find_one(name: str, monkeypatch: p
     real = theory.log_path_sums
     monkeypatch.setattr(theory, "log_path_sums", lambda matrices: [log - 20 for log in real(matrices)])
     assert theory.compare(lm, IDS, parameters)["violations"] > 0
+
+
+@pytest.mark.parametrize("tokens", [3, 4])
+def test_one_pair_of_tokens_has_no_rank_correlation(tokens: int) -> None:
+    """One source in three tokens has one later token; in four tokens, some texts draw a source with two."""
+    ids = IDS.repeat(4, 1)[:, :tokens]
+    compared = theory.compare(
+        fake_lm(tiny_model("llama")), ids, theory.Parameters(sources=1, bound_text_tokens=tokens, directions=2)
+    )
+    json.dumps(compared, allow_nan=False)
+    of_arm = [compared["bound"][arm]["rank_correlation"]["rollout"] for arm in ARMS]
+    if tokens == 3:
+        assert of_arm == [None, None]
+    else:
+        assert all(2 <= one["n"] < len(ids) for one in of_arm)
+    assert compared["bound_over_jacobian"]["n"] == len(ids)
+    record = records.Record("theory", "some-model", {}, compared, {})
+    shown = figures.correlations([record]).text
+    assert ("fewer than two texts have two pairs" in shown) == (tokens == 3)
+    assert math.isnan(theory.rank_correlation(torch.ones(1), torch.ones(1)))
+
+
+def test_too_many_repeats_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("the model was run")
+
+    monkeypatch.setattr(theory, "first_token_mass", never)
+    lm = fake_lm(tiny_model("gpt2"))
+    passages = ["".join(LETTERS[3:20])] * 2
+    few = dict(passages=2, text_tokens=12, bounded=0)
+    with pytest.raises(FirstTokenError, match=r"256 positions and cannot read 257 tokens.*to 247 or less"):
+        theory.run(lm, theory.Parameters(**few, repeats=248), passages)
+    with pytest.raises(AssertionError, match="was run"):
+        theory.run(lm, theory.Parameters(**few, repeats=247), passages)
 
 
 def test_other_architectures_say_why_they_have_no_bound() -> None:

@@ -126,7 +126,8 @@ def of_layer(first: Tensor, value: Tensor, mixed: Tensor, factor: Tensor) -> Res
 
 @dataclass(frozen=True)
 class Kinds:
-    """The three numbers of chosen heads, (head,) each; NaN where a head never rests."""
+    """The three numbers of chosen heads, (head,) each; NaN where a head never rests or adds nothing. A median over
+    heads must pass these by (`nanmedian`): one of them would make it NaN."""
 
     value_ratio: Tensor
     stable_rank: Tensor

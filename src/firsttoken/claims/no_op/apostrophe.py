@@ -37,10 +37,26 @@ class Wanted:
     trigger: str = "'"
 
 
+def triggers(tokens: Sequence[Sequence[str]], trigger: str) -> Tensor:
+    """Where a trigger stands with a token before it and a query after it: (text, token), bool.
+
+    Raises:
+        FirstTokenError: in fewer than two texts, from which no interval can be had.
+    """
+    where = containing(tokens, trigger)
+    where[:, 0] = where[:, -1] = False
+    if int(where.any(1).sum()) < 2:
+        raise FirstTokenError(
+            f"The trigger {trigger!r} is in fewer than two texts; give another one or more passages."
+        )
+    return where
+
+
 def trigger_head(
     lm: LanguageModel,
     ids: Tensor,
     tokens: list[list[str]],
+    where: Tensor,
     attention: Tensor,
     wanted: Wanted,
     seed: int = 0,
@@ -56,16 +72,11 @@ def trigger_head(
     the one with the largest minimum of the two attentions.
 
     Args:
+        where: from `triggers`.
         attention: to the first token, (text, layer, head, query).
         layers: the numbers of the layers that its rows belong to.
     """
-    where = containing(tokens, wanted.trigger)
-    where[:, 0] = where[:, -1] = False  # a trigger needs a token before and a query after it
     rows = where.any(1).nonzero()[:, 0][:16]
-    if len(rows) < 2:
-        raise FirstTokenError(
-            f"The trigger {wanted.trigger!r} is in fewer than two texts; give another one or more passages."
-        )
     see = partial(follow, ids=ids[rows], where=where[rows], batch_tokens=batch_tokens)
     after, norms = together(lm, {"triggers": see}, execution)["triggers"]
     theirs = paper_numbers.paper()["apostrophe_head"]

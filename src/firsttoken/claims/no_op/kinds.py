@@ -51,11 +51,14 @@ class Parameters:
 def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> JSON:
     """Over the heads that are sinks and rest often enough: `value_ratio`, `stable_rank` and `sink_share`, medians over
     heads with intervals over texts; `kinds`, the share of each; `heads`, how many; and `by_head`, one row for each.
+
+    A head whose values are all zero adds nothing anywhere and has none of the three; it is left out.
     """
     ids = texts.encode(lm, passages, parameters.length, parameters.bos)
     rests = together(lm, {"rests": partial(sink_kinds.observe, ids=ids)}, parameters.execution)["rests"]
     attention = rests.attention.mean(0)
     sinks = (attention > SINK) & (rests.queries.sum(0) >= FEWEST)  # (layer, head)
+    sinks[sinks.clone()] = known(sink_kinds.kinds(rests, sinks, torch.arange(len(ids))))
     layers = layer_numbers(lm, sinks.shape[0], parameters.execution)
     places = sinks.nonzero().tolist()
     if not places:
@@ -73,10 +76,10 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
         return asdict(statistics.bootstrap(numbers, in_draw, resamples=RESAMPLES, seed=parameters.seed))
 
     def median(name: str) -> JSON:
-        return estimate(lambda one: getattr(one, name).median())
+        return estimate(lambda one: getattr(one, name).nanmedian())
 
     def share(kind: str) -> JSON:
-        return estimate(lambda one: is_of(kind, one).double().mean())
+        return estimate(lambda one: is_of(kind, one)[known(one)].double().mean())
 
     every = of(tuple(range(len(ids))))
     measured = {field.name: getattr(every, field.name).tolist() for field in fields(Kinds)}
@@ -94,6 +97,11 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
             for place, (layer, head) in enumerate(places)
         ],
     }
+
+
+def known(heads: Kinds) -> Tensor:
+    """Which heads have all three numbers, (head,): in a draw of texts, those that rest in one of them."""
+    return torch.stack([getattr(heads, field.name).isfinite() for field in fields(Kinds)]).all(0)
 
 
 def is_of(kind: str, heads: Kinds) -> Tensor:

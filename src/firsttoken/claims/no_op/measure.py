@@ -6,7 +6,6 @@ value, so the head then adds almost nothing. The numbers are in `results/paper.j
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from firsttoken import statistics, texts
 from firsttoken.claims.no_op import search
-from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head
+from firsttoken.claims.no_op.apostrophe import Wanted, trigger_head, triggers
 from firsttoken.claims.no_op.kinds import MEASUREMENT as KINDS
 from firsttoken.claims.no_op.rules import example, rule_effect, search_summary
 from firsttoken.claims.no_op.search import FEWEST_QUERIES, FEWEST_TEXTS, Discovery
@@ -84,6 +83,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     """
     ids = texts.encode(lm, passages, parameters.length, parameters.bos)
     tokens = decode(lm, ids)
+    where = triggers(tokens, parameters.trigger)
     few = ids[: parameters.norm_passages]
     rest = ids[parameters.norm_passages :]
     passes: dict[str, Callable[[LanguageModel], Any]] = {
@@ -123,6 +123,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
             lm,
             ids,
             tokens,
+            where,
             attention,
             Wanted(parameters.layer, parameters.head, parameters.trigger),
             parameters.seed,
@@ -145,11 +146,10 @@ def norm_summary(traces: head_norms.HeadTraces, seed: int) -> JSON:
     curve = []
     for i in range(len(EDGES) - 1):
         if len(kept):
-            estimate = statistics.bootstrap(both, partial(_in_bin, i), resamples=200, seed=seed)
-            curve.append(None if math.isnan(estimate.value) else asdict(estimate))
+            curve.append(statistics.known(statistics.bootstrap(both, partial(_in_bin, i), resamples=200, seed=seed)))
     return {
-        "value_norm_ratio": asdict(statistics.bootstrap(value.flatten(1).median(1).values, seed=seed)),
-        "key_norm_ratio": asdict(statistics.bootstrap(key.flatten(1).median(1).values, seed=seed)),
+        "value_norm_ratio": asdict(statistics.bootstrap(_middle(value), seed=seed)),
+        "key_norm_ratio": asdict(statistics.bootstrap(_middle(key), seed=seed)),
         "quiet_ratio": curve[-1] if curve else None,
         "smallest_value": asdict(statistics.bootstrap(_first_is_smallest(traces.value_norm), seed=seed)),
         "by_attention": {"edges": list(EDGES), "relative_norm": curve, "heads": len(kept)},
@@ -162,6 +162,12 @@ def norm_summary(traces: head_norms.HeadTraces, seed: int) -> JSON:
             "massive_others": statistics.rounded(massive[1].mean(0)),
         },
     }
+
+
+def _middle(ratios: Tensor) -> Tensor:
+    """Of (text, layer, kv_head), the median of each text over the heads that have a ratio; one whose values are all
+    zero has none."""
+    return ratios.flatten(1).nanmedian(1).values
 
 
 def _in_bin(i: int, drawn: Tensor) -> Tensor:

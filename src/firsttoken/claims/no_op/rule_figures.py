@@ -228,10 +228,11 @@ def _costs(records: Sequence[Record], change: str, side: str) -> str:
 
 def target_table(records: Sequence[Record]) -> Display:
     """Where the tested heads look when they are off the first token."""
-    rows, columns = [], ["head"]
-    for record in records:
-        for test in record.values["tests"]:
-            columns = ["layer.head", *test["targets"]]
-            shares = [f"{share:.0%}" for share in test["targets"].values()]
-            rows.append((f"{called(record)}: {test['layer']}.{test['head']}", *shares))
+    tested = [(record, test) for record in records for test in record.values["tests"]]
+    names = next((list(test["targets"]) for _, test in tested if test["targets"]), ["anywhere"])
+    rows = []
+    for record, test in tested:
+        shares = [f"{share:.0%}" for share in (test["targets"] or {}).values()] or ["never off"] * len(names)
+        rows.append((f"{called(record)}: {test['layer']}.{test['head']}", *shares))
+    columns = ["layer.head", *names] if tested else ["head"]
     return table(rows, columns, "Where a head's attention goes when it is off the first token")

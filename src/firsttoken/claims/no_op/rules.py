@@ -142,7 +142,7 @@ def rule_effect(
 
     Returns:
         change of the loss in nats at the queries where the rule says "off the sink", and at the others, for both
-        interventions; and where the head looks when it is off
+        interventions; and where the head looks when it is off, None where it never is in these texts
     """
     place = _place(rule.head, lm.config.get_text_config().num_attention_heads, layers)
     layer, head = place["layer"], place["head"]

@@ -224,7 +224,7 @@ def discover(attention: Tensor, classes: TokenClasses, parameters: Discovery) ->
     return two, sorted(rules, key=lambda rule: (not rule.named, -rule.share_explained))
 
 
-def targets(maps: Tensor, off: Tensor) -> dict[str, float]:
+def targets(maps: Tensor, off: Tensor) -> dict[str, float] | None:
     """Where a head looks when it is off the sink: shares of its attention, which add up to one.
 
     Args:
@@ -232,8 +232,11 @@ def targets(maps: Tensor, off: Tensor) -> dict[str, float]:
         off: (text, query), bool.
 
     Returns:
-        shares for `first token`, `itself`, `previous token`, `two to four tokens back`, `further back`
+        shares for `first token`, `itself`, `previous token`, `two to four tokens back`, `further back`; None where it
+        never is
     """
+    if not off.any():
+        return None
     queries = maps.shape[1]
     distance = torch.arange(queries)[:, None] - torch.arange(queries)[None]
     rows = maps[off]

@@ -24,6 +24,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures import sinks
@@ -102,6 +103,17 @@ def _of_text(lm: LanguageModel, row: Tensor) -> dict[str, Tensor]:
     limit = SQRT2 * distance_from_mean(v.double())
     measures["broken"] = (last_two_distance(v.double()) > limit * (1 + 1e-9)).sum()
     return measures
+
+
+def check_repeats(lm: LanguageModel, ids: Tensor, repeats: int) -> None:
+    """Raises `FirstTokenError` for a model with too few positions for the inputs of `last_two`."""
+    _, begin = start(lm, ids[:1], "with_bos")
+    longest, needed = lm.longest_input, begin + PREFIX + repeats
+    if longest is not None and needed > longest:
+        raise FirstTokenError(
+            f"{lm.name} has {longest} positions and cannot read {needed} tokens, {repeats} of them repeated; lower "
+            f"`repeats` to {longest - needed + repeats} or less."
+        )
 
 
 def last_two(lm: LanguageModel, ids: Tensor, repeats: int, seed: int = 0, execution: str = "resident") -> JSON:

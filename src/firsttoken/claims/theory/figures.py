@@ -112,7 +112,8 @@ def correlations(records: Sequence[Record]) -> Display:
             continue
         for arm in ARMS:
             for name, e in record.values["bound"][arm]["rank_correlation"].items():
-                rows.append((called_with_arms(record), LABELS[arm], names[name], interval(e)))
+                shown = interval(e) if e else "fewer than two texts have two pairs"
+                rows.append((called_with_arms(record), LABELS[arm], names[name], shown))
     columns = ("model", "arm", "predictor", "rank correlation with the measured Jacobian [95 % interval]")
     return table(rows, columns, "Does a path sum know which pairs of tokens depend most on each other?")
 

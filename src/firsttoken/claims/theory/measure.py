@@ -82,9 +82,13 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     """`bound_over_jacobian` (log10, mean over later pairs, both bounds at the last layer, in the usual arm),
     `violations`, and for each arm `bound` by layer, `collapse` by layer, `last_two` by repeats, `walk` by layer;
     `path_sum_ratio`, `first_token_mass`. Where the bound is not derived for an architecture, `bound` says why.
+
+    Raises:
+        FirstTokenError: the model cannot read the repeating inputs.
     """
     execution, seed = parameters.execution, parameters.seed
     ids = texts.encode(lm, passages, parameters.text_tokens, "never")
+    collapse.check_repeats(lm, ids, parameters.repeats)
     with explain_out_of_memory("lower passages, text_tokens or bound_text_tokens"):
         return {
             "first_token_mass": {arm: first_token_mass(lm, ids, arm, seed, execution) for arm in ARMS},
@@ -154,7 +158,7 @@ def compare(lm: LanguageModel, ids: Tensor, parameters: Parameters) -> JSON:
         } | {
             "log10_constant": asdict(_one(torch.stack([one["constant"] for one in by_text]), parameters.seed)),
             "rank_correlation": {
-                name: asdict(_one(torch.stack([one[name] for one in by_text]), parameters.seed))
+                name: _of_defined(torch.stack([one[name] for one in by_text]), parameters.seed)
                 for name in ("abar", "tight_bound", "rollout")
             },
         }
@@ -163,6 +167,12 @@ def compare(lm: LanguageModel, ids: Tensor, parameters: Parameters) -> JSON:
     of_text = torch.arange(len(ids))
     theorem_orders, tight_orders = mean_estimates(orders[usual], of_text, parameters.seed)
     return values | {"bound_over_jacobian": asdict(theorem_orders), "tight_over_jacobian": asdict(tight_orders)}
+
+
+def _of_defined(numbers: Tensor, seed: int) -> JSON | None:
+    """The mean over texts that have a number, (text,); None where fewer than two have."""
+    there = numbers[numbers.isfinite()]
+    return asdict(_one(there, seed)) if len(there) >= 2 else None
 
 
 def _one(numbers: Tensor, seed: int) -> estimates.Estimate:
@@ -221,7 +231,9 @@ def _compare_one(
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman's correlation of two lists of numbers without ties."""
+    """Spearman's correlation of two lists of numbers without ties; NaN for fewer than two pairs."""
+    if len(a) < 2:
+        return torch.tensor(torch.nan, dtype=torch.float64)
     ranks = torch.stack([a, b]).argsort(-1).argsort(-1).double()
     return torch.corrcoef(ranks)[0, 1]
 
