@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import torch
 
 from fake import LETTERS, fake_lm
 from firsttoken import models, statistics, texts
+from firsttoken.claims.perturbation import figures, verdict
 from firsttoken.claims.perturbation import measure as perturbation
-from firsttoken.claims.perturbation import verdict
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import Estimate
 from firsttoken.measures import spread as mixing
@@ -268,7 +269,48 @@ def test_bad_parameters(asked: dict[str, Any], message: str) -> None:
 def test_an_edit_outside_the_picture() -> None:
     parameters = perturbation.Parameters(edit=f"{LETTERS[60]} -> {LETTERS[70]}", shown=20)
     with pytest.raises(FirstTokenError, match="raise `shown`"):
-        perturbation.picture(fake_lm(tiny_model("llama")), "".join(LETTERS[3:90]), parameters)
+        perturbation.pair_of_picture(fake_lm(tiny_model("llama")), "".join(LETTERS[3:90]), parameters)
+
+
+FEW: dict[str, Any] = dict(edits=6, text_tokens=32)
+PASSAGES = ["".join(LETTERS[3 + (7 * i + 13 * j) % 90] for j in range(40)) for i in range(4)]
+
+
+def test_a_tokenizer_that_does_not_allow_the_picture_loses_nothing_else() -> None:
+    """Of letters it knows none of Shakespeare's, so that "greatest" has more of them than "best"."""
+    lm = fake_lm(tiny_model("llama"))
+    values = perturbation.run(lm, perturbation.Parameters(**FEW), [edits.shakespeare(), *PASSAGES])
+    json.dumps(values, allow_nan=False)
+    assert "changes the number of tokens" in values["picture"]["refused"]
+    assert values["edits"] == 6
+    record = Record("perturbation", "some-model", {}, values, {})
+    assert verdict.judge(record).sentence
+    for drawn in (figures.heat_map, figures.absolute_map):
+        assert "changes the number of tokens" in drawn(record).text
+    figures.spread_by_layer([record])
+    figures.groups([record])
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"edit": "greatest -> finest of all"}, "changes the number of tokens"),
+        ({"edit": "smallest -> tiniest"}, "does not contain 'smallest'"),
+        ({"text": "some text without the word"}, "does not contain 'greatest'"),
+        ({"shown": 30}, "changes the number of tokens"),
+        ({"edits": 2}, "2 edits are all of one text"),
+    ],
+)
+def test_what_the_tokens_decide_is_refused_before_anything_runs(
+    asked: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the model was run")
+
+    monkeypatch.setattr(perturbation, "run_edits", never)
+    shown = asked.get("text") or edits.shakespeare()
+    with pytest.raises(FirstTokenError, match=message):
+        perturbation.run(fake_lm(tiny_model("llama")), perturbation.Parameters(**FEW | asked), [shown, *PASSAGES])
 
 
 def record_of(ratio: tuple[float, float], without: float) -> Record:

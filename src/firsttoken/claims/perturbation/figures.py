@@ -23,8 +23,11 @@ FLOOR = 1e-3  # smaller relative distances share one colour
 
 
 def heat_map(record: Record) -> Display:
-    """Relative distance at every layer and token of one edit, a map for each arm that says what is pointed at."""
+    """Relative distance at every layer and token of one edit, a map for each arm that says what is pointed at; why
+    there is none, where the edit does not fit the model's tokens."""
     picture = record.values["picture"]
+    if "refused" in picture:
+        return _refused(record)
     arms = [arm for arm in ARMS if arm in picture]
     tokens = [_visible(token) for token in picture["tokens"]]
     maps = [np.array(picture[arm]["relative"]).T for arm in arms]  # (token, layer + 1) each
@@ -72,6 +75,11 @@ def heat_map(record: Record) -> Display:
     return figure(draw, alt, caption, cells, ncols=len(arms), sharey=True, figsize=(NARROW, 8.6), squeeze=False)
 
 
+def _refused(record: Record) -> Display:
+    rows = [(called(record), record.values["picture"]["refused"])]
+    return table(rows, ("model", "why it is not here"), "No picture of an edit")
+
+
 def _visible(token: str) -> str:
     return token.strip() or repr(token)[1:-1]
 
@@ -79,6 +87,8 @@ def _visible(token: str) -> str:
 def absolute_map(record: Record) -> Display:
     """The same edit as absolute distances."""
     picture = record.values["picture"]
+    if "refused" in picture:
+        return _refused(record)
     arms = [arm for arm in ARMS if arm in picture]
     maps = [np.array(picture[arm]["absolute"]).T for arm in arms]  # (token, layer + 1) each
     top = max(float(m.max()) for m in maps)

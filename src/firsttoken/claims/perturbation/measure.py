@@ -73,18 +73,27 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     """`spread_ratio` (relative spread without BOS / with BOS, mean over layers) and `spread_ratio_absolute`;
     `own_ratio`, the same of the edited token's own relative change, and `spread_over_own_ratio` of spread over own;
     for each arm `by_layer` with `spread`, `spread_absolute` and `reach`; the ratio `by_layer`, `by_kind` and
-    `by_place`; `first_token_mass` of each arm; `picture`, the distances of one edit at every layer and token.
+    `by_place`; `first_token_mass` of each arm; `picture`, the distances of one edit at every layer and token. Where
+    the picture's own edit does not fit the model's tokens, `picture` says why as `refused`.
+
+    Raises:
+        FirstTokenError: an edit that was asked for does not fit, or the edits are too few; before anything is run.
     """
     shown, *edited = passages
     arms, execution = parameters.arms, parameters.execution
     ids = texts.encode(lm, edited, parameters.text_tokens, "never")
     vocabulary = sorted(set(ids.flatten().tolist()))
     edits = choose_edits(ids, parameters.edits, token_synonyms(lm), vocabulary, parameters.seed)
+    if len({edit.text for edit in edits}) < 2:
+        raise FirstTokenError(
+            f"The {len(edits)} edits are all of one text, and an interval needs edits of two; raise `edits`."
+        )
+    pair = pair_of_picture(lm, shown, parameters)
     of_arm = {arm: run_edits(lm, ids, edits, arm, parameters.batch_tokens, execution) for arm in tracked(arms)}
     used = ids[sorted({edit.text for edit in edits})[:16]]
     return summary(of_arm, edits, parameters) | {
         "first_token_mass": {arm: first_token_mass(lm, used, arm, execution=execution) for arm in arms},
-        "picture": picture(lm, shown, parameters),
+        "picture": {"refused": pair} if isinstance(pair, str) else picture(lm, pair, parameters),
     }
 
 
@@ -131,8 +140,26 @@ def summary(of_arm: dict[Arm, Distances], edits: Sequence[Edit], parameters: Par
     return values
 
 
-def picture(lm: LanguageModel, text: str, parameters: Parameters) -> JSON:
-    """One edit of one text: tokens, and for each arm the distances (layer + 1, token), relative and absolute."""
+Pair = tuple[Tensor, Tensor, int]  # a text before and after an edit, (token,) each, and the position of the edit
+
+
+def pair_of_picture(lm: LanguageModel, text: str, parameters: Parameters) -> Pair | str:
+    """The text of the picture before and after its edit; why there is none, where the tokenizer does not allow the
+    one that is shown if no other is asked for.
+
+    Raises:
+        FirstTokenError: the edit that was asked for cannot be made or shown.
+    """
+    try:
+        return _pair(lm, text, parameters)
+    except FirstTokenError as error:
+        plain = Parameters()
+        if (parameters.text, parameters.edit, parameters.shown) != (plain.text, plain.edit, plain.shown):
+            raise
+        return str(error)
+
+
+def _pair(lm: LanguageModel, text: str, parameters: Parameters) -> Pair:
     before, after, position = edit_text(lm, text, parameters.edit)
     before, after = before[: parameters.shown], after[: parameters.shown]
     if position + 1 >= len(before):
@@ -140,6 +167,12 @@ def picture(lm: LanguageModel, text: str, parameters: Parameters) -> JSON:
             f"The edit {parameters.edit!r} changes token {position}, and the picture shows {len(before)} tokens; "
             f"raise `shown` or give a text with more tokens after it."
         )
+    return before, after, position
+
+
+def picture(lm: LanguageModel, pair: Pair, parameters: Parameters) -> JSON:
+    """One edit of one text: tokens, and for each arm the distances (layer + 1, token), relative and absolute."""
+    before, after, position = pair
     values: dict[str, Any] = {
         "tokens": [lm.tokenizer.decode([token]) for token in before.tolist()],
         "edited_tokens": [lm.tokenizer.decode([token]) for token in after.tolist()],
