@@ -358,6 +358,31 @@ def test_the_search_is_seeded_and_bounded(lm: LanguageModel, monkeypatch: pytest
         attacks.search(lm, 40, candidates=1)
 
 
+@pytest.mark.usefixtures("passages")
+@pytest.mark.parametrize(
+    ("name", "tokens", "message"),
+    [
+        ("llama", 64, "fewer than the 64 that are read"),  # the texts of the search have 60
+        ("gpt2", 230, "has 256 positions, and an attacked text has 2.. tokens; lower `text_tokens` to 2.. or less"),
+    ],
+)
+def test_attacks_that_cannot_be_run_are_told_first(
+    name: str, tokens: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("the model was run")
+
+    monkeypatch.setattr(robustness, "calibrated", never)
+    monkeypatch.setattr(robustness, "of_every_kind", lambda *_: {})
+    if name == "gpt2":
+        monkeypatch.setattr(attacks, "search_rows", lambda *_: None)
+    lm = fake_lm(tiny_model(name))
+    given = ["".join(LETTERS[3 + (7 * i + 13 * j) % 90] for j in range(tokens)) for i in range(2)]
+    with pytest.raises(FirstTokenError, match=message):
+        robustness.run(lm, robustness.Parameters(passages=2, text_tokens=tokens), given)
+    attacks.check_room(lm, some_ids(2, 40), 3)
+
+
 def test_special_tokens_of_a_user_are_dropped(lm: LanguageModel) -> None:
     lm.tokenizer.all_special_ids = [0, 1, 2]
     assert attacks.without_special(lm, [1, 5, 6, 1, 2, 7]) == [5, 6, 7]

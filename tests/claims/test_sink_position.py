@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from fake import LETTERS, Letters, fake_lm
 from firsttoken import records, texts
+from firsttoken.claims.sink_position import figures
 from firsttoken.claims.sink_position import measure as sink_position
 from firsttoken.claims.sink_position.verdict import judge
 from firsttoken.errors import FirstTokenError
@@ -168,3 +170,34 @@ def test_too_few_texts_and_too_short_ones() -> None:
         sink_position.MEASUREMENT.record(lm, sink_position.Parameters(passages=9999))
     with pytest.raises(FirstTokenError, match="fewer than the"):
         sink_position.readings(lm, TEXTS, 200, seed=0)
+
+
+class NoBosToken(Letters):
+    """Puts two tokens first, as GLM's tokenizer does, and has no BOS token by name."""
+
+    bos_token_id = None
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> Any:
+        seen = super().__call__(text, add_special_tokens=False).input_ids
+        return SimpleNamespace(input_ids=[1, 2, *seen] if add_special_tokens else seen)
+
+
+def test_what_a_tokenizer_without_a_bos_token_puts_first_counts_as_one() -> None:
+    lm = fake_lm(tiny_model("llama"), NoBosToken())
+    parameters = sink_position.Parameters(passages=6, length=LENGTH)
+    values = sink_position.run(lm, parameters, TEXTS)
+    inputs = sink_position.readings(lm, TEXTS, LENGTH, seed=0)
+    assert torch.equal(inputs["without BOS"].ids[:, : LENGTH - 2], inputs["as it is"].ids[:, 2:])
+    assert (inputs["BOS inside"].ids[:, LENGTH // 2] == 1).all()
+    assert "without BOS" in judge(Record("sink_position", "some-model", {}, values, {})).sentence
+
+
+@pytest.mark.parametrize(("length", "there"), [(LENGTH, True), (200, False)])
+def test_a_model_is_not_renumbered_beyond_its_positions(length: int, there: bool) -> None:
+    lm = fake_lm(tiny_model("gpt2"))
+    longer = ["".join(LETTERS[3 + (7 * i + 13 * j) % 90] for j in range(220)) for i in range(2)]
+    assert ("renumbered" in sink_position.readings(lm, longer, length, seed=0)) == there
+    values = sink_position.run(lm, sink_position.Parameters(passages=2, length=length), longer)
+    record = Record("sink_position", "some-model", {}, values, {})
+    assert judge(record).sentence
+    assert figures.readings([record]).text

@@ -77,6 +77,22 @@ def test_batching_changes_nothing(lm: LanguageModel) -> None:
     torch.testing.assert_close(one, all_, atol=1e-5, rtol=0)
 
 
+def test_a_text_too_short_for_the_longest_windows_is_told_before_anything_runs(
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For windows of 256 tokens it is long enough."""
+
+    def never(*_: object) -> dict[int, torch.Tensor]:
+        raise AssertionError("the model was run")
+
+    monkeypatch.setattr(sink_rates, "alphas_of_prefixes", never)
+    document = texts.long_text()[:8000]
+    with pytest.raises(FirstTokenError, match="fewer than 2 windows of 2048"):
+        sink_rates.run_by_length(lm, sink_rates.ByLength(longest=2048, sweep_tokens=512), [document])
+    with pytest.raises(AssertionError, match="was run"):
+        sink_rates.run_by_length(lm, sink_rates.ByLength(longest=256, sweep_tokens=512), [document])
+
+
 def record(model: str, loose: float, strict: float, length: int = LENGTH) -> records.Record:
     return records.Record("sink_rates", model, {"length": length}, values(loose, strict), {})
 

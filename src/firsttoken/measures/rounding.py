@@ -194,6 +194,12 @@ def rounded_activations(model: PreTrainedModel, bits: int, scope: Scope, exact: 
         yield
 
 
+def check_exact_weights(model: PreTrainedModel) -> None:
+    """Raises `FirstTokenError` for a model whose matrices are quantised already."""
+    if bad := [module for module in linear_layers(model) if not module.weight.is_floating_point()]:
+        raise FirstTokenError(f"{type(bad[0]).__name__} already holds quantised weights; load the model without.")
+
+
 @contextmanager
 def rounded_weights(model: PreTrainedModel, bits: int) -> Iterator[None]:
     """Inside the block, every matrix of the decoder is rounded to nearest, one group for each output channel; after
@@ -202,9 +208,8 @@ def rounded_weights(model: PreTrainedModel, bits: int) -> Iterator[None]:
     Raises:
         FirstTokenError: the weights are quantised already, or the model is a mixture of experts.
     """
+    check_exact_weights(model)
     layers = linear_layers(model)
-    if bad := [module for module in layers if not module.weight.is_floating_point()]:
-        raise FirstTokenError(f"{type(bad[0]).__name__} already holds quantised weights; load the model without.")
     with restored(layers) as before:
         with torch.no_grad():
             for module, weight in zip(layers, before, strict=True):

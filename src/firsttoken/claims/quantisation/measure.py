@@ -20,7 +20,7 @@ from firsttoken.measures.measurement import Measurement
 from firsttoken.measures.rounding import (
     Grouping,
     Scope,
-    linear_layers,
+    check_exact_weights,
     put_back_first,
     remember_first,
     rounded_activations,
@@ -72,8 +72,8 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     one group a token) and `loss_saved_control` (by keeping as many others); `cache`, `activations` and `weights` with
     the increase of the loss for every setting; `outliers` by layer and `largest_at_first`.
     """
-    linear_layers(lm.model)  # an error before anything runs
     ids = texts.encode(lm, passages, parameters.length, parameters.bos)
+    check_exact_weights(lm.model)  # an error before anything runs
     plain = losses(lm, ids, parameters)
     return {
         "loss": asdict(statistics.bootstrap(plain, seed=parameters.seed)),
@@ -203,6 +203,6 @@ MEASUREMENT = Measurement(
     passages=lambda parameters: texts.exactly(parameters.text_source, parameters.passages),
     run=run,
     judge=judge,
-    version=2,  # 2: activations at 3 and 2 bits too
+    version=3,  # 3: texts of a batch apart in OPT; no mixtures of experts
 )
 MEASUREMENTS = (MEASUREMENT,)

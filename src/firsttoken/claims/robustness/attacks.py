@@ -111,6 +111,29 @@ def random_tokens(rows: Tensor, count: int, seed: int) -> list[int]:
     return flat
 
 
+def search_rows(lm: LanguageModel, length: int) -> Tensor:
+    """The texts of the search, (text, token) without BOS.
+
+    Raises:
+        FirstTokenError: they are shorter than the texts that are measured.
+    """
+    chosen = [passage.text for passage in texts.passages()[-SEARCH_TEXTS:]]
+    return texts.encode(lm, chosen, length, "never")
+
+
+def check_room(lm: LanguageModel, ids: Tensor, tokens: int) -> None:
+    """Raises `FirstTokenError` where an attack on texts (text, token) without BOS, or the search for `tokens` tokens,
+    cannot be run, so that it is known before hours of other measurements."""
+    search_rows(lm, ids.shape[1])
+    filler = ids[0, :1].tolist() * tokens
+    longest = max(change(ids[:1]).shape[1] for change in attacks(lm, filler).values())
+    if lm.longest_input is not None and longest > lm.longest_input:
+        raise FirstTokenError(
+            f"{lm.name} has {lm.longest_input} positions, and an attacked text has {longest} tokens; lower "
+            f"`text_tokens` to {ids.shape[1] - longest + lm.longest_input} or less."
+        )
+
+
 def search(
     lm: LanguageModel, length: int, tokens: int = 3, candidates: int = 16, seed: int = 0
 ) -> tuple[list[int], list[float]]:
@@ -123,8 +146,7 @@ def search(
     """
     if tokens < 1 or candidates < 2:
         raise FirstTokenError(f"A search needs one token and two candidates or more, not {tokens} and {candidates}.")
-    chosen = [passage.text for passage in texts.passages()[-SEARCH_TEXTS:]]
-    rows = texts.encode(lm, chosen, length, "never")
+    rows = search_rows(lm, length)
     tail, bos, half = length - length // 2, lm.prefix("auto"), length // 2
     generator = torch.Generator().manual_seed(seed)
     vocabulary = rows.unique()

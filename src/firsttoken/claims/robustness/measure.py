@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from firsttoken import statistics, texts
-from firsttoken.claims.robustness.attacks import attacks, react, search
+from firsttoken.claims.robustness.attacks import attacks, check_room, react, search
 from firsttoken.claims.robustness.changes import KINDS, TAIL, of_every_kind
 from firsttoken.claims.robustness.controls import Control, Inputs, Kind, pooled, rise, under
 from firsttoken.claims.robustness.sensitivity import SINK_ARMS, Sensitivity, losses, sensitivity, sink_arm
@@ -74,6 +74,7 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     ids = texts.encode(lm, passages, parameters.text_tokens, "never")
     seed = parameters.seed
     pairs = of_every_kind(lm, ids, seed)
+    check_room(lm, ids, parameters.suffix)
     means = calibrated(lm, "auto")
     nats = fitting_nats(lm, ids)
     reactions: dict[str, Sensitivity] = {}

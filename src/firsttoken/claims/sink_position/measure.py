@@ -97,7 +97,8 @@ def passages(parameters: Parameters) -> list[str]:
 def readings(lm: LanguageModel, passages: Sequence[str], length: int, seed: int) -> dict[Reading, Inputs]:
     """Every reading that makes sense for a model, all of the same length.
 
-    The first text token is itself in first place where the tokenizer puts no BOS there.
+    The first text token is itself in first place where the tokenizer puts no BOS there. What a tokenizer without a BOS
+    token puts first counts as one.
     """
     longer = texts.encode(lm, passages, length + SHIFT, "never")
     plain = longer[:, :length]
@@ -105,6 +106,8 @@ def readings(lm: LanguageModel, passages: Sequence[str], length: int, seed: int)
     middle = length // 2
     inputs: dict[Reading, Inputs] = {"as it is": Inputs(own)}
     bos = lm.tokenizer.bos_token_id
+    if bos is None and lm.prepends_bos:
+        bos = lm.prefix("auto")[0]
     if bos is not None:
         if lm.prepends_bos:
             inputs["without BOS"] = Inputs(plain)
@@ -122,7 +125,8 @@ def readings(lm: LanguageModel, passages: Sequence[str], length: int, seed: int)
     swapped[:, 0], swapped[:, middle] = own[:, middle], own[:, 0]
     inputs["swapped"] = Inputs(swapped, middle)
     inputs["window shifted"] = Inputs(longer[:, SHIFT:])
-    inputs["renumbered"] = Inputs(own, None, torch.arange(RENUMBERED, RENUMBERED + length)[None])
+    if lm.longest_input is None or RENUMBERED + length <= lm.longest_input:
+        inputs["renumbered"] = Inputs(own, None, torch.arange(RENUMBERED, RENUMBERED + length)[None])
     return inputs
 
 

@@ -66,8 +66,12 @@ def run_by_length(lm: LanguageModel, parameters: ByLength, passages: Sequence[st
     """Sink rate and mass against the number of tokens, the first token of each window included."""
     lengths = lengths_up_to(lm, parameters.longest)
     values: JSON = {"length": lengths, "sink_rate": [], "sink_rate_0.3": [], "mass": []}
-    for window, count, group in window_plan(lengths, parameters.sweep_tokens):
-        ids = texts.windows(lm, passages[0], window, count, parameters.bos)
+    # All windows are cut before any is read: a text that is too short for one group is told at once.
+    plan = [
+        (texts.windows(lm, passages[0], window, count, parameters.bos), group)
+        for window, count, group in window_plan(lengths, parameters.sweep_tokens)
+    ]
+    for ids, group in plan:
         by_length = alphas_of_prefixes(lm, ids, group, parameters.batch_tokens, parameters.execution)
         for alpha in by_length.values():
             for name, estimate in _three_numbers(alpha, parameters.epsilon, parameters.seed):
