@@ -195,7 +195,7 @@ def rounded_activations(model: PreTrainedModel, bits: int, scope: Scope, exact: 
 
 
 def check_exact_weights(model: PreTrainedModel) -> None:
-    """Raises `FirstTokenError` for a model whose matrices are quantised already."""
+    """Raises `FirstTokenError` for a model whose matrices are quantised already, or a mixture of experts."""
     if bad := [module for module in linear_layers(model) if not module.weight.is_floating_point()]:
         raise FirstTokenError(f"{type(bad[0]).__name__} already holds quantised weights; load the model without.")
 
