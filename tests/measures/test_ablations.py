@@ -28,6 +28,7 @@ from firsttoken.measures.ablations import (
     residuals_changed,
     run_arm,
 )
+from firsttoken.measures.first_token_attention import alphas
 from firsttoken.models.anatomy import find_layers
 from firsttoken.models.bundled import BUNDLED
 from firsttoken.probe import probe
@@ -41,7 +42,7 @@ from firsttoken.probe.interventions import (
     set_first_value,
 )
 from firsttoken.probe.losses import predict, token_losses
-from tiny import tiny_model
+from tiny import ARCHITECTURES, tiny_model
 
 LENGTH = 17
 
@@ -162,6 +163,30 @@ def test_the_intact_arm_is_the_model_itself() -> None:
     with torch.no_grad(), probe(lm.model) as p:
         lm.model(ids())
     torch.testing.assert_close(outcome.alpha, p.attention.mean(-1).transpose(0, 1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_attention_of_the_intact_arm_is_what_other_chapters_measure(name: str) -> None:
+    """On every architecture; with a virtual sink, query 0 does not give all of its attention to itself."""
+    lm = fake_lm(tiny_model(name))
+    outcome = run_arm(lm, ids(), range(1, LENGTH - 1), "intact")
+    torch.testing.assert_close(outcome.alpha, alphas(lm, ids(), execution="resident"), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2-softcap", "gpt2", "gpt_oss-sinks"])
+@pytest.mark.parametrize("arm", ["zero_value", "mean_value"])
+def test_another_value_of_the_first_token_leaves_attention_as_it_is(name: str, arm: Ablation) -> None:
+    """In the first layer that of all queries, in every layer that of the first token, which keeps its own value."""
+    lm = fake_lm(tiny_model(name))
+    means = ordinary_means(lm, ids())
+    with torch.no_grad(), probe(lm.model) as p:
+        lm.model(ids())
+    untouched = p.attention
+    with torch.no_grad(), intervened(lm, arm, means) as p:
+        lm.model(ids())
+    torch.testing.assert_close(p.attention[0], untouched[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(p.attention[..., 0], untouched[..., 0], atol=1e-5, rtol=0)
+    assert (p.attention[1:] - untouched[1:]).abs().max() > 1e-3
 
 
 def test_deleting_predicts_the_same_tokens() -> None:

@@ -144,7 +144,8 @@ def _put_first(residual: dict[int, Tensor], index: int, hidden: Tensor) -> Tenso
 def inputs(lm: LanguageModel, ids: Tensor, arm: Ablation, seed: int = 0) -> tuple[Tensor, int]:
     """The input of an arm, and by how many places its tokens have moved to the right.
 
-    `replace` draws for each text a token from the texts themselves, never the first of one.
+    `replace` draws for each text a token from the texts themselves, never the first of one: give it all texts at
+    once, without filler.
 
     Args:
         ids: (text, token).
@@ -158,11 +159,14 @@ def inputs(lm: LanguageModel, ids: Tensor, arm: Ablation, seed: int = 0) -> tupl
         bos = lm.prefix("always")
         return torch.cat([torch.tensor([bos]).expand(len(ids), -1), ids], dim=1), len(bos)
     if arm == "replace":
-        generator = torch.Generator().manual_seed(seed)
-        ordinary = ids[:, 1:].flatten()
-        drawn = ordinary[torch.randint(len(ordinary), (len(ids),), generator=generator)]
+        drawn = drawn_tokens(ids[:, 1:].flatten(), len(ids), seed)
         return torch.cat([drawn[:, None], ids[:, 1:]], dim=1), 0
     return ids, 0
+
+
+def drawn_tokens(ordinary: Tensor, count: int, seed: int) -> Tensor:
+    """`count` tokens out of some, (token,), with replacement."""
+    return ordinary[torch.randint(len(ordinary), (count,), generator=torch.Generator().manual_seed(seed))]
 
 
 @dataclass(frozen=True)
@@ -208,13 +212,8 @@ def run_arm(
 
 
 def first_attention(attention: Tensor, length: int) -> Tensor:
-    """alpha over the first `length` queries: (text, layer, head), on the CPU.
-
-    Query 0 has nothing but itself to attend to; arms that give it a key of its own would not show that.
-    """
-    rows = attention[..., :length].clone()
-    rows[..., 0] = 1.0
-    return sinks.first_token_attention(rows).cpu()
+    """alpha over the first `length` queries: (text, layer, head), on the CPU."""
+    return sinks.first_token_attention(attention[..., :length]).cpu()
 
 
 def agreement(intact: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

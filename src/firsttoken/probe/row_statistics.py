@@ -19,16 +19,16 @@ from firsttoken.probe.attention import AttentionCall, additive, attend, log_sum_
 
 
 def columns(call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
-    """Columns of the attention matrix.
+    """Columns of the attention matrix: the attention to the tokens at some places of the text.
 
     Args:
         lse: log-sum-exp of the rows, (batch, head, query).
         keys: (key,) or (batch, key).
 
     Returns:
-        attention  # (batch, head, query, key), float32; 0 where the mask forbids
+        attention  # (batch, head, query, key), float32; 0 where the mask forbids, and to a token that has no key left
     """
-    batch, _, queries, _ = call.query.shape
+    batch = call.query.shape[0]
     places = call.key_positions()
     length = int(places.max()) + 1 if call.positions is not None else call.key.shape[2]
     if keys.numel() and (keys.min() < 0 or keys.max() >= length):
@@ -36,10 +36,22 @@ def columns(call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
         raise FirstTokenError(f"The probe was asked for key {asked}, but the input has {length} tokens.")
     if keys.dim() == 2 and keys.shape[0] != batch:
         raise FirstTokenError(f"Keys were given for {keys.shape[0]} texts, but the input has {batch}.")
-    gone = None
-    if call.positions is not None:
-        there = keys[..., None] == places
-        gone, keys = ~there.any(-1), there.long().argmax(-1)
+    if call.positions is None or not keys.numel():
+        return _columns_at(call, lse, keys)
+    there = keys[..., None] == places
+    # A token may have several keys, each for other queries, as `interventions.set_first_value` makes them.
+    most = max(1, int(there.sum(-1).max()))
+    index = there.long().topk(most, dim=-1).indices
+    by_copy = [
+        _columns_at(call, lse, some).masked_fill(~real.view(-1, 1, 1, real.shape[-1]), 0.0)
+        for some, real in zip(index.unbind(-1), there.gather(-1, index).unbind(-1), strict=True)
+    ]
+    return torch.stack(by_copy).sum(0)
+
+
+def _columns_at(call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
+    """The same of keys given by their index among those of the call."""
+    batch, _, queries, _ = call.query.shape
     if keys.dim() == 1:
         chosen = call.key[:, :, keys]
     else:
@@ -54,8 +66,6 @@ def columns(call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
     elif call.causal:
         later = positions[:, None, None, :] > torch.arange(queries, device=keys.device)[None, None, :, None]
         logits = logits.masked_fill(later, -torch.inf)
-    if gone is not None:
-        logits = logits.masked_fill(gone.view(-1, 1, 1, keys.shape[-1]), -torch.inf)
     return torch.exp(logits - lse.nan_to_num(neginf=0.0)[..., None])
 
 
