@@ -10,6 +10,7 @@ import torch
 from fake import fake_lm
 from firsttoken.claims.compression import attention_figures, figures, tasks
 from firsttoken.claims.compression.choices import choose
+from firsttoken.claims.compression.losses import losses
 from firsttoken.claims.compression.measure import PROBABILITIES, SKIPPING
 from firsttoken.claims.compression.probabilities import Parameters as ProbabilityParameters
 from firsttoken.claims.compression.skipping import (
@@ -28,6 +29,7 @@ from firsttoken.measures import task_scores
 from firsttoken.measures.rounding import round_attention
 from firsttoken.probe import probe
 from firsttoken.probe.attention import AttentionCall, attend, plain_scores
+from firsttoken.ranges import LARGEST_SEED
 from firsttoken.records import Record
 from tiny import tiny_model
 
@@ -82,10 +84,32 @@ def test_a_query_that_skips_reads_the_first_token_and_the_window() -> None:
 def test_random_queries_are_as_many_and_others() -> None:
     call = a_call()
     far, resting = far_keys(call, WINDOW), at_rest(call, WINDOW, 0.3)
-    drawn = at_random(resting, far, torch.Generator().manual_seed(0))
+    drawn = at_random(resting, far, seed=0, first_text=0, layer=0)
     assert torch.equal(drawn.sum(-1), resting.sum(-1))
     assert not drawn[..., ~far.any(-1)].any()
     assert not torch.equal(drawn, resting)
+    alone = at_random(resting[1:], far, seed=0, first_text=1, layer=0)
+    assert torch.equal(alone, drawn[1:]), "a text is drawn for by itself"
+    same = resting[:1].expand(2, -1, -1)
+    assert not torch.equal(*at_random(same, far, seed=0, first_text=0, layer=0))
+    for other in ({"seed": LARGEST_SEED}, {"layer": 1}):
+        assert not torch.equal(at_random(resting, far, **{"seed": 0, "first_text": 0, "layer": 0} | other), drawn)
+
+
+def test_what_random_queries_cost_depends_on_the_seed_and_not_on_the_batch() -> None:
+    lm = fake_lm(tiny_model("llama"))
+    ids = torch.randint(3, 97, (5, 20), generator=torch.Generator().manual_seed(5))
+
+    def measured(batch_tokens: int, seed: int) -> tuple[torch.Tensor, float, float]:
+        hook = Skipping(WINDOW, 0.2, "random", seed)
+        return losses(lm, ids, batch_tokens, hook, first=WINDOW), hook.scores_left, hook.blocks_left
+
+    alone, *work = measured(1, 0)
+    for batch_tokens in (45, 2048):
+        many, *same = measured(batch_tokens, 0)
+        torch.testing.assert_close(many, alone, atol=1e-5, rtol=1e-5)
+        assert same == pytest.approx(work)
+    assert (measured(1, 1)[0] - alone).abs().min() > 1e-4
 
 
 def test_tiles_are_counted_where_any_score_is_computed() -> None:

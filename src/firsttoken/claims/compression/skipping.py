@@ -7,10 +7,12 @@ of each head and text, drawn at random. Work is counted: scores, and tiles of th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -64,16 +66,21 @@ def at_rest(call: AttentionCall, window: int, threshold: float) -> Tensor:
     return (first > threshold) & far.any(-1)
 
 
-def at_random(resting: Tensor, far: Tensor, generator: torch.Generator) -> Tensor:
+def at_random(resting: Tensor, far: Tensor, seed: int, first_text: int, layer: int) -> Tensor:
     """As many queries of each head and text as in `resting`, drawn among those with something to skip.
 
     Args:
         resting: (batch, head, query), bool.
         far: (query, key), bool.
+        first_text: the number of the batch's first text among all.
     """
     free = far.any(-1)
     among = resting[..., free]
-    order = torch.rand(among.shape, generator=generator).argsort(-1).to(resting.device)
+    # By text and layer, so that what is drawn does not depend on how many texts run at once.
+    drawn_by_text = [
+        np.random.default_rng([seed, first_text + row, layer]).random(among.shape[1:]) for row in range(len(among))
+    ]
+    order = torch.from_numpy(np.stack(drawn_by_text)).argsort(-1).to(resting.device)
     drawn = resting.clone()
     drawn[..., free] = among.gather(-1, order)
     return drawn
@@ -89,17 +96,21 @@ def skip(call: AttentionCall, window: int, queries: Tensor) -> AttentionCall:
 
 
 class Skipping:
-    """A hook under which heads skip, and how much of the work is left."""
+    """A hook under which heads skip, and how much of the work is left; for one run over texts, in their order."""
 
     def __init__(self, window: int, threshold: float, queries: Queries, seed: int = 0) -> None:
         self.window, self.threshold, self.queries = window, threshold, queries
-        self.generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
+        self.texts_seen: Counter[int] = Counter()  # layer -> texts of the batches so far
         self.scores, self.computed, self.blocks, self.computed_blocks = 0, 0, 0, 0
 
     def __call__(self, module: Any, call: AttentionCall) -> AttentionCall:
         chosen = at_rest(call, self.window, self.threshold)
         if self.queries == "random":
-            chosen = at_random(chosen, far_keys(call, self.window), self.generator)
+            layer = int(module.layer_idx)
+            far = far_keys(call, self.window)
+            chosen = at_random(chosen, far, self.seed, self.texts_seen[layer], layer)
+            self.texts_seen[layer] += len(chosen)
         skipping = skip(call, self.window, chosen)
         before, after = allowed(call), allowed(skipping)
         self.scores += int(before.sum())
@@ -176,4 +187,5 @@ MEASUREMENT = Measurement(
     passages=lambda _: [texts.long_text()],
     run=run,
     variant="skipping",
+    version=2,  # 2: random queries are drawn by text and layer
 )
