@@ -51,6 +51,14 @@ def known(estimate: Estimate) -> JSON | None:
     return asdict(estimate) if finite else None
 
 
+def _at_least_two(n: int) -> None:
+    # Whoever knows the parameter that is too small refuses it by name, before anything is measured.
+    if n < 2:
+        raise FirstTokenError(
+            f"An interval needs at least two of what it is over (texts, questions, seeds), not {n}; give more of them."
+        )
+
+
 def bootstrap(
     samples: Tensor,
     statistic: Callable[[Tensor], Tensor] | None = None,
@@ -59,7 +67,7 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """A statistic with its percentile bootstrap interval over the first dimension (passages, edits or seeds).
+    """A statistic with its percentile bootstrap interval over the first dimension (texts, questions, edits or seeds).
 
     Args:
         samples: (n, ...).
@@ -70,8 +78,7 @@ def bootstrap(
         FirstTokenError: fewer than two samples, from which no interval can be had.
     """
     n = samples.shape[0]
-    if n < 2:
-        raise FirstTokenError("An interval needs at least two passages; raise the number of passages.")
+    _at_least_two(n)
     choices = _draws(n, _generator(seed), resamples)
     samples = samples.detach().cpu().double()
     if statistic is None:
@@ -96,7 +103,10 @@ def over_both(samples: Tensor, seed: int = 0) -> Estimate:
     """
     rows, columns = samples.shape
     if min(rows, columns) < 2:
-        raise FirstTokenError("An interval needs at least two random draws and two texts; raise their numbers.")
+        raise FirstTokenError(
+            f"An interval over both needs at least two random draws, not {rows}, and two texts or questions, not "
+            f"{columns}; give more of them."
+        )
     generator = _generator(seed)
     row, column = _draws(rows, generator), _draws(columns, generator)
     samples = samples.detach().cpu().double()
@@ -114,8 +124,7 @@ def ratio_of_sums(pairs: Tensor, seed: int = 0) -> Estimate:
     Raises:
         FirstTokenError: fewer than two pairs, from which no interval can be had.
     """
-    if len(pairs) < 2:
-        raise FirstTokenError("An interval needs at least two passages; raise the number of passages.")
+    _at_least_two(len(pairs))
     return _ratios_of_sums(pairs.detach().cpu().double()[:, None], seed)[0]
 
 

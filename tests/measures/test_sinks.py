@@ -75,8 +75,8 @@ def test_epsilon_outside_the_unit_interval(epsilon: float) -> None:
         sinks.sink_rate(torch.rand(2, 2, 2), epsilon)
 
 
-def test_one_passage_gives_no_interval() -> None:
-    with pytest.raises(FirstTokenError, match="at least two passages"):
+def test_one_text_gives_no_interval() -> None:
+    with pytest.raises(FirstTokenError, match=r"at least two of what it is over .*, not 1;"):
         statistics.bootstrap(torch.rand(1, 2, 2))
 
 
