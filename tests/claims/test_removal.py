@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fake import Letters, fake_lm
 from firsttoken import models
 from firsttoken.claims.removal import measure as removal
 from firsttoken.claims.removal import verdict
@@ -18,6 +19,7 @@ from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.records import Record
 from firsttoken.texts import passages, tokens
 from firsttoken.texts.tokens import encode
+from tiny import tiny_model
 
 pytestmark = pytest.mark.usefixtures("own_store")
 
@@ -162,6 +164,8 @@ def test_clear_messages() -> None:
         LongTexts(epsilon=0)
     with pytest.raises(FirstTokenError, match="windows must be at least 2, not 1"):
         LongTexts(windows=1)
+    with pytest.raises(FirstTokenError, match="task_questions must be at least 2, not 1"):
+        Parameters(task_questions=1)
     with pytest.raises(FirstTokenError, match="longest must be at least 128, not 127"):
         LongTexts(longest=127)
     with pytest.raises(FirstTokenError, match="from 128 to 8192 tokens"):
@@ -172,3 +176,18 @@ def test_questions_that_do_not_fit_are_refused_before_anything_is_measured(monke
     monkeypatch.setattr(removal, "together", lambda *_: pytest.fail("measured first"))
     with pytest.raises(FirstTokenError, match="too short to hide 8 facts"):
         removal.run(models.load("smollm2-135m"), Parameters(passages=2, needle_length=64), ["word " * 200] * 2)
+
+
+def test_the_least_that_is_accepted_is_measured_to_the_end() -> None:
+    least = Parameters(passages=2, length=8, needle_length=256, task_questions=2, batch_tokens=1)
+    values = removal.MEASUREMENT.record(models.load("smollm2-135m"), least).values
+    assert values["tasks"]["cloze"]["questions"] == 2
+    assert "add_bos" in values["arms"]
+
+
+def test_bos_is_added_only_where_a_position_is_left_for_it() -> None:
+    lm = fake_lm(tiny_model("gpt2"), Letters(prepends=False))
+    assert lm.longest_input == 256
+    assert "add_bos" in removal.arms_for(lm, "auto", 255)
+    assert "add_bos" not in removal.arms_for(lm, "auto", 256)
+    assert "add_bos" in removal.arms_for(fake_lm(tiny_model("llama"), Letters(prepends=False)), "auto", 256)

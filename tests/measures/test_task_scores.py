@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from fake import fake_lm
 from firsttoken import models
@@ -16,7 +18,7 @@ from firsttoken.measures import task_scores
 from firsttoken.measures.ablations import ordinary_means
 from firsttoken.models import LanguageModel
 from firsttoken.models.bundled import BUNDLED
-from firsttoken.texts.task_items import CHOICES, CLOZE, WORDS
+from firsttoken.texts.task_items import CHOICES, CLOZE, PLACES, WORDS
 from tiny import tiny_model
 
 
@@ -25,10 +27,15 @@ def lm(request: pytest.FixtureRequest) -> LanguageModel:
     return models.load(request.param)
 
 
+def words_of(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
+
+
 def test_items_are_different_and_their_answers_among_the_options() -> None:
     assert len({text for text, _ in CLOZE}) == len(CLOZE)
     assert len(set(WORDS)) == len(WORDS)
     for text, right, wrong in CHOICES:
+        assert not {right, *wrong} & words_of(text), "an option stands in the text"
         assert right not in wrong
         assert len(set(wrong)) == 3
         assert text == text.rstrip()
@@ -82,6 +89,14 @@ def test_retrieval_hides_each_fact_once_before_it_is_asked_for(lm: LanguageModel
             assert item.ids.count(question.answer) == 2
 
 
+def test_an_option_of_retrieval_stands_in_its_fact_and_in_its_answer_alone(lm: LanguageModel) -> None:
+    """With as many facts as there are places, whatever is drawn."""
+    for seed in range(12):
+        (item,) = task_scores.needle(lm, "auto", 512, questions=len(PLACES), seed=seed).items
+        (options,) = {question.options for question in item.questions}
+        assert [item.ids.count(option) for option in options] == [2] * len(PLACES)
+
+
 def test_score_against_a_loop_over_plain_logits(lm: LanguageModel) -> None:
     for task in (task_scores.cloze(lm), task_scores.multiple_choice(lm)):
         expected = []
@@ -119,6 +134,58 @@ def test_scores_do_not_depend_on_the_batch() -> None:
         assert together == alone
 
 
+def test_random_first_tokens_depend_on_the_seed_and_not_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = fake_lm(tiny_model("llama"))
+    generator = torch.Generator().manual_seed(4)
+    rows = [(1, *torch.randint(3, 97, (length,), generator=generator).tolist()) for length in (5, 9, 30, 7, 12, 30)]
+    items = tuple(
+        task_scores.TaskText(row, tuple(task_scores.Question(at, 3, (3, 4)) for at in range(1, len(row))))
+        for row in rows
+    )
+    task = task_scores.Task("any", items, 0.5)
+    seen: list[list[int]] = []
+    plain = task_scores.logits_at
+
+    def watched(lm: LanguageModel, ids: Tensor, positions: Tensor) -> Tensor:
+        seen.extend(ids.tolist())
+        return plain(lm, ids, positions)
+
+    monkeypatch.setattr(task_scores, "logits_at", watched)
+
+    def measured(batch_tokens: int, seed: int) -> tuple[list[bool], list[int]]:
+        seen.clear()
+        answers = task_scores.score(lm, task, "replace", batch_tokens=batch_tokens, seed=seed).tolist()
+        assert [tuple(row[1 : len(given)]) for row, given in zip(seen, rows, strict=True)] == [row[1:] for row in rows]
+        return answers, [row[0] for row in seen]
+
+    of_seed = {seed: measured(1, seed) for seed in range(3)}
+    for seed, (answers, first) in of_seed.items():
+        for batch_tokens in (40, 10_000):
+            assert measured(batch_tokens, seed) == (answers, first)
+        assert set(first) <= {token for row in rows for token in row[1:]}
+        expected = []
+        for token, row in zip(first, rows, strict=True):
+            with torch.no_grad():
+                logits = lm.model(torch.tensor([(token, *row[1:])])).logits[0, 1:]
+            expected += (logits[:, 3] >= logits[:, 4]).tolist()
+        assert answers == expected
+    assert len({tuple(first) for _, first in of_seed.values()}) == 3
+    assert len({tuple(answers) for answers, _ in of_seed.values()}) == 3
+
+
+def test_a_task_under_every_arm_is_the_same_in_any_batch() -> None:
+    """On a real model; its texts differ in length, so that a batch of several is filled up."""
+    lm = models.load("smollm2-135m")
+    task = task_scores.cloze(lm)
+    means = ordinary_means(lm, torch.tensor([[item.ids[i % len(item.ids)] for i in range(24)] for item in task.items]))
+    for arm in removal.TASK_ARMS:
+        alone, many = (task_scores.score(lm, task, arm, means, batch, seed=1).tolist() for batch in (1, 400))
+        assert alone == many, arm
+    shares = [task_scores.summary(lm, [task], ["replace"], seed=seed)["cloze"]["arms"]["replace"] for seed in (1, 2)]
+    answers = task_scores.score(lm, task, "replace", seed=1).double().mean()
+    assert shares[0]["value"] == pytest.approx(float(answers))
+
+
 def test_options_limit_the_choice() -> None:
     lm = fake_lm(tiny_model("llama"))
     row = (1, 5, 6, 7)
@@ -134,9 +201,14 @@ def test_options_limit_the_choice() -> None:
     ).tolist() == [False]
 
 
-def test_clear_messages() -> None:
+def test_clear_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = models.load("smollm2-135m")
     with pytest.raises(FirstTokenError, match="too short to hide 8 facts"):
         task_scores.needle(lm, "auto", 100)
     with pytest.raises(FirstTokenError, match="reads at most 8192 tokens"):
         task_scores.needle(lm, "auto", 10000)
+    same = ("He has a", "dog", ("dog", "dog", "dog"))
+    for few in ([same], [CHOICES[0], same]):
+        monkeypatch.setattr(task_scores, "CHOICES", few)
+        with pytest.raises(FirstTokenError, match="cannot tell the options of two questions apart"):
+            task_scores.multiple_choice(lm)

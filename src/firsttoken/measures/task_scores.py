@@ -20,7 +20,7 @@ from firsttoken import statistics, texts
 from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
-from firsttoken.measures.ablations import Ablation, Means, inputs, intervened
+from firsttoken.measures.ablations import Ablation, Means, drawn_tokens, inputs, intervened
 from firsttoken.models import BosPolicy, LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
 from firsttoken.probe import probe
@@ -66,9 +66,21 @@ class Task:
 
 
 def score(
-    lm: LanguageModel, task: Task, arm: Ablation = "intact", means: Means | None = None, batch_tokens: int = 1024
+    lm: LanguageModel,
+    task: Task,
+    arm: Ablation = "intact",
+    means: Means | None = None,
+    batch_tokens: int = 1024,
+    seed: int = 0,
 ) -> Tensor:
-    """Which questions a model answers under an arm: (question,), bool, in the order of the task."""
+    """Which questions a model answers under an arm: (question,), bool, in the order of the task.
+
+    Args:
+        seed: of the first tokens that `replace` draws from the task's own texts.
+    """
+    if arm == "replace":
+        # Here and not in a batch, whose texts are others with other `batch_tokens` and end in what fills them up.
+        task, arm = _with_random_first_tokens(task, seed), "intact"
 
     def read(ids: Tensor, positions: Tensor) -> Tensor:
         given, moved = inputs(lm, ids, arm)
@@ -76,6 +88,15 @@ def score(
             return logits_at(lm, given, positions + moved)
 
     return _answered(task, read, batch_tokens)
+
+
+def _with_random_first_tokens(task: Task, seed: int) -> Task:
+    ordinary = torch.tensor([token for item in task.items for token in item.ids[1:]])
+    drawn = drawn_tokens(ordinary, len(task.items), seed).tolist()
+    return replace(
+        task,
+        items=tuple(replace(item, ids=(token, *item.ids[1:])) for token, item in zip(drawn, task.items, strict=True)),
+    )
 
 
 def score_under(lm: LanguageModel, task: Task, hook: Hook | None, batch_tokens: int = 1024) -> Tensor:
@@ -118,7 +139,7 @@ def summary(
     """{task: `chance`, `questions`, `arms` {arm: share of right answers with an interval over questions}}."""
 
     def scored(task: Task, arm: Ablation) -> Callable[[LanguageModel], Tensor]:
-        return lambda lm: score(lm, task, arm, means, batch_tokens)
+        return lambda lm: score(lm, task, arm, means, batch_tokens, seed)
 
     right = together(lm, {(task.name, arm): scored(task, arm) for task in chosen for arm in arms}, execution)
     return {
@@ -183,8 +204,8 @@ def multiple_choice(lm: LanguageModel, bos: BosPolicy = "auto") -> Task:
         options = tuple(_tokens(lm, " " + word)[0] for word in (right, *wrong))
         if len(set(options)) == len(options):
             items.append(TaskText(ids, (Question(len(ids) - 1, options[0], options),)))
-    if not items:
-        raise FirstTokenError(f"The tokenizer of {lm.name} cannot tell the options of any question apart.")
+    if len(items) < 2:  # of which there is no interval
+        raise FirstTokenError(f"The tokenizer of {lm.name} cannot tell the options of two questions apart.")
     return Task("multiple choice", tuple(items), 1 / 4)
 
 
@@ -224,7 +245,16 @@ def induction(lm: LanguageModel, bos: BosPolicy = "auto", pairs: int = 8, count:
     return Task("induction", tuple(items), 1 / pairs)
 
 
-def needle(lm: LanguageModel, bos: BosPolicy, length: int, questions: int = 8, count: int = 1, seed: int = 0) -> Task:
+def needle(
+    lm: LanguageModel,
+    bos: BosPolicy,
+    length: int,
+    questions: int = 8,
+    count: int = 1,
+    seed: int = 0,
+    *,
+    places_as_words: bool = False,
+) -> Task:
     """Facts hidden at even distances in running prose, asked for at the end: which of the words belongs to the place?
 
     The answers given so far stay in the text, so the form of an answer is known from the second question on.
@@ -233,6 +263,7 @@ def needle(lm: LanguageModel, bos: BosPolicy, length: int, questions: int = 8, c
         length: tokens of each text, BOS included.
         questions: facts in each text.
         count: texts, with different prose.
+        places_as_words: whether a word that is hidden may be one of the places ("castle") too.
 
     Raises:
         FirstTokenError: the text is too short to hold the facts, or longer than the model can read.
@@ -241,11 +272,13 @@ def needle(lm: LanguageModel, bos: BosPolicy, length: int, questions: int = 8, c
     longest = getattr(config, "max_position_embeddings", None)
     if longest is not None and length > longest:
         raise FirstTokenError(f"{lm.name} reads at most {longest} tokens; lower the length {length}.")
-    items = tuple(_hidden_facts(lm, bos, length, questions, number, seed) for number in range(count))
+    items = tuple(_hidden_facts(lm, bos, length, questions, number, seed, places_as_words) for number in range(count))
     return Task(f"retrieval, {length} tokens", items, 1 / questions)
 
 
-def _hidden_facts(lm: LanguageModel, bos: BosPolicy, length: int, questions: int, number: int, seed: int) -> TaskText:
+def _hidden_facts(
+    lm: LanguageModel, bos: BosPolicy, length: int, questions: int, number: int, seed: int, places_as_words: bool
+) -> TaskText:
     draw = random.Random(seed + 2 + number)
     begins = [_tokens(lm, f" The secret word of the {place} is") for place in draw.sample(PLACES, questions)]
     stop, newline = _tokens(lm, "."), _tokens(lm, "\n")
@@ -257,9 +290,12 @@ def _hidden_facts(lm: LanguageModel, bos: BosPolicy, length: int, questions: int
         raise FirstTokenError(f"A text of {length} tokens is too short to hide {questions} facts; raise the length.")
     prose = _prose(lm, room, start=64 + 24 * number)
     unused = [token for _, token in _single_words(lm, questions) if token not in prose]
-    if len(unused) < questions:
+    in_facts = set() if places_as_words else {token for begin in begins for token in begin}
+    if sum(token not in in_facts for token in unused) < questions:
         raise FirstTokenError(f"The prose of {length} tokens uses too many of the words to hide; lower the length.")
-    options = tuple(draw.sample(unused, questions))
+    drawn = draw.sample(unused, questions)
+    spare = (token for token in unused if token not in in_facts and token not in drawn)
+    options = tuple(next(spare) if token in in_facts else token for token in drawn)
     facts = [(*begin, token) for begin, token in zip(begins, options, strict=True)]
     asked = [((*newline, *facts[i][:-1]), facts[i][-1]) for i in draw.sample(range(questions), questions)]
     ids = head

@@ -54,6 +54,7 @@ CHOICES: tuple[tuple[str, str, tuple[str, str, str]], ...] = (
 )
 
 # For copying, induction and retrieval; tokens differ between models, so each model uses those it knows as one token.
+# Retrieval hides no word that is one of its text's places.
 WORDS: tuple[str, ...] = (
     "apple", "river", "stone", "window", "garden", "paper", "music", "winter", "silver", "bridge", "horse",
     "mountain", "letter", "kitchen", "yellow", "finger", "market", "doctor", "island", "forest", "bottle", "summer",

@@ -65,7 +65,7 @@ class Parameters:
         in_range(self)
         sinks.check_epsilon(self.epsilon)
         at_least(1, needle_length=self.needle_length)
-        at_least(2, passages=self.passages)
+        at_least(2, passages=self.passages, task_questions=self.task_questions)
         if self.length < 8:
             raise FirstTokenError(
                 f"Arms are compared at each position; give a length of 8 or more, not {self.length}."
@@ -91,9 +91,12 @@ class LongTexts:
         at_least(2 * SHORTEST, longest=self.longest)
 
 
-def arms_for(lm: LanguageModel, bos: BosPolicy) -> list[Ablation]:
-    """All arms; `add_bos` only where the model has a BOS token that the policy does not put first."""
+def arms_for(lm: LanguageModel, bos: BosPolicy, length: int) -> list[Ablation]:
+    """All arms; `add_bos` only where the model has a BOS token that the policy does not put first, and a position for
+    it beside the `length` tokens of a text."""
     can_add = lm.tokenizer.bos_token_id is not None and not lm.prefix(bos)
+    if lm.longest_input is not None:
+        can_add = can_add and length < lm.longest_input
     return [arm for arm in MEANING if arm != "add_bos" or can_add]
 
 
@@ -114,7 +117,8 @@ def run(lm: LanguageModel, parameters: Parameters, passages: Sequence[str]) -> J
     def outcome(arm: Ablation) -> Callable[[LanguageModel], Outcome]:
         return lambda lm: run_arm(lm, ids, queries, arm, means, seed, batch_tokens)
 
-    outcomes = together(lm, {arm: outcome(arm) for arm in arms_for(lm, parameters.bos)}, parameters.execution)
+    arms = arms_for(lm, parameters.bos, parameters.length)
+    outcomes = together(lm, {arm: outcome(arm) for arm in arms}, parameters.execution)
     loss = {arm: outcome.predictions.loss.double() for arm, outcome in outcomes.items()}
     intact, delete, resting = (loss[arm].mean(1) for arm in ("intact", "delete", "zero_value"))
     # Where the sink moves to the next token, deletion has taken nothing away that could be given back.
@@ -195,7 +199,10 @@ def run_long(lm: LanguageModel, parameters: LongTexts, passages: Sequence[str]) 
     ids = texts.windows(lm, passages[0], lengths[-1], parameters.windows, parameters.bos)
     # Made first, as in `run`.
     needles = {
-        length: task_scores.needle(lm, parameters.bos, length, questions=QUESTIONS, seed=parameters.seed)
+        # As in version 1, whose records have a castle among the words at 2048 and 4096 tokens.
+        length: task_scores.needle(
+            lm, parameters.bos, length, questions=QUESTIONS, seed=parameters.seed, places_as_words=True
+        )
         for length in lengths
         if length >= SHORTEST_WITH_FACTS
     }
@@ -249,6 +256,7 @@ MEASUREMENT = Measurement(
     passages=lambda parameters: texts.exactly(parameters.text_source, parameters.passages),
     run=run,
     judge=judge,
+    version=2,  # 2: the task arm with a random first token draws it from all texts of a task
 )
 LONG_TEXTS = Measurement(
     claim="removal",
