@@ -245,16 +245,7 @@ def induction(lm: LanguageModel, bos: BosPolicy = "auto", pairs: int = 8, count:
     return Task("induction", tuple(items), 1 / pairs)
 
 
-def needle(
-    lm: LanguageModel,
-    bos: BosPolicy,
-    length: int,
-    questions: int = 8,
-    count: int = 1,
-    seed: int = 0,
-    *,
-    places_as_words: bool = False,
-) -> Task:
+def needle(lm: LanguageModel, bos: BosPolicy, length: int, questions: int = 8, count: int = 1, seed: int = 0) -> Task:
     """Facts hidden at even distances in running prose, asked for at the end: which of the words belongs to the place?
 
     The answers given so far stay in the text, so the form of an answer is known from the second question on.
@@ -263,7 +254,6 @@ def needle(
         length: tokens of each text, BOS included.
         questions: facts in each text.
         count: texts, with different prose.
-        places_as_words: whether a word that is hidden may be one of the places ("castle") too.
 
     Raises:
         FirstTokenError: the text is too short to hold the facts, or longer than the model can read.
@@ -272,13 +262,11 @@ def needle(
     longest = getattr(config, "max_position_embeddings", None)
     if longest is not None and length > longest:
         raise FirstTokenError(f"{lm.name} reads at most {longest} tokens; lower the length {length}.")
-    items = tuple(_hidden_facts(lm, bos, length, questions, number, seed, places_as_words) for number in range(count))
+    items = tuple(_hidden_facts(lm, bos, length, questions, number, seed) for number in range(count))
     return Task(f"retrieval, {length} tokens", items, 1 / questions)
 
 
-def _hidden_facts(
-    lm: LanguageModel, bos: BosPolicy, length: int, questions: int, number: int, seed: int, places_as_words: bool
-) -> TaskText:
+def _hidden_facts(lm: LanguageModel, bos: BosPolicy, length: int, questions: int, number: int, seed: int) -> TaskText:
     draw = random.Random(seed + 2 + number)
     begins = [_tokens(lm, f" The secret word of the {place} is") for place in draw.sample(PLACES, questions)]
     stop, newline = _tokens(lm, "."), _tokens(lm, "\n")
@@ -290,9 +278,10 @@ def _hidden_facts(
         raise FirstTokenError(f"A text of {length} tokens is too short to hide {questions} facts; raise the length.")
     prose = _prose(lm, room, start=64 + 24 * number)
     unused = [token for _, token in _single_words(lm, questions) if token not in prose]
-    in_facts = set() if places_as_words else {token for begin in begins for token in begin}
+    in_facts = {token for begin in begins for token in begin}
     if sum(token not in in_facts for token in unused) < questions:
         raise FirstTokenError(f"The prose of {length} tokens uses too many of the words to hide; lower the length.")
+    # Drawn among all, so that texts without such a place are those of older records.
     drawn = draw.sample(unused, questions)
     spare = (token for token in unused if token not in in_facts and token not in drawn)
     options = tuple(next(spare) if token in in_facts else token for token in drawn)

@@ -199,10 +199,7 @@ def run_long(lm: LanguageModel, parameters: LongTexts, passages: Sequence[str]) 
     ids = texts.windows(lm, passages[0], lengths[-1], parameters.windows, parameters.bos)
     # Made first, as in `run`.
     needles = {
-        # As in version 1, whose records have a castle among the words at 2048 and 4096 tokens.
-        length: task_scores.needle(
-            lm, parameters.bos, length, questions=QUESTIONS, seed=parameters.seed, places_as_words=True
-        )
+        length: task_scores.needle(lm, parameters.bos, length, questions=QUESTIONS, seed=parameters.seed)
         for length in lengths
         if length >= SHORTEST_WITH_FACTS
     }
@@ -264,6 +261,7 @@ LONG_TEXTS = Measurement(
     passages=lambda _: [texts.long_text()],
     run=run_long,
     variant="long",
+    version=2,  # 2: no hidden word is a place of its text
     on_demand="longest",
     fit=as_long_as,
 )
