@@ -203,6 +203,6 @@ MEASUREMENT = Measurement(
     passages=lambda parameters: texts.exactly(parameters.text_source, parameters.passages),
     run=run,
     judge=judge,
-    version=3,  # 3: texts of a batch apart in OPT; no mixtures of experts
+    version=2,  # 2: activations at 3 and 2 bits too
 )
 MEASUREMENTS = (MEASUREMENT,)
