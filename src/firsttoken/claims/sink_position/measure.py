@@ -21,6 +21,7 @@ from firsttoken.errors import FirstTokenError
 from firsttoken.estimates import JSON
 from firsttoken.execution.shared_pass import together
 from firsttoken.measures import sinks
+from firsttoken.measures.ablations import drawn_tokens
 from firsttoken.measures.measurement import Measurement
 from firsttoken.models import LanguageModel
 from firsttoken.models.out_of_memory import explain_out_of_memory
@@ -116,10 +117,8 @@ def readings(lm: LanguageModel, passages: Sequence[str], length: int, seed: int)
         inside = own.clone()
         inside[:, middle] = bos
         inputs["BOS inside"] = Inputs(inside, middle)
-    generator = torch.Generator().manual_seed(seed)
-    ordinary = plain[:, 1:].flatten()
     other = own.clone()
-    other[:, 0] = ordinary[torch.randint(len(ordinary), (len(own),), generator=generator)]
+    other[:, 0] = drawn_tokens(plain[:, 1:].flatten(), len(own), seed)
     inputs["another first token"] = Inputs(other)
     swapped = own.clone()
     swapped[:, 0], swapped[:, middle] = own[:, middle], own[:, 0]
